@@ -1,0 +1,8 @@
+//! What tests and the demo run against: real servers, services and phones as child processes on
+//! loopback, each with its own ports and folder, gone when the test is.
+
+mod nats;
+mod process;
+
+pub use nats::NatsServer;
+pub use process::{Process, binary};

@@ -1,0 +1,76 @@
+//! The JSON mapping of protobuf, for what people read and write: events on NATS, the dial plan.
+
+use crate::DESCRIPTORS;
+use prost::{Message, Name};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
+use std::sync::LazyLock;
+
+static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+    DescriptorPool::decode(DESCRIPTORS).expect("the descriptors of this build decode")
+});
+
+/// Text that is not the JSON mapping of the wanted message: what is wrong, and where.
+#[derive(Debug, thiserror::Error)]
+#[error("not a {message}: {reason}")]
+pub struct Malformed {
+    message: String,
+    reason: String,
+}
+
+/// `message` in the JSON mapping, fields named as in the `.proto` (`call_id`, not `callId`).
+pub fn to_json<M: Message + Name>(message: &M) -> String {
+    let mut dynamic = DynamicMessage::new(descriptor::<M>());
+    dynamic.transcode_from(message).expect("a message fits its own descriptor");
+    let options = prost_reflect::SerializeOptions::new().use_proto_field_name(true);
+    let mut out = Vec::new();
+    dynamic
+        .serialize_with_options(&mut serde_json::Serializer::new(&mut out), &options)
+        .expect("a message has a JSON mapping");
+    String::from_utf8(out).expect("JSON is UTF-8")
+}
+
+/// The message that `json` is the mapping of; both `call_id` and `callId` are read.
+///
+/// # Errors
+/// [`Malformed`] for anything else, unknown fields included.
+pub fn from_json<M: Message + Name + Default>(json: &str) -> Result<M, Malformed> {
+    let malformed = |reason: String| Malformed { message: M::full_name(), reason };
+    let mut input = serde_json::Deserializer::from_str(json);
+    let dynamic = DynamicMessage::deserialize(descriptor::<M>(), &mut input)
+        .map_err(|e| malformed(e.to_string()))?;
+    input.end().map_err(|e| malformed(e.to_string()))?;
+    dynamic.transcode_to().map_err(|e| malformed(e.to_string()))
+}
+
+fn descriptor<M: Name>() -> MessageDescriptor {
+    POOL.get_message_by_name(&M::full_name()).expect("every message of ours is in the pool")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sip_edge::v1::{CallEvent, CallEventType, CallPlan};
+
+    #[test]
+    fn an_event_reads_as_it_was_written() {
+        let event = CallEvent {
+            event_id: "e".into(),
+            r#type: CallEventType::Digit.into(),
+            at_unix_ms: 1_700_000_000_123,
+            digit: "#".into(),
+            ..CallEvent::default()
+        };
+        let json = to_json(&event);
+        assert_eq!(
+            json,
+            r##"{"event_id":"e","type":"CALL_EVENT_TYPE_DIGIT","at_unix_ms":"1700000000123","digit":"#"}"##
+        );
+        assert_eq!(from_json::<CallEvent>(&json).unwrap(), event);
+    }
+
+    #[test]
+    fn an_unknown_field_is_named() {
+        let error = from_json::<CallPlan>(r#"{"action": []}"#).unwrap_err().to_string();
+        assert!(error.contains("sip_edge.v1.CallPlan") && error.contains("action"), "{error}");
+    }
+}

@@ -1,0 +1,33 @@
+//! The wire types of Holdfast: protobuf messages, gRPC services and NATS subjects. No logic.
+//!
+//! The `.proto` files beside this crate are the manual of the API.
+
+pub mod json;
+pub mod subjects;
+
+/// Encoded `FileDescriptorSet` of all four services, for gRPC reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+pub mod media_relay {
+    pub mod v1 {
+        tonic::include_proto!("media_relay.v1");
+    }
+}
+
+pub mod queue {
+    pub mod v1 {
+        tonic::include_proto!("queue.v1");
+    }
+}
+
+pub mod scheduler {
+    pub mod v1 {
+        tonic::include_proto!("scheduler.v1");
+    }
+}
+
+pub mod sip_edge {
+    pub mod v1 {
+        tonic::include_proto!("sip_edge.v1");
+    }
+}

@@ -1,0 +1,64 @@
+//! The NATS subjects, and the JetStream stream that keeps their messages.
+//!
+//! Events are the JSON mapping of `sip_edge.v1.CallEvent`, `queue.v1.QueueEvent` and
+//! `scheduler.v1.TaskEvent`; an event can come twice, with the same `event_id`.
+
+use crate::queue::v1::QueueEventType;
+use crate::scheduler::v1::TaskState;
+use crate::sip_edge::v1::CallEventType;
+
+/// The JetStream stream that keeps all events.
+pub const STREAM: &str = "HOLDFAST";
+
+/// Everything that [`STREAM`] keeps.
+pub const ALL: &str = "holdfast.>";
+
+/// How long [`STREAM`] keeps an event: longer than any service may be away.
+pub const MAX_AGE_S: u64 = 24 * 3600;
+
+/// How much [`STREAM`] keeps at most, in bytes; the oldest events go first.
+pub const MAX_BYTES: i64 = 1 << 30;
+
+/// Ends of all calls, for those who clean up after them.
+pub const CALLS_ENDED: &str = "holdfast.call.ended.*";
+
+/// `holdfast.call.<type>.<call_id>`, e.g. `holdfast.call.answered.0193…`.
+pub fn call(event: CallEventType, call_id: &str) -> String {
+    let event = event.as_str_name().trim_start_matches("CALL_EVENT_TYPE_").to_ascii_lowercase();
+    format!("holdfast.call.{event}.{}", token(call_id))
+}
+
+/// `holdfast.queue.<type>.<queue>`, e.g. `holdfast.queue.joined.abc`.
+pub fn queue(event: QueueEventType, queue: &str) -> String {
+    let event = event.as_str_name().trim_start_matches("QUEUE_EVENT_TYPE_").to_ascii_lowercase();
+    format!("holdfast.queue.{event}.{}", token(queue))
+}
+
+/// `holdfast.task.<state>.<call_id>`, e.g. `holdfast.task.fired.0193…`.
+pub fn task(state: TaskState, call_id: &str) -> String {
+    let state = state.as_str_name().trim_start_matches("TASK_STATE_").to_ascii_lowercase();
+    format!("holdfast.task.{state}.{}", token(call_id))
+}
+
+/// One subject token: what NATS would read as structure becomes `_`.
+fn token(text: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
+    match text {
+        "" => "_".to_owned(),
+        text => text.chars().map(plain).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subjects_are_four_tokens_whatever_the_name() {
+        assert_eq!(call(CallEventType::RingFailed, "0193-a"), "holdfast.call.ring_failed.0193-a");
+        assert_eq!(queue(QueueEventType::Joined, "a.b *>"), "holdfast.queue.joined.a_b___");
+        assert_eq!(task(TaskState::Fired, ""), "holdfast.task.fired._");
+        let ended = call(CallEventType::Ended, "x");
+        assert!(ended.starts_with(CALLS_ENDED.trim_end_matches('*')));
+    }
+}
