@@ -1,1 +1,18 @@
-//! placeholder
+//! SIP without IO: messages, transactions, dialogs, digest and registrar behind one [`UserAgent`].
+//!
+//! The shell owns one [`UserAgent`] value. It hands in whole messages ([`Framer`] cuts them out of
+//! a TCP stream) and the clock, and drains [`UserAgent::poll_output`] after every input. Nothing
+//! here opens a socket, reads a clock or knows what a call or an SDP body is: legs are dialogs,
+//! bodies are bytes. RFC 3261 with RFC 6026, 3581, 3326, 8760; see docs/RFC.md for what is left
+//! out and why.
+
+mod peer;
+mod uri;
+mod user_agent;
+
+pub use peer::{Peer, Transport};
+pub use uri::HostPort;
+pub use user_agent::{
+    Config, Contact, End, Event, Hangup, InviteError, Invited, LegId, OutboundInvite, Output,
+    Registration, Rejection, UserAgent,
+};

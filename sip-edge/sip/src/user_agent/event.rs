@@ -1,0 +1,147 @@
+//! What the user agent tells its transaction user, and what it wants done.
+
+use crate::Peer;
+use bytes::Bytes;
+
+/// One leg: a dialog of ours, or the INVITE that may become one. Never reused in a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LegId(pub(crate) u64);
+
+impl LegId {
+    /// A leg with this number, for tests of those who use this crate.
+    pub fn from_u64(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+/// What the shell does next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Send these bytes there, now.
+    Send { peer: Peer, bytes: Bytes },
+    /// Tell the owner of the calls.
+    Event(Event),
+    /// A message was ignored; the text is a metric label.
+    Discarded(&'static str),
+}
+
+/// What has happened to a leg or a registration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A new INVITE; 100 is sent. Retransmissions, merged and malformed ones never come here.
+    Invited { leg: LegId, invite: Invited },
+    /// First ACK of our 2xx, to the initial INVITE or a re-INVITE; `sdp` answers an offer that our
+    /// 2xx made.
+    Acknowledged { leg: LegId, sdp: Option<Bytes> },
+    /// 180, 183 or another 18x of our INVITE; 100 is not told.
+    Ringing { leg: LegId, status: u16, sdp: Option<Bytes> },
+    /// First 2xx of our INVITE; the ACK is sent already.
+    Answered { leg: LegId, sdp: Option<Bytes> },
+    /// re-INVITE; answer with `answer` or `reject`. No `sdp`: the offer is to be made in the 2xx.
+    Reinvited { leg: LegId, sdp: Option<Bytes> },
+    /// INFO inside the dialog; 200 is sent already.
+    Info { leg: LegId, content_type: String, body: Bytes },
+    /// The leg is over: exactly once, the last event of the leg.
+    Ended { leg: LegId, end: End },
+    /// A REGISTER changed the bindings of `user`, who has `contacts` of them now.
+    Registered { user: String, contacts: usize },
+}
+
+/// How a leg ended. `reason` is a Reason header value as received (RFC 3326).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The peer sent BYE.
+    Bye { reason: Option<String> },
+    /// The caller cancelled before we answered; 200 and 487 are sent.
+    Cancelled { reason: Option<String> },
+    /// Our INVITE got a final response from 300 up, or a challenge.
+    Rejected { status: u16, phrase: String, reason: Option<String>, retry_after_s: Option<u32> },
+    /// Timer B or F, or nobody acknowledged our 2xx for 64·T1.
+    TimedOut,
+    /// The connection was lost or refused.
+    TransportFailed,
+    /// Our own hangup is done; `bye_status` is the BYE's final response, `None` if none came or no
+    /// BYE was needed.
+    HungUp { bye_status: Option<u16> },
+}
+
+/// A new call towards us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invited {
+    pub source: Peer,
+    pub request_uri: String,
+    /// The whole From header value.
+    pub from: String,
+    pub from_uri: String,
+    pub to_uri: String,
+    /// URI of the Contact.
+    pub contact: Option<String>,
+    pub call_id: String,
+    /// `None` is a late offer: the answerer offers in its 2xx.
+    pub sdp: Option<Bytes>,
+    /// Who the caller proved to be by a valid Authorization.
+    pub user: Option<String>,
+    pub max_forwards: u8,
+}
+
+/// A new call from us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboundInvite {
+    /// Request-URI and To, `sip:…`.
+    pub target: String,
+    /// The resolved next hop.
+    pub peer: Peer,
+    pub from_uri: String,
+    /// Display name in From; quoted and escaped here.
+    pub from_display: Option<String>,
+    pub sdp: Bytes,
+    /// Further headers; names and values are checked.
+    pub headers: Vec<(String, String)>,
+}
+
+/// How to end a leg.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hangup {
+    /// Reason header value, such as `Q.850;cause=16;text="NORMAL_CLEARING"`.
+    pub reason: Option<String>,
+    /// Final response of a leg that we did not answer yet: 300 to 699, else 480 is taken.
+    pub unanswered_status: u16,
+}
+
+/// A final response that refuses an INVITE.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// 300 to 699; anything else becomes 500.
+    pub status: u16,
+    /// Such as Retry-After, Warning, Reason; those that are no valid header are left out.
+    pub headers: Vec<(String, String)>,
+}
+
+/// Where a registered user is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contact {
+    pub uri: String,
+    /// Where its REGISTER came from.
+    pub peer: Peer,
+    /// Unix seconds.
+    pub expires_unix_s: u64,
+}
+
+/// The bindings of one user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    pub user: String,
+    /// Newest first.
+    pub contacts: Vec<Contact>,
+}
+
+/// Why no INVITE was sent.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+pub enum InviteError {
+    #[error("{field} {got:?} is no SIP URI: want sip:[user@]host[:port]")]
+    Uri { field: &'static str, got: String },
+    #[error("{name:?}: {value:?} is no header that can be added to an INVITE")]
+    Header { name: String, value: String },
+    #[error("{max} dialogs are the most at once: end some, or raise the limit")]
+    Full { max: usize },
+}
