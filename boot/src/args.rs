@@ -4,12 +4,13 @@ use clap::ValueEnum;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Flatten this into a service's own `Args`.
+/// Flatten this into a service's own `Args`, and give it the service's own port with
+/// `#[command(mut_arg("grpc", |it| it.default_value("127.0.0.1:50051")))]`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Common options")]
 pub struct Common {
     /// Address and port where gRPC (operators and the other services) listens; port 0 takes a free one.
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
     pub grpc: SocketAddr,
 
     /// Address and port of the Prometheus metrics page `/metrics`; none if not given.

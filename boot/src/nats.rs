@@ -45,7 +45,11 @@ struct Unpublished {
 }
 
 impl Nats {
-    pub(crate) async fn connect(name: &str, url: &str) -> anyhow::Result<Self> {
+    /// Connects, under `name` in the server's lists, and makes the stream of events if needed.
+    ///
+    /// # Errors
+    /// If NATS does not answer within 3 s, or has no JetStream.
+    pub async fn connect(name: &str, url: &str) -> anyhow::Result<Self> {
         let connecting = ConnectOptions::new()
             .name(name)
             .connection_timeout(CONNECT_TIMEOUT)

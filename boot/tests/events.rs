@@ -1,0 +1,62 @@
+//! Events reach their reader whatever happens to NATS, and in order.
+
+use boot::Nats;
+use e2e::NatsServer;
+use proto::sip_edge::v1::{CallEvent, CallEventType};
+use proto::subjects;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// How long anything here may take before the test fails.
+const LIMIT: Duration = Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_published_while_nats_dies_arrive_after_it_is_back() {
+    let mut server = NatsServer::start().unwrap();
+    let nats = Nats::connect("test", &server.url()).await.unwrap();
+    let (publisher, publishing) = nats.publisher();
+    tokio::spawn(publishing);
+    let (arrived, mut arrivals) = mpsc::channel(100);
+    tokio::spawn(nats.consume("reader", subjects::CALLS_ENDED, move |json| {
+        let arrived = arrived.clone();
+        async move {
+            let event: CallEvent = proto::json::from_json(std::str::from_utf8(&json)?)?;
+            Ok(arrived.send(event.event_id).await?)
+        }
+    }));
+    for round in 0..3 {
+        let ids: Vec<_> = (0..5).map(|n| format!("{round}-{n}")).collect();
+        let restarted = tokio::task::spawn_blocking(|| server.restart().unwrap());
+        for event_id in &ids {
+            let event = CallEvent { event_id: event_id.clone(), ..CallEvent::default() };
+            publisher.publish(subjects::call(CallEventType::Ended, "c"), event_id, &event);
+        }
+        server = restarted.await.unwrap();
+        let mut seen = Vec::new();
+        while !ids.iter().all(|id| seen.contains(id)) {
+            let id = tokio::time::timeout(LIMIT, arrivals.recv()).await.expect("an event is lost");
+            seen.push(id.unwrap()); // At least once: repetitions are allowed.
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_failed_event_comes_again() {
+    let server = NatsServer::start().unwrap();
+    let nats = Nats::connect("test", &server.url()).await.unwrap();
+    let (publisher, publishing) = nats.publisher();
+    tokio::spawn(publishing);
+    let (tried, mut tries) = mpsc::channel(100);
+    tokio::spawn(nats.consume("reader", subjects::CALLS_ENDED, move |_| {
+        let tried = tried.clone();
+        async move {
+            tried.send(()).await?;
+            anyhow::bail!("try again")
+        }
+    }));
+    publisher.publish(subjects::call(CallEventType::Ended, "c"), "e", &CallEvent::default());
+    for attempt in ["first", "second"] {
+        let again = tokio::time::timeout(LIMIT, tries.recv()).await;
+        assert!(again.is_ok(), "no {attempt} delivery");
+    }
+}
