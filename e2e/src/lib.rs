@@ -1,8 +1,10 @@
 //! What tests and the demo run against: real servers, services and phones as child processes on
 //! loopback, each with its own ports and folder, gone when the test is.
 
+pub mod audio;
 mod nats;
 mod process;
+mod reaper;
 
 pub use nats::NatsServer;
 pub use process::{Process, binary};

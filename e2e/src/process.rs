@@ -1,8 +1,10 @@
 //! A child process whose output can be waited for, and which dies with its owner.
 
+use crate::reaper;
 use anyhow::{Context as _, bail};
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Read};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -15,6 +17,8 @@ const LINES_MAX: usize = 20_000;
 pub struct Process {
     name: String,
     child: Child,
+    /// Set once it has ended and was waited for.
+    reaped: Option<ExitStatus>,
     output: Arc<Output>,
 }
 
@@ -22,6 +26,8 @@ pub struct Process {
 struct Output {
     lines: Mutex<Lines>,
     grown: Condvar,
+    /// Also sees each line as it comes.
+    echo: Option<Box<dyn Fn(&str) + Send + Sync>>,
 }
 
 #[derive(Default)]
@@ -50,19 +56,35 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
 }
 
 impl Process {
-    /// Starts `command` with its standard output and error read line by line.
+    /// Starts `command` with its standard output and error read line by line, in a process group of
+    /// its own: Ctrl-C on the terminal reaches only its owner, who stops it in good order.
     pub fn spawn(name: &str, command: &mut Command) -> anyhow::Result<Self> {
+        Self::start(name, command, Output::default())
+    }
+
+    /// As [`Process::spawn`]; `echo` also sees each line as it comes.
+    pub fn spawn_echoed(
+        name: &str,
+        command: &mut Command,
+        echo: impl Fn(&str) + Send + Sync + 'static,
+    ) -> anyhow::Result<Self> {
+        Self::start(name, command, Output { echo: Some(Box::new(echo)), ..Output::default() })
+    }
+
+    fn start(name: &str, command: &mut Command, output: Output) -> anyhow::Result<Self> {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            .process_group(0)
             .spawn()
             .with_context(|| format!("start {name} ({command:?})"))?;
-        let output = Arc::new(Output::default());
+        reaper::watch(&child);
+        let output = Arc::new(output);
         output.lines.lock().unwrap().open_pipes = 2;
         read(child.stdout.take().expect("stdout is piped"), &output);
         read(child.stderr.take().expect("stderr is piped"), &output);
-        Ok(Self { name: name.to_owned(), child, output })
+        Ok(Self { name: name.to_owned(), child, reaped: None, output })
     }
 
     pub fn name(&self) -> &str {
@@ -134,13 +156,45 @@ impl Process {
             lines = self.output.grown.wait_timeout(lines, left).unwrap().0;
         }
         drop(lines);
-        self.child.wait().with_context(|| format!("wait for {}", self.name))
+        self.reap()
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        if self.reaped.is_none() && self.output.lines.lock().unwrap().open_pipes > 0 {
+            return None;
+        }
+        self.reap().ok()
+    }
+
+    /// SIGTERM, then waits until it has ended by itself; SIGKILL after `limit`.
+    ///
+    /// # Errors
+    /// If it had to be killed.
+    pub fn stop(&mut self, limit: Duration) -> anyhow::Result<ExitStatus> {
+        if let Some(status) = self.ended() {
+            return Ok(status);
+        }
+        self.signal("TERM")?;
+        self.wait(limit).inspect_err(|_| self.kill())
     }
 
     /// SIGKILL, then waits until it is gone.
     pub fn kill(&mut self) {
-        let _ = self.child.kill(); // It may have ended already.
-        let _ = self.child.wait();
+        if self.reaped.is_none() {
+            let _ = self.child.kill(); // It may have ended already.
+            let _ = self.reap();
+        }
+    }
+
+    fn reap(&mut self) -> anyhow::Result<ExitStatus> {
+        if let Some(status) = self.reaped {
+            return Ok(status);
+        }
+        reaper::forget(self.child.id());
+        let status = self.child.wait().with_context(|| format!("wait for {}", self.name))?;
+        self.reaped = Some(status);
+        Ok(status)
     }
 }
 
@@ -158,6 +212,9 @@ fn read(pipe: impl Read + Send + 'static, output: &Arc<Output>) {
         while pipe.read_until(b'\n', &mut line).is_ok_and(|len| len > 0) {
             let text = String::from_utf8_lossy(&line).trim_end().to_owned();
             line.clear();
+            if let Some(echo) = &output.echo {
+                echo(&text);
+            }
             let mut lines = output.lines.lock().unwrap();
             if lines.kept.len() == LINES_MAX {
                 lines.kept.pop_front();
