@@ -1,1 +1,16 @@
-//! placeholder
+//! The core of the scheduler, without IO: which task is due, and what becomes of it.
+//!
+//! [`Wheel`] says which of many deadlines comes next. [`State`] and [`Event`] are the life of one
+//! task. [`Agenda`] joins the two: what the shell must do now, and with which answer a task ends.
+//! Time is a [`Tick`], given by the caller; nothing here reads a clock.
+
+mod agenda;
+mod task;
+mod wheel;
+
+pub use agenda::{Agenda, Effect, IN_FLIGHT_MAX, Input, Output};
+pub use task::{Answer, Event, Refused, State, TaskId, Verdict};
+pub use wheel::{Full, Handle, Wheel};
+
+/// Milliseconds of a clock that never steps; which moment is 0 is the caller's choice.
+pub type Tick = u64;
