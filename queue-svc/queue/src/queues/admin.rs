@@ -1,0 +1,102 @@
+//! The queues themselves: what their table says, and what may be changed.
+
+use super::{Output, Queue, Queues, Refusal};
+use crate::{QueueId, Settings};
+use std::collections::BTreeMap;
+
+impl Queues {
+    /// Takes over the table of queues as it is now. Nobody who waits is moved or dropped: a changed
+    /// row changes its queue in place, and a queue without a row lasts until its last caller is gone
+    /// but takes no new ones. A row that is deleted and written anew under another id, as `REPLACE`
+    /// does, is found again by its URI, else by its name. Where two rows mean the same URI, the lower
+    /// id has it.
+    pub fn handle_table(&mut self, table: BTreeMap<QueueId, Settings>) {
+        for (id, queue) in &mut self.queues {
+            queue.retired = !table.contains_key(id);
+        }
+        self.queues.retain(|_, queue| !queue.retired || !queue.line.is_empty());
+        for (id, settings) in table {
+            let known = self.queues.remove(&id).or_else(|| self.adopt(id, &settings));
+            let line = known.map(|queue| queue.line).unwrap_or_default();
+            self.queues.insert(id, Queue { settings, line, retired: false });
+        }
+        self.index();
+    }
+
+    /// The queue without a row that the new row `id` means, with its callers moved to that id.
+    fn adopt(&mut self, id: QueueId, settings: &Settings) -> Option<Queue> {
+        let rowless = || self.queues.iter().filter(|(_, queue)| queue.retired);
+        let same_uri = rowless().find(|(_, queue)| queue.settings.uri() == settings.uri());
+        let same_name = || rowless().find(|(_, queue)| queue.settings.name() == settings.name());
+        let old = *same_uri.or_else(same_name)?.0;
+        let queue = self.queues.remove(&old)?;
+        for place in queue.line.places() {
+            let caller = self.callers.get_mut(&place).expect("a place has its caller");
+            caller.queue = id;
+            self.outputs.push_back(Output::Save(caller.clone()));
+        }
+        Some(queue)
+    }
+
+    /// Names and URIs anew; a queue that has its row goes before one that lost it.
+    pub(super) fn index(&mut self) {
+        self.by_name.clear();
+        self.by_uri.clear();
+        for retired in [false, true] {
+            for (id, queue) in self.queues.iter().filter(|(_, it)| it.retired == retired) {
+                let settings = &queue.settings;
+                self.by_name.entry(settings.name().to_owned()).or_insert(*id);
+                self.by_uri.entry(settings.uri().clone()).or_insert(*id);
+            }
+        }
+    }
+
+    /// Whether a queue may be as `settings` say; `id` is its own, if it exists.
+    ///
+    /// # Errors
+    /// [`Refusal::Taken`] if another queue has the name or the URI.
+    pub fn check_free(&self, id: Option<QueueId>, settings: &Settings) -> Result<(), Refusal> {
+        let row = settings.row();
+        let same_name = self.by_name.get(&row.name);
+        let same_uri = self.by_uri.get(settings.uri());
+        for (field, value, holder) in [("name", &row.name, same_name), ("uri", &row.uri, same_uri)]
+        {
+            if let Some(holder) = holder.filter(|holder| Some(**holder) != id) {
+                let queue = self.name_of(*holder).to_owned();
+                return Err(Refusal::Taken { field, value: value.clone(), queue });
+            }
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// [`Refusal::NoSuchQueue`], [`Refusal::CallersWait`].
+    pub fn check_empty(&self, name: &str) -> Result<QueueId, Refusal> {
+        let id = self.named(name)?;
+        match self.queues[&id].line.count().total() {
+            0 => Ok(id),
+            callers => Err(Refusal::CallersWait { queue: name.to_owned(), callers }),
+        }
+    }
+
+    /// # Errors
+    /// [`Refusal::NoSuchQueue`].
+    pub fn queue(&self, name: &str) -> Result<(QueueId, &Settings), Refusal> {
+        let id = self.named(name)?;
+        Ok((id, &self.queues[&id].settings))
+    }
+
+    /// # Errors
+    /// [`Refusal::NoSuchQueue`].
+    pub fn queue_by_id(&self, id: QueueId) -> Result<&Settings, Refusal> {
+        let queue = self.queues.get(&id).filter(|queue| !queue.retired);
+        let missing = || Refusal::NoSuchQueue { wanted: format!("id {}", id.0) };
+        queue.map(|queue| &queue.settings).ok_or_else(missing)
+    }
+
+    /// All queues that have a row, by id.
+    pub fn queues(&self) -> impl Iterator<Item = (QueueId, &Settings)> {
+        let present = self.queues.iter().filter(|(_, queue)| !queue.retired);
+        present.map(|(id, queue)| (*id, &queue.settings))
+    }
+}
