@@ -2,9 +2,12 @@
 //! loopback, each with its own ports and folder, gone when the test is.
 
 pub mod audio;
+mod baresip;
 mod nats;
+pub mod phone;
 mod process;
 mod reaper;
 
+pub use baresip::{Account, Baresip};
 pub use nats::NatsServer;
 pub use process::{Process, binary};

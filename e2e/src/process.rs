@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 /// Lines that are kept of a child's output; older ones go first.
 const LINES_MAX: usize = 20_000;
 
+type Echo = Box<dyn Fn(&str) + Send + Sync>;
+
 /// A running child; killed when dropped.
 pub struct Process {
     name: String,
@@ -27,7 +29,7 @@ struct Output {
     lines: Mutex<Lines>,
     grown: Condvar,
     /// Also sees each line as it comes.
-    echo: Option<Box<dyn Fn(&str) + Send + Sync>>,
+    echo: Option<Echo>,
 }
 
 #[derive(Default)]

@@ -43,6 +43,11 @@ impl Reference {
         Self { samples: resample(&source.to_mono(), source.rate_hz) }
     }
 
+    /// The source at 8 kHz, mono: what a phone speaks.
+    pub fn into_samples(self) -> Vec<f32> {
+        self.samples
+    }
+
     /// The longest part of `heard` (8 kHz) that is this source, begun anywhere and looped.
     pub fn longest_span(&self, heard: &[f32]) -> Span {
         let mut best = Span::default();

@@ -1,0 +1,297 @@
+//! baresip, a phone that is not ours: speaks a WAV file, answers by itself, presses keys, and records
+//! what it hears before anything of the sound hardware could touch it.
+
+use crate::Process;
+use crate::audio::{PHONE_RATE_HZ, Reference, Wav};
+use anyhow::{Context as _, bail, ensure};
+use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long it may take to start, register, or answer a command.
+const READY_LIMIT: Duration = Duration::from_secs(20);
+/// RTP ports of one instance.
+const RTP_PORTS: u16 = 10;
+/// baresip plays its file once; longer calls of it fall silent.
+const VOICE_S: usize = 180;
+
+/// How to make an instance.
+pub struct Account<'a> {
+    pub user: &'a str,
+    /// The registrar's address; also where calls to bare numbers go.
+    pub registrar: SocketAddr,
+    /// Registers with digest if given.
+    pub password: Option<&'a str>,
+    /// "pcmu" or "pcma": the only codec it offers and accepts.
+    pub codec: &'a str,
+    /// What it says into every call, converted to 8 kHz and looped for [`VOICE_S`] seconds.
+    pub voice: &'a Wav,
+}
+
+pub struct Baresip {
+    user: String,
+    port: u16,
+    folder: TempDir,
+    control: TcpStream,
+    unread: Vec<u8>,
+    process: Process,
+}
+
+impl Baresip {
+    /// Starts it; with a password, waits until it has registered.
+    pub fn start(account: &Account) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir().context("make a folder for baresip")?;
+        let ports = free_ports()?;
+        configure(folder.path(), account, &ports)?;
+        let mut command = Command::new("baresip");
+        command.arg("-f").arg(folder.path());
+        let process = Process::spawn(&format!("baresip {}", account.user), &mut command)?;
+        process.wait_for("that it is ready", READY_LIMIT, |line| {
+            line.contains("baresip is ready").then_some(())
+        })?;
+        if account.password.is_some() {
+            process.wait_for("that it has registered", READY_LIMIT, |line| {
+                line.contains("200 OK").then_some(())
+            })?;
+        }
+        let control = TcpStream::connect(("127.0.0.1", ports.control))?;
+        let user = account.user.to_owned();
+        Ok(Self { user, port: ports.sip, folder, control, unread: Vec::new(), process })
+    }
+
+    /// Where it can be called directly, without a registrar.
+    pub fn uri(&self) -> String {
+        format!("sip:{}@127.0.0.1:{}", self.user, self.port)
+    }
+
+    /// Calls and waits until it is answered.
+    pub fn dial(&mut self, uri: &str) -> anyhow::Result<()> {
+        self.command("dial", uri)?;
+        self.wait_event("CALL_ESTABLISHED", READY_LIMIT)
+    }
+
+    /// Waits until it has answered a call.
+    pub fn wait_answered(&mut self) -> anyhow::Result<()> {
+        self.wait_event("CALL_ESTABLISHED", READY_LIMIT)
+    }
+
+    pub fn wait_closed(&mut self, limit: Duration) -> anyhow::Result<()> {
+        self.wait_event("CALL_CLOSED", limit)
+    }
+
+    /// Presses a key in the current call (RFC 4733).
+    pub fn press(&mut self, digit: char) -> anyhow::Result<()> {
+        self.command("sndcode", &digit.to_string())
+    }
+
+    pub fn hang_up(&mut self) -> anyhow::Result<()> {
+        self.command("hangup", "")?;
+        self.wait_closed(READY_LIMIT)
+    }
+
+    /// What it has heard in its `nth` call (from 0), at 8 kHz; also while the call goes on.
+    pub fn heard(&self, nth: usize) -> anyhow::Result<Vec<f32>> {
+        let recording = self.recording(nth)?;
+        let wav = Wav::read(&recording)?;
+        ensure!(wav.rate_hz == PHONE_RATE_HZ, "baresip recorded at {} Hz", wav.rate_hz);
+        Ok(wav.to_mono())
+    }
+
+    /// Stops it, so that its recordings are complete.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        self.process.stop(READY_LIMIT).map(drop)
+    }
+
+    pub fn output(&self) -> String {
+        self.process.output()
+    }
+
+    /// The recording of what it heard; its name has the time, so the order is by name.
+    fn recording(&self, nth: usize) -> anyhow::Result<PathBuf> {
+        let entries = std::fs::read_dir(self.folder.path())?;
+        let mut paths: Vec<PathBuf> = entries.filter_map(|it| Some(it.ok()?.path())).collect();
+        paths.retain(|it| it.to_string_lossy().ends_with("-dec.wav"));
+        paths.sort();
+        paths
+            .into_iter()
+            .nth(nth)
+            .with_context(|| format!("{} has not recorded call {nth}", self.user))
+    }
+
+    /// One command and its answer, in netstrings of JSON (module ctrl_tcp).
+    fn command(&mut self, command: &str, params: &str) -> anyhow::Result<()> {
+        let json = serde_json::json!({ "command": command, "params": params }).to_string();
+        self.control.write_all(format!("{}:{json},", json.len()).as_bytes())?;
+        let answer = self.wait_message(&format!("an answer to {command}"), READY_LIMIT, |it| {
+            it["response"].as_bool() == Some(true)
+        })?;
+        ensure!(
+            answer["ok"].as_bool() == Some(true),
+            "baresip refused {command} {params}: {answer}"
+        );
+        Ok(())
+    }
+
+    fn wait_event(&mut self, event: &str, limit: Duration) -> anyhow::Result<()> {
+        self.wait_message(event, limit, |it| it["type"].as_str() == Some(event)).map(drop)
+    }
+
+    /// Skips messages up to the first that `wanted` accepts.
+    fn wait_message(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        wanted: impl Fn(&serde_json::Value) -> bool,
+    ) -> anyhow::Result<serde_json::Value> {
+        let deadline = Instant::now() + limit;
+        loop {
+            while let Some(message) = self.next_message()? {
+                if wanted(&message) {
+                    return Ok(message);
+                }
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                bail!("{} did not say {what} within {limit:?}:\n{}", self.user, self.output());
+            }
+            self.control.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+            let mut chunk = [0; 4096];
+            match self.control.read(&mut chunk) {
+                Ok(0) => bail!("{} has ended:\n{}", self.user, self.output()),
+                Ok(len) => self.unread.extend(&chunk[..len]),
+                Err(_) => (), // Nothing came in time: the deadline will tell.
+            }
+        }
+    }
+
+    fn next_message(&mut self) -> anyhow::Result<Option<serde_json::Value>> {
+        let Some(colon) = self.unread.iter().position(|byte| *byte == b':') else {
+            return Ok(None);
+        };
+        let len: usize = std::str::from_utf8(&self.unread[..colon])?.parse()?;
+        if self.unread.len() < colon + 1 + len + 1 {
+            return Ok(None);
+        }
+        let message = serde_json::from_slice(&self.unread[colon + 1..colon + 1 + len])?;
+        self.unread.drain(..colon + 1 + len + 1);
+        Ok(Some(message))
+    }
+}
+
+struct Ports {
+    sip: u16,
+    control: u16,
+    rtp: u16,
+}
+
+/// Ports that nobody has now. baresip also takes the one above its SIP port (for TLS).
+fn free_ports() -> anyhow::Result<Ports> {
+    for _ in 0..100 {
+        let sip = UdpSocket::bind("127.0.0.1:0")?;
+        let port = sip.local_addr()?.port();
+        let beside =
+            (TcpListener::bind(("127.0.0.1", port)), TcpListener::bind(("127.0.0.1", port + 1)));
+        let rtp: Vec<_> =
+            (port + 2..port + 2 + RTP_PORTS).map(|it| UdpSocket::bind(("127.0.0.1", it))).collect();
+        let control = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let near = port..=port + 2 + RTP_PORTS;
+        if beside.0.is_ok()
+            && beside.1.is_ok()
+            && rtp.iter().all(Result::is_ok)
+            && !near.contains(&control)
+        {
+            return Ok(Ports { sip: port, control, rtp: port + 2 });
+        }
+    }
+    bail!("found no {} free ports in a row", RTP_PORTS + 2)
+}
+
+fn configure(folder: &Path, account: &Account, ports: &Ports) -> anyhow::Result<()> {
+    let voice = folder.join("voice.wav");
+    let looped = Reference::new(account.voice).into_samples().into_iter().cycle();
+    Wav::mono(PHONE_RATE_HZ, looped.take(VOICE_S * PHONE_RATE_HZ as usize).collect())
+        .write(&voice)?;
+    let mut config = String::new();
+    let mut set = |key: &str, value: &str| writeln!(config, "{key} {value}");
+    set("poll_method", "epoll")?;
+    set("sip_listen", &format!("127.0.0.1:{}", ports.sip))?;
+    set("net_interface", "127.0.0.1")?;
+    set("rtp_ports", &format!("{}-{}", ports.rtp, ports.rtp + RTP_PORTS - 1))?;
+    set("jitter_buffer_delay", "1-10")?;
+    set("audio_source", &format!("aufile,{}", voice.display()))?;
+    set("audio_player", "aubridge,sink")?;
+    set("audio_alert", "aubridge,alert")?;
+    for direction in ["ausrc", "auplay"] {
+        set(&format!("{direction}_srate"), &PHONE_RATE_HZ.to_string())?;
+        set(&format!("{direction}_channels"), "1")?;
+    }
+    set("snd_path", &folder.display().to_string())?;
+    set("statmode_default", "off")?;
+    set("module_path", module_path()?)?;
+    for module in ["g711", "aufile", "aubridge", "sndfile"] {
+        set("module", &format!("{module}.so"))?;
+    }
+    set("module_tmp", "uuid.so")?;
+    set("module_tmp", "account.so")?;
+    for module in ["contact", "menu", "ctrl_tcp"] {
+        set("module_app", &format!("{module}.so"))?;
+    }
+    set("ctrl_tcp_listen", &format!("127.0.0.1:{}", ports.control))?;
+    std::fs::write(folder.join("config"), config)?;
+    let Account { user, registrar, password, codec, .. } = account;
+    let registration = match password {
+        Some(password) => format!("auth_user={user};auth_pass={password};regint=300"),
+        None => "regint=0".to_owned(),
+    };
+    let account = format!(
+        "<sip:{user}@{registrar};transport=udp>;{registration};answermode=auto;audio_codecs={codec};dtmfmode=rtpevent\n"
+    );
+    std::fs::write(folder.join("accounts"), account)?;
+    std::fs::write(folder.join("contacts"), "")?;
+    Ok(())
+}
+
+/// Debian puts the modules here; multiarch ones elsewhere.
+fn module_path() -> anyhow::Result<&'static str> {
+    const PATHS: [&str; 2] = ["/usr/lib/baresip/modules", "/usr/local/lib/baresip/modules"];
+    let found = PATHS.into_iter().find(|path| Path::new(path).join("sndfile.so").exists());
+    found.with_context(|| format!("baresip's modules are in none of {PATHS:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audio::{Codec, tune};
+    use crate::phone::Phone;
+
+    #[test]
+    fn it_records_what_a_phone_says_and_says_its_voice() {
+        let (voice, other) = (tune(8, 2_000), tune(9, 2_000));
+        let phone = Phone::start("alice", Codec::Pcma).unwrap();
+        let registrar = "127.0.0.1:9".parse().unwrap();
+        let account =
+            Account { user: "bob", registrar, password: None, codec: "pcma", voice: &voice };
+        let mut bob = Baresip::start(&account).unwrap();
+        let edge = bob.uri().rsplit('@').next().unwrap().parse().unwrap();
+        let call = phone.dial(edge, &bob.uri()).unwrap();
+        call.speak(&Reference::new(&other).into_samples());
+        bob.wait_answered().unwrap();
+        phone.ear().listen(Duration::from_secs(3)).unwrap();
+        bob.press('7').unwrap();
+        phone.ear().listen(Duration::from_millis(500)).unwrap();
+        call.bye().unwrap();
+        bob.wait_closed(READY_LIMIT).unwrap();
+        bob.stop().unwrap();
+        let heard = Reference::new(&other).longest_span(&bob.heard(0).unwrap());
+        assert!(heard.duration_ms() > 2_000 && heard.correlation > 0.98, "{heard:?}");
+        let said = Reference::new(&voice).longest_span(&phone.ear().audio(Codec::Pcma));
+        assert!(said.duration_ms() > 2_000 && said.correlation > 0.98, "{said:?}");
+        assert!(
+            phone.ear().packets().iter().any(|it| it.payload_type == 101 && it.payload[0] == 7)
+        );
+    }
+}

@@ -1,0 +1,186 @@
+//! A call of a phone: from the INVITE that it got or sent to the BYE.
+
+use crate::phone::message::{Request, header, rtp_address, status, token, uri_of};
+use crate::phone::wire::Heard;
+use crate::phone::{PATIENCE, Phone};
+use anyhow::{Context as _, bail};
+use rsip::headers::UntypedHeader as _;
+use rsip::message::HeadersExt as _;
+use std::net::SocketAddr;
+
+/// An INVITE that this phone has received and not answered.
+pub struct Invitation<'a> {
+    phone: &'a Phone,
+    heard: Heard,
+    tag: String,
+}
+
+/// A BYE that this phone has received and answered.
+#[derive(Clone, Debug)]
+pub struct Bye {
+    pub at_unix_ms: i64,
+    /// The Reason header field (RFC 3326); empty if there was none.
+    pub reason: String,
+}
+
+/// A call that was answered.
+pub struct Dialog<'a> {
+    phone: &'a Phone,
+    peer: SocketAddr,
+    call_id: String,
+    local: String,
+    remote: String,
+    target: String,
+    cseq: u32,
+    /// Where the other side wants our RTP.
+    pub remote_rtp: SocketAddr,
+    /// The session description of the other side.
+    pub remote_sdp: String,
+}
+
+impl<'a> Invitation<'a> {
+    pub(crate) fn new(phone: &'a Phone, heard: Heard) -> Self {
+        Self { phone, heard, tag: token() }
+    }
+
+    pub fn request(&self) -> &rsip::Request {
+        self.heard.request().expect("an invitation is a request")
+    }
+
+    pub fn ring(&self) {
+        self.respond("180 Ringing", "");
+    }
+
+    /// Refuses it, e.g. with "486 Busy Here".
+    pub fn refuse(self, line: &str) {
+        self.respond(line, "");
+    }
+
+    /// Answers with this phone's session description and waits for the ACK.
+    pub fn answer(self) -> anyhow::Result<Dialog<'a>> {
+        self.respond("200 OK", &self.phone.sdp("sendrecv"));
+        let request = self.request();
+        let call_id = request.call_id_header()?.value().to_owned();
+        let ack = self.phone.wire.wait_for("an ACK", PATIENCE, |heard| {
+            heard.request().is_some_and(|it| {
+                it.method == rsip::Method::Ack
+                    && it.call_id_header().is_ok_and(|it| it.value() == call_id)
+            })
+        })?;
+        let offer = String::from_utf8_lossy(&request.body).into_owned();
+        let late = ack.request().map(|it| String::from_utf8_lossy(&it.body).into_owned());
+        let remote_sdp = if offer.is_empty() { late.unwrap_or_default() } else { offer };
+        let remote_rtp = rtp_address(&remote_sdp).context("an INVITE without audio")?;
+        self.phone.rtp.talk_to(remote_rtp);
+        Ok(Dialog {
+            phone: self.phone,
+            peer: self.heard.from,
+            call_id,
+            local: format!("{};tag={}", request.to_header()?.value(), self.tag),
+            remote: request.from_header()?.value().to_owned(),
+            target: uri_of(request.contact_header()?.value()).to_owned(),
+            cseq: 1,
+            remote_rtp,
+            remote_sdp,
+        })
+    }
+
+    fn respond(&self, line: &str, sdp: &str) {
+        let contact = format!("Contact: <{}>\r\n", self.phone.uri());
+        let content_type = if sdp.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
+        let headers = format!("{contact}{content_type}");
+        self.phone.wire.respond(self.request(), self.heard.from, line, &self.tag, &headers, sdp);
+    }
+}
+
+impl<'a> Dialog<'a> {
+    pub(crate) fn confirm_as_caller(
+        phone: &'a Phone,
+        request: &Request,
+        response: &rsip::Response,
+        peer: SocketAddr,
+    ) -> anyhow::Result<Self> {
+        let remote_sdp = String::from_utf8_lossy(&response.body).into_owned();
+        let remote_rtp = rtp_address(&remote_sdp).context("a 200 without audio")?;
+        let mut dialog = Self {
+            phone,
+            peer,
+            call_id: request.call_id.clone(),
+            local: request.from.clone(),
+            remote: header(&response.headers, "To").context("a 200 without To")?,
+            target: uri_of(response.contact_header()?.value()).to_owned(),
+            cseq: request.cseq,
+            remote_rtp,
+            remote_sdp,
+        };
+        dialog.acknowledge();
+        phone.rtp.talk_to(remote_rtp);
+        Ok(dialog)
+    }
+
+    pub fn sip_call_id(&self) -> &str {
+        &self.call_id
+    }
+
+    /// Speaks `samples` (8 kHz, looped) from now until the next of these or [`Dialog::hush`].
+    pub fn speak(&self, samples: &[f32]) {
+        let payload = self.phone.codec.encode(samples);
+        self.phone.rtp.speak(self.phone.codec.payload_type(), payload);
+    }
+
+    /// Sends no more RTP.
+    pub fn hush(&self) {
+        self.phone.rtp.hush();
+    }
+
+    /// Presses a digit for 100 ms (RFC 4733), with the end repeated as it demands.
+    pub fn press(&self, digit: char) {
+        self.phone.rtp.press(digit);
+    }
+
+    /// Presses a digit by SIP INFO (application/dtmf-relay); its response's status.
+    pub fn press_by_info(&mut self, digit: char) -> anyhow::Result<u16> {
+        let mut request = self.request("INFO");
+        request.body("application/dtmf-relay", &format!("Signal={digit}\r\nDuration=100\r\n"));
+        Ok(status(&self.phone.wire.transact(&request, self.peer)?))
+    }
+
+    /// Offers again with `direction` (hold: "sendonly", resume: "sendrecv"); the answer's SDP.
+    pub fn offer(&mut self, direction: &str) -> anyhow::Result<String> {
+        let mut request = self.request("INVITE");
+        request.header("Contact", &format!("<{}>", self.phone.uri()));
+        request.body("application/sdp", &self.phone.sdp(direction));
+        let response = self.phone.wire.transact(&request, self.peer)?;
+        if status(&response) != 200 {
+            bail!("a re-INVITE got:\n{response}");
+        }
+        self.acknowledge();
+        Ok(String::from_utf8_lossy(&response.body).into_owned())
+    }
+
+    /// Hangs up.
+    pub fn bye(mut self) -> anyhow::Result<()> {
+        let request = self.request("BYE");
+        let response = self.phone.wire.transact(&request, self.peer)?;
+        self.phone.rtp.hush();
+        match status(&response) {
+            200 => Ok(()),
+            status => bail!("BYE got {status}, wanted 200"),
+        }
+    }
+
+    fn acknowledge(&mut self) {
+        let ack = self.within("ACK");
+        self.phone.wire.acknowledge(&ack, self.peer);
+    }
+
+    fn request(&mut self, method: &str) -> Request {
+        self.cseq += 1;
+        self.within(method)
+    }
+
+    fn within(&self, method: &str) -> Request {
+        let Self { phone, call_id, local, remote, target, cseq, .. } = self;
+        Request::within(method, target, local, remote, call_id, *cseq, &phone.wire)
+    }
+}
