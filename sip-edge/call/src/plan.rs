@@ -1,0 +1,87 @@
+//! Call plans: what a call does, in order.
+//!
+//! A value of these types is valid: whoever makes it from text or from the wire has checked names
+//! and ranges. A nested plan (`on`, `otherwise`) takes the place of what would follow.
+
+use crate::Cause;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Actions, run one after the other; when the last one has ended, the call is hung up with
+/// NORMAL_CLEARING. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan(Arc<[Action]>);
+
+impl Plan {
+    pub fn new(actions: impl IntoIterator<Item = Action>) -> Self {
+        Self(actions.into_iter().collect())
+    }
+
+    /// The action at `index`, counted from 0; `None` after the last.
+    pub fn action(&self, index: usize) -> Option<&Action> {
+        self.0.get(index)
+    }
+}
+
+/// One step of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Answers leg A. Implied by every action that needs media.
+    Answer,
+    /// Plays a file to its end.
+    Play { file: String },
+    /// Collects digits and branches on them.
+    Collect(Arc<Collect>),
+    /// Schedules the end of the call, under a name.
+    Schedule { after_ms: u64, cause: Cause, name: String },
+    /// Cancels the task of that name.
+    Cancel { name: String },
+    /// Waits in a queue with music; `None`: the queue whose URI is the request URI.
+    Enqueue { queue: Option<String> },
+    /// Joins a conference.
+    Conference { name: String },
+    /// Rings somebody and connects both; `otherwise: None`: hang up with the cause of the failure.
+    Dial { target: String, ring: Duration, otherwise: Option<Plan> },
+    /// Ends the call.
+    Hangup { cause: Cause },
+    /// Keeps the call up until an API call or a task does something with it.
+    Park,
+}
+
+impl Action {
+    /// Its name as in the protobuf.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Answer => "answer",
+            Self::Play { .. } => "play",
+            Self::Collect(_) => "collect",
+            Self::Schedule { .. } => "schedule",
+            Self::Cancel { .. } => "cancel",
+            Self::Enqueue { .. } => "enqueue",
+            Self::Conference { .. } => "conference",
+            Self::Dial { .. } => "dial",
+            Self::Hangup { .. } => "hangup",
+            Self::Park => "park",
+        }
+    }
+}
+
+/// How digits are collected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collect {
+    /// File that is played meanwhile; the first digit stops it.
+    pub prompt: Option<String>,
+    /// So many digits end the collection; at least 1.
+    pub max_digits: usize,
+    /// Silence before the first digit, from the end of the prompt.
+    pub timeout: Duration,
+    /// Silence between two digits.
+    pub digit_timeout: Duration,
+    /// Digits that end the collection and are not part of it.
+    pub terminators: String,
+    /// What follows for exactly these digits, also if time was up after them.
+    pub on: BTreeMap<String, Plan>,
+    /// What follows for others, or none; `None`: the plan goes on.
+    pub otherwise: Option<Plan>,
+}
