@@ -7,7 +7,9 @@ mod nats;
 pub mod phone;
 mod process;
 mod reaper;
+mod sipp;
 
 pub use baresip::{Account, Baresip};
 pub use nats::NatsServer;
 pub use process::{Process, binary};
+pub use sipp::{Scenario, Sipp, Tally};

@@ -1,0 +1,212 @@
+//! SIPp, a caller or an agent that is not ours, by the scenarios in `e2e/sipp/` and its own.
+
+use crate::Process;
+use crate::audio::{Codec, Reference, Wav};
+use anyhow::{Context as _, ensure};
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long SIPp waits for an unfinished run beyond the time that it should take.
+const SLACK: Duration = Duration::from_secs(60);
+
+/// How long SIPp may take to start.
+const READY_LIMIT: Duration = Duration::from_secs(20);
+const READY_POLL: Duration = Duration::from_millis(10);
+
+/// What SIPp does.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// A file of `e2e/sipp/`, or the name of one that SIPp has built in.
+    script: Script,
+    /// Whom callers call; none for those who wait to be called.
+    remote: Option<SocketAddr>,
+    /// User part of the request URI.
+    service: String,
+    calls: u32,
+    calls_per_second: u32,
+    /// How long a caller stays, in ms.
+    stay_ms: u32,
+}
+
+#[derive(Clone, Debug)]
+enum Script {
+    File(&'static str),
+    BuiltIn(&'static str),
+}
+
+impl Scenario {
+    /// One caller, who calls `service` at `remote` and stays for `stay_ms`.
+    pub fn caller(remote: SocketAddr, service: &str, stay_ms: u32) -> Self {
+        Self::new(Script::File("caller.xml"), Some(remote), service, stay_ms)
+    }
+
+    /// SIPp's own `uac` scenario.
+    pub fn built_in_uac(remote: SocketAddr, service: &str, stay_ms: u32) -> Self {
+        Self::new(Script::BuiltIn("uac"), Some(remote), service, stay_ms)
+    }
+
+    /// Rings for a second, answers, speaks, and waits for the BYE.
+    pub fn agent_answers() -> Self {
+        Self::new(Script::File("agent_answers.xml"), None, "agent", 0)
+    }
+
+    /// Rings until it is cancelled.
+    pub fn agent_never_answers() -> Self {
+        Self::new(Script::File("agent_never_answers.xml"), None, "agent", 0)
+    }
+
+    /// Answers 486.
+    pub fn agent_busy() -> Self {
+        Self::new(Script::File("agent_busy.xml"), None, "agent", 0)
+    }
+
+    fn new(script: Script, remote: Option<SocketAddr>, service: &str, stay_ms: u32) -> Self {
+        let service = service.to_owned();
+        Self { script, remote, service, calls: 1, calls_per_second: 1, stay_ms }
+    }
+
+    /// So many calls at such a rate, instead of one.
+    pub fn repeat(self, calls: u32, calls_per_second: u32) -> Self {
+        Self { calls, calls_per_second, ..self }
+    }
+
+    /// How long it takes if nothing goes wrong.
+    fn duration(&self) -> Duration {
+        let dialling = Duration::from_secs(u64::from(self.calls / self.calls_per_second));
+        dialling + Duration::from_millis(u64::from(self.stay_ms))
+    }
+}
+
+/// What came of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally {
+    pub successful: u32,
+    pub failed: u32,
+}
+
+pub struct Sipp {
+    local: SocketAddr,
+    limit: Duration,
+    folder: TempDir,
+    process: Process,
+}
+
+impl Sipp {
+    /// Starts SIPp on a free port; agents speak `voice`, if given.
+    pub fn start(scenario: &Scenario, voice: Option<&Wav>) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir().context("make a folder for SIPp")?;
+        if let Some(voice) = voice {
+            let payload = Codec::Pcmu.encode(&Reference::new(voice).into_samples());
+            std::fs::write(folder.path().join("voice.ulaw"), payload)?;
+        }
+        let local = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+        let limit = scenario.duration() + SLACK;
+        let mut command = Command::new("sipp");
+        command.current_dir(folder.path()).env("TERM", "dumb");
+        if let Some(remote) = scenario.remote {
+            command.arg(remote.to_string());
+        }
+        match scenario.script {
+            Script::File(name) => command.arg("-sf").arg(script(name)?),
+            Script::BuiltIn(name) => command.args(["-sn", name]),
+        };
+        command
+            .args(["-i", "127.0.0.1", "-p", &local.port().to_string(), "-mi", "127.0.0.1"])
+            .args(["-s", &scenario.service, "-d", &scenario.stay_ms.to_string()])
+            .args(["-m", &scenario.calls.to_string(), "-r", &scenario.calls_per_second.to_string()])
+            .args(["-timeout", &limit.as_secs().to_string(), "-timeout_error", "-nostdin"])
+            .args(["-trace_err", "-error_file", "errors.log", "-trace_stat", "-stf", "tally.csv"]);
+        let process = Process::spawn("sipp", &mut command)?;
+        let mut sipp = Self { local, limit, folder, process };
+        sipp.wait_bound()?;
+        Ok(sipp)
+    }
+
+    /// SIPp says nothing before it ends, so this waits until its port is taken.
+    fn wait_bound(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + READY_LIMIT;
+        while UdpSocket::bind(self.local).is_ok() {
+            ensure!(self.process.ended().is_none(), "SIPp has ended:\n{}", self.process.output());
+            ensure!(Instant::now() < deadline, "SIPp did not bind {} in time", self.local);
+            std::thread::sleep(READY_POLL);
+        }
+        Ok(())
+    }
+
+    /// Where an agent can be called.
+    pub fn uri(&self) -> String {
+        format!("sip:agent@{}", self.local)
+    }
+
+    /// Waits until all calls are over.
+    ///
+    /// # Errors
+    /// If SIPp did not get to count them; has what it says about the first failures.
+    pub fn finish(mut self) -> anyhow::Result<Tally> {
+        self.process.wait(self.limit + Duration::from_secs(10))?;
+        let csv = std::fs::read_to_string(self.folder.path().join("tally.csv"))
+            .with_context(|| format!("read SIPp's tally; it said:\n{}", self.process.output()))?;
+        let column = |name: &str| -> anyhow::Result<u32> {
+            let index = csv.lines().next().and_then(|it| it.split(';').position(|it| it == name));
+            let last = csv.lines().last().context("an empty tally")?;
+            let value = last.split(';').nth(index.with_context(|| format!("no column {name}"))?);
+            Ok(value.with_context(|| format!("no value of {name}"))?.parse()?)
+        };
+        let tally =
+            Tally { successful: column("SuccessfulCall(C)")?, failed: column("FailedCall(C)")? };
+        if tally.failed > 0 {
+            eprintln!("SIPp: {tally:?}\n{}", self.errors());
+        }
+        Ok(tally)
+    }
+
+    /// As [`Sipp::finish`], where every call must have gone well.
+    pub fn finish_without_failure(self) -> anyhow::Result<()> {
+        let tally = self.finish()?;
+        ensure!(tally.failed == 0 && tally.successful > 0, "{tally:?}");
+        Ok(())
+    }
+
+    /// The beginning of its error log.
+    fn errors(&self) -> String {
+        let errors = std::fs::read(self.folder.path().join("errors.log")).unwrap_or_default();
+        String::from_utf8_lossy(&errors[..errors.len().min(4_000)]).into_owned()
+    }
+}
+
+fn script(name: &str) -> anyhow::Result<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("sipp").join(name);
+    ensure!(path.exists(), "{} is not there", path.display());
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audio::tune;
+    use crate::phone::{PATIENCE, Phone};
+
+    #[test]
+    fn an_agent_of_sipp_speaks_what_it_was_given() {
+        let voice = tune(4, 2_000);
+        let agent = Sipp::start(&Scenario::agent_answers(), Some(&voice)).unwrap();
+        let phone = Phone::start("alice", Codec::Pcmu).unwrap();
+        let call = phone.dial(agent.local, &agent.uri()).unwrap();
+        phone.ear().wait_for_packets(120, PATIENCE).unwrap();
+        call.bye().unwrap();
+        agent.finish_without_failure().unwrap();
+        let span = Reference::new(&voice).longest_span(&phone.ear().audio(Codec::Pcmu));
+        assert!(span.duration_ms() > 1_500 && span.correlation > 0.98, "{span:?}");
+    }
+
+    #[test]
+    fn callers_who_are_refused_are_counted_as_failed() {
+        let agent = Sipp::start(&Scenario::agent_busy(), None).unwrap();
+        let caller = Sipp::start(&Scenario::caller(agent.local, "1", 100), None).unwrap();
+        assert_eq!(caller.finish().unwrap(), Tally { successful: 0, failed: 1 });
+        agent.finish_without_failure().unwrap();
+    }
+}
