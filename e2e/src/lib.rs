@@ -8,8 +8,10 @@ pub mod phone;
 mod process;
 mod reaper;
 mod sipp;
+mod stack;
 
 pub use baresip::{Account, Baresip};
 pub use nats::NatsServer;
 pub use process::{Process, binary};
 pub use sipp::{Scenario, Sipp, Tally};
+pub use stack::{Echo, MUSIC, PROMPT, Ports, QUEUE, QUEUE_USER, SERVICES, Service, Stack, USERS};

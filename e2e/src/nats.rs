@@ -1,6 +1,7 @@
-//! A nats-server with JetStream, on a free port, with its own folder.
+//! A nats-server with JetStream, with its own port and folder.
 
 use crate::Process;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -10,20 +11,25 @@ const READY_LIMIT: Duration = Duration::from_secs(20);
 
 pub struct NatsServer {
     process: Process,
-    store: TempDir,
+    store: PathBuf,
     port: u16,
+    /// The store, if it goes with the server.
+    _temporary: Option<TempDir>,
 }
 
 impl NatsServer {
+    /// On a free port, with a folder that goes with it.
     pub fn start() -> anyhow::Result<Self> {
-        let store = tempfile::tempdir()?;
-        Self::start_on(store, None)
+        let temporary = tempfile::tempdir()?;
+        let server = Self::start_at(temporary.path(), None)?;
+        Ok(Self { _temporary: Some(temporary), ..server })
     }
 
-    fn start_on(store: TempDir, port: Option<u16>) -> anyhow::Result<Self> {
+    /// On `port`, or a free one, with JetStream's files in `store`.
+    pub fn start_at(store: &Path, port: Option<u16>) -> anyhow::Result<Self> {
         let port_flag = port.map_or("-1".to_owned(), |port| port.to_string()); // -1: a free one.
         let mut command = Command::new("nats-server");
-        command.args(["-a", "127.0.0.1", "-p", &port_flag, "-js", "-sd"]).arg(store.path());
+        command.args(["-a", "127.0.0.1", "-p", &port_flag, "-js", "-sd"]).arg(store);
         let process = Process::spawn("nats-server", &mut command)?;
         let port = process.wait_for("its port", READY_LIMIT, |line| {
             line.split_once("Listening for client connections on 127.0.0.1:")?.1.trim().parse().ok()
@@ -31,7 +37,7 @@ impl NatsServer {
         process.wait_for("that it is ready", READY_LIMIT, |line| {
             line.contains("Server is ready").then_some(())
         })?;
-        Ok(Self { process, store, port })
+        Ok(Self { process, store: store.to_owned(), port, _temporary: None })
     }
 
     pub fn url(&self) -> String {
@@ -41,7 +47,12 @@ impl NatsServer {
     /// SIGKILL and a new process on the same port and store.
     pub fn restart(mut self) -> anyhow::Result<Self> {
         self.process.kill();
-        Self::start_on(self.store, Some(self.port))
+        let restarted = Self::start_at(&self.store, Some(self.port))?;
+        Ok(Self { _temporary: self._temporary.take(), ..restarted })
+    }
+
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
     }
 }
 
