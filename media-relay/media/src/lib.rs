@@ -1,1 +1,47 @@
-//! placeholder
+//! Media without IO: RTP, RTCP, SDP offer/answer, players, DTMF, transcoding and conferences.
+//!
+//! [`Relay`] is the whole of it, a value: commands and datagrams go in with the time at which they
+//! came; datagrams to send, events and ports to close come out. It opens no socket and reads no
+//! clock, so that every test runs in virtual time. The shell's loop is:
+//!
+//! 1. drain [`Relay::poll_transmit`], then [`Relay::poll_output`];
+//! 2. wait for a datagram, a command, or [`Relay::poll_timeout`];
+//! 3. hand it over; repeat.
+//!
+//! A [`media session`](session) has two sides, A and B, matching the legs of a call. The relay is
+//! an RTP endpoint to each of them: it negotiates each by itself and sends each one stream, whose
+//! numbers go on through music, prompts, the other side and conferences.
+
+mod audio;
+mod codec;
+mod conference;
+mod discard;
+mod dtmf;
+mod endpoint;
+mod jitter_buffer;
+mod latch;
+mod outgoing;
+mod packets;
+mod player;
+mod port_pool;
+mod reception;
+mod relay;
+mod rtcp;
+mod schedule;
+pub mod sdp;
+pub mod session;
+mod status;
+mod timers;
+mod transmit;
+
+pub use audio::{Audio, AudioError, SAMPLES_MAX};
+pub use codec::{CLOCK_RATE_HZ, Codec, TICKS_PER_MS};
+pub use conference::PARTICIPANTS_MAX;
+pub use discard::{Discard, Discards};
+pub use dtmf::{Digit, NotADigit, TelephoneEvent};
+pub use player::{Play, PlayError};
+pub use port_pool::{PortError, PortPair};
+pub use relay::{Config, Described, Error, Event, EventKind, Offer, Output, Relay};
+pub use session::Side;
+pub use status::{SessionStatus, SideStatus};
+pub use transmit::Transmit;

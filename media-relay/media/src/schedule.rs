@@ -1,0 +1,115 @@
+//! Time: frames of players, steps of conferences, RTCP reports, inactivity.
+//!
+//! Whatever sends has an absolute schedule, slot after slot from its first packet on, so that no
+//! delay of this process adds up.
+
+use crate::conference::STEP;
+use crate::endpoint::Hears;
+use crate::relay::{EventKind, Relay, TimerKey};
+use crate::rtcp;
+use crate::session::SideKey;
+use rand::RngExt as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A mix that is later than this skips what it missed.
+const LATE_MAX: Duration = Duration::from_millis(100);
+
+impl Relay {
+    /// Does everything that is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(due) = self.timers.pop_due(now) {
+            match due {
+                TimerKey::Side(key) => self.handle_side_timeout(now, key),
+                TimerKey::Conference(name) => self.handle_conference_timeout(now, &name),
+            }
+        }
+    }
+
+    fn handle_side_timeout(&mut self, now: Instant, key: SideKey) {
+        let wallclock = self.wallclock(now);
+        let interval = self.rtcp_interval();
+        let inactivity = self.config.inactivity;
+        let Some(endpoint) =
+            self.sessions.get_mut(&key.session).and_then(|it| it.side_mut(key.side))
+        else {
+            return;
+        };
+        endpoint.armed = None;
+        let finished = endpoint.send_frames(now, &mut self.transmits);
+        if endpoint.rtcp_at.is_some_and(|at| at <= now) {
+            endpoint.send_report(now, wallclock, false, &mut self.transmits);
+            endpoint.rtcp_at = Some(now + interval);
+        }
+        let inactive = endpoint.inactive_at(inactivity).is_some_and(|at| at <= now);
+        endpoint.reported_inactive |= inactive;
+        self.arm(key);
+        if let Some(play_id) = finished {
+            self.emit(key, EventKind::PlayFinished { play_id });
+        }
+        if inactive {
+            self.emit(key, EventKind::Inactive);
+        }
+    }
+
+    fn handle_conference_timeout(&mut self, now: Instant, name: &Arc<str>) {
+        let Some(room) = self.conferences.get_mut(name) else { return };
+        room.armed = None;
+        if now.saturating_duration_since(room.conference.next_step()) > LATE_MAX {
+            room.conference.skip_to(now);
+        }
+        while room.conference.next_step() <= now {
+            let at = room.conference.next_step();
+            room.conference.mix(|key, step| {
+                let session = self.sessions.get_mut(&key.session);
+                if let Some(endpoint) = session.and_then(|it| it.side_mut(key.side)) {
+                    endpoint.hear_step(at, step, &mut self.transmits);
+                }
+            });
+        }
+        let at = Some(room.conference.next_step());
+        self.timers.arm(&TimerKey::Conference(name.clone()), &mut room.armed, at);
+    }
+
+    /// Works out anew who is needed, after something about a side has changed, and when it and the
+    /// side across from it are due.
+    pub(crate) fn note_change(&mut self, now: Instant, key: SideKey) {
+        let interval = self.rtcp_interval();
+        for side in [key.side, key.side.other()] {
+            let key = SideKey { side, ..key };
+            let session = self.sessions.get_mut(&key.session);
+            let Some((endpoint, other)) = session.and_then(|it| it.facing(side)) else { continue };
+            let other_listens = other.is_some_and(|other| {
+                other.hears == Hears::OtherSide
+                    && other.remote.as_ref().is_some_and(|it| !it.held())
+            });
+            let in_conference = matches!(endpoint.hears, Hears::Conference(_));
+            let needed = endpoint.sends() && (other_listens || in_conference);
+            if needed != endpoint.needed_since.is_some() {
+                endpoint.needed_since = needed.then_some(now);
+                endpoint.reported_inactive = false;
+            }
+            if endpoint.rtcp_at.is_none() && endpoint.remote.is_some() {
+                endpoint.rtcp_at = Some(now + interval);
+            }
+            self.arm(key);
+        }
+    }
+
+    /// Files the side at the earliest of its deadlines.
+    pub(crate) fn arm(&mut self, key: SideKey) {
+        let inactivity = self.config.inactivity;
+        let session = self.sessions.get_mut(&key.session);
+        let Some(endpoint) = session.and_then(|it| it.side_mut(key.side)) else { return };
+        let deadlines = [endpoint.slot, endpoint.rtcp_at, endpoint.inactive_at(inactivity)];
+        let next = deadlines.into_iter().flatten().min();
+        self.timers.arm(&TimerKey::Side(key), &mut endpoint.armed, next);
+    }
+
+    /// Half to one and a half of the mean (RFC 3550 §6.3.1).
+    fn rtcp_interval(&mut self) -> Duration {
+        rtcp::INTERVAL.mul_f64(self.rng.random_range(0.5..1.5))
+    }
+}
+
+const _: () = assert!(STEP.as_millis() == 10, "packet times are multiples of 10 ms");

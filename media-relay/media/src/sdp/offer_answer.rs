@@ -1,0 +1,145 @@
+//! Our half of RFC 3264: answers to offers, and offers of our own.
+
+use crate::codec::Codec;
+use crate::sdp::remote::{MediaLine, PTIME_DEFAULT_MS};
+use crate::sdp::{Direction, Formats, Remote};
+use sdp_types::{Attribute, Connection, Media, Session, Time};
+use smallvec::SmallVec;
+use std::net::IpAddr;
+
+/// The payload type of telephone-event in our first offer; the customary one.
+const TELEPHONE_EVENT: u8 = 101;
+
+/// The o= line of one side; its version goes up when what we say changes (RFC 3264 §8).
+#[derive(Debug)]
+pub(crate) struct Origin {
+    session: u64,
+    version: u64,
+    last: Option<Session>,
+}
+
+impl Origin {
+    /// `session` is a random number, at most 63 bits.
+    pub(crate) fn new(session: u64) -> Self {
+        Self { session: session >> 1, version: 0, last: None }
+    }
+}
+
+/// Where we receive one side.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Local {
+    pub address: IpAddr,
+    pub rtp_port: u16,
+}
+
+impl Local {
+    /// The answer to an offer: its codecs that are ours, in its order and with its numbers; every
+    /// other stream rejected in its place.
+    pub(crate) fn answer(&self, origin: &mut Origin, offer: &Remote) -> Vec<u8> {
+        let medias = offer.medias.iter().enumerate().map(|(n, line)| {
+            if n != offer.audio_index || offer.audio.disabled {
+                return rejected(line);
+            }
+            let direction = offer.audio.direction.reversed();
+            self.audio(&offer.audio.formats, direction, offer.audio.ptime_ms)
+        });
+        let medias = medias.collect();
+        self.write(origin, medias)
+    }
+
+    /// An offer of everything that we can do; on a live side with the numbers in use, and with its
+    /// other streams still off in their places (RFC 3264 §8). Also returns what it offers.
+    pub(crate) fn offer(&self, origin: &mut Origin, in_use: Option<&Remote>) -> (Vec<u8>, Formats) {
+        let formats = offered_formats(in_use);
+        let ptime_ms = in_use.map_or(PTIME_DEFAULT_MS, |it| it.audio.ptime_ms);
+        let audio = self.audio(&formats, Direction::Sendrecv, ptime_ms);
+        let medias = match in_use {
+            None => vec![audio],
+            Some(remote) => {
+                let mut medias: Vec<_> = remote.medias.iter().map(rejected).collect();
+                medias[remote.audio_index] = audio;
+                medias
+            }
+        };
+        (self.write(origin, medias), formats)
+    }
+
+    fn audio(&self, formats: &Formats, direction: Direction, ptime_ms: u32) -> Media {
+        let mut fmt = Vec::new();
+        let mut attributes = Vec::new();
+        for (number, codec) in &formats.codecs {
+            fmt.push(number.to_string());
+            attributes.push(with_value("rtpmap", format!("{number} {}", codec.rtpmap())));
+        }
+        if let Some(number) = formats.telephone_event {
+            fmt.push(number.to_string());
+            attributes.push(with_value("rtpmap", format!("{number} telephone-event/8000")));
+            attributes.push(with_value("fmtp", format!("{number} 0-15")));
+        }
+        attributes.push(with_value("ptime", ptime_ms.to_string()));
+        attributes.push(with_value("rtcp", (self.rtp_port + 1).to_string()));
+        attributes.push(Attribute::new(direction.attribute()));
+        Media {
+            port: self.rtp_port,
+            attributes,
+            ..media("audio".to_owned(), "RTP/AVP".to_owned(), fmt.join(" "))
+        }
+    }
+
+    fn write(&self, origin: &mut Origin, medias: Vec<Media>) -> Vec<u8> {
+        let mut session = Session::new(
+            sdp_types::Origin::with_ip_addr(origin.session, origin.version, self.address),
+            "-",
+        );
+        session.connection = Some(Connection::from_ip_addr(self.address));
+        session.times = vec![Time::new(0, 0)];
+        session.medias = medias;
+        if origin.last.as_ref().is_some_and(|last| *last != session) {
+            origin.version += 1;
+            session.origin.sess_version = origin.version;
+        }
+        let mut bytes = Vec::new();
+        session.write(&mut bytes).expect("a Vec can be written to");
+        origin.last = Some(session);
+        bytes
+    }
+}
+
+/// What the remote uses already first and by its numbers, then the rest of ours.
+fn offered_formats(in_use: Option<&Remote>) -> Formats {
+    let mut codecs: SmallVec<[(u8, Codec); 2]> =
+        in_use.map_or_else(SmallVec::new, |it| it.audio.formats.codecs.clone());
+    let mut telephone_event = in_use.and_then(|it| it.audio.formats.telephone_event);
+    for codec in Codec::ALL {
+        if !codecs.iter().any(|(_, it)| *it == codec) {
+            codecs.push((codec.static_payload_type(), codec));
+        }
+    }
+    let taken = |number: u8| codecs.iter().any(|(it, _)| *it == number);
+    let free = || (TELEPHONE_EVENT..128).chain(96..TELEPHONE_EVENT).find(|it| !taken(*it));
+    telephone_event = telephone_event.or_else(free);
+    Formats { codecs, telephone_event }
+}
+
+fn rejected(line: &MediaLine) -> Media {
+    media(line.media.clone(), line.proto.clone(), line.fmt.clone())
+}
+
+fn media(media: String, proto: String, fmt: String) -> Media {
+    Media {
+        media,
+        port: 0,
+        num_ports: None,
+        proto,
+        fmt,
+        media_title: None,
+        connections: Vec::new(),
+        bandwidths: Vec::new(),
+        key: None,
+        attributes: Vec::new(),
+    }
+}
+
+fn with_value(name: &str, value: String) -> Attribute {
+    Attribute::with_value(name, value)
+}

@@ -1,0 +1,320 @@
+//! What a remote's session description means to us: which audio, where, in which codecs.
+
+use crate::codec::Codec;
+use crate::sdp::{MEDIA_MAX, SDP_BYTES_MAX};
+use sdp_types::{Connection, Media, Session};
+use smallvec::SmallVec;
+use std::net::{IpAddr, SocketAddr};
+
+/// Packet time that we use if the remote says nothing, in ms (RFC 3551 §4.2).
+pub(crate) const PTIME_DEFAULT_MS: u32 = 20;
+/// Packet times that we send are multiples of this, in ms.
+const PTIME_STEP_MS: u32 = 10;
+/// Longest packet time that we send, in ms.
+const PTIME_MAX_MS: u32 = 60;
+
+/// Why a description cannot be used. What is not acceptable is answered with 488 by a UAS.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Refusal {
+    #[error("a session description of {len} bytes is longer than {SDP_BYTES_MAX}")]
+    TooLong { len: usize },
+    #[error("not a session description (RFC 8866): {reason}")]
+    Malformed { reason: String },
+    #[error("{count} media descriptions are more than {MEDIA_MAX}")]
+    TooManyMedia { count: usize },
+    #[error("no usable audio: wanted `m=audio` with RTP/AVP, got {got}")]
+    NoAudio { got: String },
+    #[error("no codec in common: wanted PCMU or PCMA at 8000 Hz, got {got}")]
+    NoCommonCodec { got: String },
+    #[error("connection address {got:?} is not a unicast IP address")]
+    Address { got: String },
+    #[error("an {got} address cannot be reached from our {ours} one")]
+    AddressFamily { got: &'static str, ours: &'static str },
+}
+
+impl Refusal {
+    /// The description is well-formed, but offers nothing that we can do (SIP 488).
+    pub fn is_not_acceptable(&self) -> bool {
+        match self {
+            Self::NoAudio { .. } | Self::NoCommonCodec { .. } | Self::AddressFamily { .. } => true,
+            Self::TooLong { .. }
+            | Self::Malformed { .. }
+            | Self::TooManyMedia { .. }
+            | Self::Address { .. } => false,
+        }
+    }
+}
+
+/// Of a media description, seen from its sender (RFC 3264 §5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Sendrecv,
+    Sendonly,
+    Recvonly,
+    Inactive,
+}
+
+impl Direction {
+    pub fn sends(self) -> bool {
+        matches!(self, Self::Sendrecv | Self::Sendonly)
+    }
+
+    pub fn receives(self) -> bool {
+        matches!(self, Self::Sendrecv | Self::Recvonly)
+    }
+
+    /// What the answer to it says (RFC 3264 §6.1).
+    pub fn reversed(self) -> Self {
+        match self {
+            Self::Sendonly => Self::Recvonly,
+            Self::Recvonly => Self::Sendonly,
+            both @ (Self::Sendrecv | Self::Inactive) => both,
+        }
+    }
+
+    pub(crate) fn attribute(self) -> &'static str {
+        match self {
+            Self::Sendrecv => "sendrecv",
+            Self::Sendonly => "sendonly",
+            Self::Recvonly => "recvonly",
+            Self::Inactive => "inactive",
+        }
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        [Self::Sendrecv, Self::Sendonly, Self::Recvonly, Self::Inactive]
+            .into_iter()
+            .find(|it| name.eq_ignore_ascii_case(it.attribute()))
+    }
+}
+
+/// Payload types of what both sides can do, in the remote's order; at least one codec.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Formats {
+    pub codecs: SmallVec<[(u8, Codec); 2]>,
+    pub telephone_event: Option<u8>,
+}
+
+impl Formats {
+    /// What we send.
+    pub(crate) fn preferred(&self) -> (u8, Codec) {
+        self.codecs[0]
+    }
+
+    pub(crate) fn codec_of(&self, payload_type: u8) -> Option<Codec> {
+        self.codecs.iter().find(|(number, _)| *number == payload_type).map(|(_, codec)| *codec)
+    }
+}
+
+/// The one audio stream that we take part in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Audio {
+    pub formats: Formats,
+    /// Where its RTP and RTCP go; none while on hold by c=0.0.0.0, or disabled by port 0.
+    pub rtp: Option<SocketAddr>,
+    pub rtcp: Option<SocketAddr>,
+    pub direction: Direction,
+    /// The port is 0: the stream is off (RFC 3264 §8.2).
+    pub disabled: bool,
+    pub ptime_ms: u32,
+}
+
+impl Audio {
+    /// The remote does not want to hear us.
+    pub(crate) fn held(&self) -> bool {
+        self.rtp.is_none() || !self.direction.receives()
+    }
+}
+
+/// A remote's offer or answer with an audio stream that we can use.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    pub(crate) audio: Audio,
+    /// Which media description that is.
+    pub(crate) audio_index: usize,
+    /// All of them, to answer each in its place.
+    pub(crate) medias: Vec<MediaLine>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MediaLine {
+    pub media: String,
+    pub proto: String,
+    pub fmt: String,
+}
+
+impl Remote {
+    /// Reads a session description.
+    ///
+    /// # Errors
+    /// [`Refusal`] if it is malformed, or has no audio over RTP/AVP in a codec of ours.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
+        if bytes.len() > SDP_BYTES_MAX {
+            return Err(Refusal::TooLong { len: bytes.len() });
+        }
+        let session =
+            Session::parse(bytes).map_err(|e| Refusal::Malformed { reason: e.to_string() })?;
+        let count = session.medias.len();
+        if count > MEDIA_MAX {
+            return Err(Refusal::TooManyMedia { count });
+        }
+        let audio_index = find_audio(&session)?;
+        let audio = read_audio(&session, &session.medias[audio_index])?;
+        let line = |it: &Media| MediaLine {
+            media: it.media.clone(),
+            proto: it.proto.clone(),
+            fmt: it.fmt.clone(),
+        };
+        Ok(Self { audio, audio_index, medias: session.medias.iter().map(line).collect() })
+    }
+
+    /// The codec in which its sender wants to hear us.
+    pub fn codec(&self) -> Codec {
+        self.audio.formats.preferred().1
+    }
+
+    /// Its sender does not want to hear us: sendonly, inactive, c=0.0.0.0, or port 0.
+    pub fn held(&self) -> bool {
+        self.audio.held()
+    }
+
+    /// Refuses what cannot be reached from `ours`.
+    pub(crate) fn check_family(&self, ours: IpAddr) -> Result<(), Refusal> {
+        let family = |v4: bool| if v4 { "IPv4" } else { "IPv6" };
+        match self.audio.rtp {
+            Some(theirs) if theirs.is_ipv4() != ours.is_ipv4() => Err(Refusal::AddressFamily {
+                got: family(theirs.is_ipv4()),
+                ours: family(ours.is_ipv4()),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The first audio with a codec of ours; one with a port goes before one that is off.
+fn find_audio(session: &Session) -> Result<usize, Refusal> {
+    let is_audio = |it: &Media| it.media == "audio" && it.proto == "RTP/AVP";
+    let audio = || session.medias.iter().enumerate().filter(|(_, it)| is_audio(it));
+    let usable = || audio().filter(|(_, it)| read_formats(it).is_some());
+    let found = usable().find(|(_, it)| it.port != 0).or_else(|| usable().next());
+    found.map(|(index, _)| index).ok_or_else(|| match audio().next() {
+        Some((_, media)) => Refusal::NoCommonCodec { got: named_formats(media) },
+        None => Refusal::NoAudio { got: named_media(session) },
+    })
+}
+
+fn read_audio(session: &Session, media: &Media) -> Result<Audio, Refusal> {
+    let formats =
+        read_formats(media).ok_or_else(|| Refusal::NoCommonCodec { got: named_formats(media) })?;
+    let disabled = media.port == 0;
+    let ip = match disabled {
+        true => None,
+        false => read_address(media.connections.first().or(session.connection.as_ref()))?,
+    };
+    let rtp = ip.map(|ip| SocketAddr::new(ip, media.port));
+    let direction = match disabled {
+        true => Direction::Inactive,
+        false => read_direction(session, media),
+    };
+    let rtcp = rtp.and_then(|rtp| read_rtcp(media, rtp));
+    Ok(Audio { formats, rtp, rtcp, direction, disabled, ptime_ms: read_ptime(media) })
+}
+
+/// None for the old way to hold, c=0.0.0.0 (RFC 3264 §8.4).
+fn read_address(connection: Option<&Connection>) -> Result<Option<IpAddr>, Refusal> {
+    let connection = connection.ok_or(Refusal::Address { got: String::new() })?;
+    let got = || Refusal::Address { got: shortened(&connection.connection_address) };
+    let ip = connection.try_address().map_err(|_| got())?.ip;
+    let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
+    match ip {
+        ip if ip.is_unspecified() => Ok(None),
+        ip if ip.is_multicast() || broadcast => Err(got()),
+        ip => Ok(Some(ip)),
+    }
+}
+
+/// Of the media description, else of the session, else sendrecv.
+fn read_direction(session: &Session, media: &Media) -> Direction {
+    let mut attributes = media.attributes.iter().chain(&session.attributes);
+    attributes.find_map(|it| Direction::parse(&it.attribute)).unwrap_or(Direction::Sendrecv)
+}
+
+/// The port after RTP's, unless a=rtcp says otherwise (RFC 3605).
+fn read_rtcp(media: &Media, rtp: SocketAddr) -> Option<SocketAddr> {
+    let next = || rtp.port().checked_add(1).map(|port| SocketAddr::new(rtp.ip(), port));
+    let Some(Some(value)) = media.get_first_attribute_value("rtcp") else { return next() };
+    let mut words = value.split_ascii_whitespace();
+    let Some(port) = words.next().and_then(|it| it.parse().ok()).filter(|port| *port != 0) else {
+        return next();
+    };
+    let named: Option<IpAddr> = words.nth(2).and_then(|it| it.parse().ok());
+    let same_family = |ip: &IpAddr| ip.is_ipv4() == rtp.is_ipv4() && !ip.is_multicast();
+    Some(SocketAddr::new(named.filter(same_family).unwrap_or(rtp.ip()), port))
+}
+
+/// a=ptime, not above a=maxptime, made a multiple of 10 from 10 to 60 ms.
+fn read_ptime(media: &Media) -> u32 {
+    let number = |name| -> Option<u32> {
+        let value = media.get_first_attribute_value(name)??.trim();
+        Some(value.parse::<f32>().ok()? as u32) // Some write 20.0.
+    };
+    let wanted = number("ptime").filter(|it| *it > 0).unwrap_or(PTIME_DEFAULT_MS);
+    let most = number("maxptime").filter(|it| *it > 0).unwrap_or(PTIME_MAX_MS);
+    let ms = wanted.min(most).min(PTIME_MAX_MS);
+    (ms - ms % PTIME_STEP_MS).max(PTIME_STEP_MS)
+}
+
+/// None without a codec of ours.
+fn read_formats(media: &Media) -> Option<Formats> {
+    let mut formats = Formats { codecs: SmallVec::new(), telephone_event: None };
+    for payload_type in payload_types(media) {
+        let rtpmap = rtpmap(media, payload_type).map(str::to_ascii_uppercase);
+        let codec = Codec::ALL.into_iter().find(|codec| match &rtpmap {
+            Some(rtpmap) => rtpmap.strip_suffix("/1").unwrap_or(rtpmap) == codec.rtpmap(),
+            None => codec.static_payload_type() == payload_type,
+        });
+        let known = |codec| formats.codecs.iter().any(|(_, it)| *it == codec);
+        match codec {
+            Some(codec) if !known(codec) => formats.codecs.push((payload_type, codec)),
+            Some(_) => (), // The same codec under a second number.
+            None if rtpmap.as_deref() == Some("TELEPHONE-EVENT/8000") => {
+                formats.telephone_event.get_or_insert(payload_type);
+            }
+            None => (),
+        }
+    }
+    (!formats.codecs.is_empty()).then_some(formats)
+}
+
+fn payload_types(media: &Media) -> impl Iterator<Item = u8> {
+    let numbers = media.fmt.split_ascii_whitespace().filter_map(|it| it.parse().ok());
+    numbers.filter(|number| *number < 128)
+}
+
+/// Encoding name and clock rate of a payload type, as written.
+fn rtpmap(media: &Media, payload_type: u8) -> Option<&str> {
+    media.get_attribute_values("rtpmap").flatten().find_map(|value| {
+        let (number, name) = value.trim().split_once(char::is_whitespace)?;
+        (number.parse() == Ok(payload_type)).then(|| name.trim())
+    })
+}
+
+/// For messages: what a media description offers.
+fn named_formats(media: &Media) -> String {
+    let name = |number: u8| rtpmap(media, number).map_or(number.to_string(), str::to_owned);
+    let names: Vec<_> = payload_types(media).map(name).collect();
+    shortened(&names.join(", "))
+}
+
+fn named_media(session: &Session) -> String {
+    let name = |it: &Media| format!("{} over {}", it.media, it.proto);
+    match session.medias.as_slice() {
+        [] => "no media description".to_owned(),
+        medias => shortened(&medias.iter().map(name).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// What a peer wrote, short enough for a message.
+fn shortened(text: &str) -> String {
+    text.chars().take(100).collect()
+}

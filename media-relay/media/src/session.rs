@@ -1,0 +1,82 @@
+//! A media session: the two sides of a call.
+
+use crate::endpoint::Endpoint;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Matches the legs of the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Side {
+    A,
+    B,
+}
+
+impl Side {
+    pub const BOTH: [Self; 2] = [Self::A, Self::B];
+
+    pub fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::A => "side A",
+            Self::B => "side B",
+        }
+    }
+}
+
+/// Counts up and is never used twice: an older session has the lower key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct SessionKey(pub(crate) u64);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct SideKey {
+    pub session: SessionKey,
+    pub side: Side,
+}
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub id: Arc<str>,
+    pub call_id: Arc<str>,
+    pub owner: Arc<str>,
+    pub created: Instant,
+    sides: [Option<Endpoint>; 2],
+}
+
+impl Session {
+    pub(crate) fn new(id: Arc<str>, call_id: &str, owner: &str, created: Instant) -> Self {
+        let (call_id, owner) = (call_id.into(), owner.into());
+        Self { id, call_id, owner, created, sides: [None, None] }
+    }
+
+    pub(crate) fn side(&self, side: Side) -> Option<&Endpoint> {
+        self.sides[side as usize].as_ref()
+    }
+
+    pub(crate) fn side_mut(&mut self, side: Side) -> Option<&mut Endpoint> {
+        self.sides[side as usize].as_mut()
+    }
+
+    pub(crate) fn slot_mut(&mut self, side: Side) -> &mut Option<Endpoint> {
+        &mut self.sides[side as usize]
+    }
+
+    /// A side and the one across from it.
+    pub(crate) fn facing(&mut self, side: Side) -> Option<(&mut Endpoint, Option<&mut Endpoint>)> {
+        let [a, b] = &mut self.sides;
+        let (this, other) = match side {
+            Side::A => (a, b),
+            Side::B => (b, a),
+        };
+        Some((this.as_mut()?, other.as_mut()))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sides.iter().all(Option::is_none)
+    }
+}

@@ -1,0 +1,59 @@
+//! Datagrams that wait to be sent, in one buffer that is used again and again.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+/// A datagram to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transmit<'a> {
+    /// Our port that it leaves from.
+    pub from: u16,
+    pub to: SocketAddr,
+    pub bytes: &'a [u8],
+    /// When it should leave, if it was planned: music, prompts, mixes.
+    pub due: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Transmits {
+    queue: VecDeque<Queued>,
+    bytes: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Queued {
+    from: u16,
+    to: SocketAddr,
+    due: Option<Instant>,
+    start: usize,
+    end: usize,
+}
+
+impl Transmits {
+    /// Queues what `write` appends to the buffer it gets; nothing if it fails.
+    pub(crate) fn push<E>(
+        &mut self,
+        from: u16,
+        to: SocketAddr,
+        due: Option<Instant>,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let start = self.bytes.len();
+        write(&mut self.bytes)?;
+        self.queue.push_back(Queued { from, to, due, start, end: self.bytes.len() });
+        Ok(())
+    }
+
+    pub(crate) fn poll(&mut self) -> Option<Transmit<'_>> {
+        match self.queue.pop_front() {
+            Some(Queued { from, to, due, start, end }) => {
+                Some(Transmit { from, to, due, bytes: &self.bytes[start..end] })
+            }
+            None => {
+                self.bytes.clear();
+                None
+            }
+        }
+    }
+}
