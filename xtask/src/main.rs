@@ -1,2 +1,51 @@
-//! placeholder
-fn main() {}
+//! `cargo xtask COMMAND`: what one does with this repository beside editing it.
+
+mod cargo;
+mod debian;
+mod demo;
+mod links;
+mod test;
+mod tools;
+mod up;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Runs, shows and tests Holdfast on this machine")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Starts nats-server and the four services on loopback; Ctrl-C stops them.
+    ///
+    /// Default ports; databases, events, dial plan and media in target/up, kept from run to run.
+    Up,
+    /// Runs both jobs with phones that are not ours, and says of each step what was seen.
+    ///
+    /// What the callers heard is in target/demo, beside its source. Fails if a step did not hold.
+    Demo,
+    /// Formatting, lints, tidiness, all tests, docs, and the demo; the last line counts them.
+    Test,
+    /// Installs what Debian does not have (grpcurl) in target/tools.
+    Tools,
+}
+
+fn main() -> ExitCode {
+    let done = match Args::parse().command {
+        Command::Up => up::run(),
+        Command::Demo => demo::run(),
+        Command::Test => test::run(),
+        Command::Tools => tools::run(),
+    };
+    match done {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("failed to {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Links between the documents of this repository lead somewhere.
+
+use crate::cargo;
+use std::path::{Path, PathBuf};
+
+/// Links to files that do not exist, as "document: target".
+pub(crate) fn broken() -> Vec<String> {
+    let root = cargo::root();
+    let mut documents = documents(root);
+    documents.extend(self::documents(&root.join("docs")));
+    documents.iter().flat_map(|document| broken_in(document)).collect()
+}
+
+fn documents(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    paths.filter(|path| path.extension().is_some_and(|it| it == "md")).collect()
+}
+
+fn broken_in(document: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(document).unwrap_or_default();
+    let folder = document.parent().unwrap_or(document);
+    let elsewhere = |target: &&str| target.contains("://") || target.starts_with("mailto:");
+    let targets = targets(&text).into_iter().filter(|target| !elsewhere(target));
+    targets
+        .filter(|target| {
+            let path = target.split('#').next().unwrap_or_default();
+            !path.is_empty() && !folder.join(path).exists()
+        })
+        .map(|target| format!("{}: {target}", document.display()))
+        .collect()
+}
+
+/// What is between `](` and `)`.
+fn targets(text: &str) -> Vec<&str> {
+    text.split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split_once(')'))
+        .map(|(target, _)| target)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_to_a_missing_file_is_found() {
+        assert_eq!(targets("see [a](b.md#c) and [d](https://e) and (f)"), ["b.md#c", "https://e"]);
+        let dir = std::env::temp_dir().join(format!("holdfast-links-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let document = dir.join("a.md");
+        std::fs::write(&document, "[x](a.md) [y](b.md) [z](#here)").unwrap();
+        assert_eq!(broken_in(&document), [format!("{}: b.md", document.display())]);
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+}
