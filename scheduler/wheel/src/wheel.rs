@@ -69,7 +69,7 @@ impl<T> Wheel<T> {
             entries: Vec::new(),
             free: NIL,
             len: 0,
-            max: max.min(NIL),
+            max,
         }
     }
 

@@ -1,0 +1,94 @@
+//! sip-edge as the scheduler sees it: the one that hangs up, and says what came of it.
+
+use proto::sip_edge::v1::sip_edge_client::SipEdgeClient;
+use proto::sip_edge::v1::{HangupRequest, HangupResponse};
+use std::error::Error as _;
+use std::time::Duration;
+use tonic::transport::Channel;
+use tonic::{Code, Request};
+use wheel::{Answer, Effect, TaskId};
+
+/// How long sip-edge may take to answer one attempt.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(2);
+/// What is kept of sip-edge's words, in bytes.
+const SAID_MAX: usize = 256;
+
+#[derive(Clone)]
+pub(crate) struct Edge(SipEdgeClient<Channel>);
+
+impl Edge {
+    pub(crate) fn new(channel: Channel) -> Self {
+        Self(SipEdgeClient::new(channel))
+    }
+
+    /// Brings about the effect of a task, at most [`ATTEMPT_LIMIT`] long.
+    pub(crate) async fn perform(mut self, task: TaskId, effect: Effect) -> Answer {
+        let Effect::HangUp { call_id, cause } = effect;
+        let mut request = Request::new(HangupRequest { call_id, cause, task_id: task.to_string() });
+        request.set_timeout(ATTEMPT_LIMIT);
+        match tokio::time::timeout(ATTEMPT_LIMIT, self.0.hangup(request)).await {
+            Ok(Ok(response)) => done(response.into_inner()),
+            Ok(Err(status)) => {
+                let why = said(format!("{:?}: {}", status.code(), status.message()));
+                refusal(status.code(), status.source().is_some(), why)
+            }
+            Err(_) => Answer::Unanswered(format!("no answer in {ATTEMPT_LIMIT:?}")),
+        }
+    }
+}
+
+fn done(HangupResponse { already_ended, call }: HangupResponse) -> Answer {
+    let (cause, ended_by) = call.map(|call| (call.cause, call.ended_by)).unwrap_or_default();
+    match (already_ended, cause.as_str()) {
+        (false, "") => Answer::Done("hung up".to_owned()),
+        (false, cause) => Answer::Done(said(format!("hung up with {cause}"))),
+        (true, "") => Answer::AlreadyEnded { said: "call had ended".to_owned(), by_task: false },
+        (true, cause) => Answer::AlreadyEnded {
+            said: said(format!("call had ended with {cause} by {ended_by}")),
+            by_task: ended_by == "task",
+        },
+    }
+}
+
+/// An answer other than OK. `broken` if the connection failed, whatever code that was given.
+fn refusal(code: Code, broken: bool, why: String) -> Answer {
+    match code {
+        _ if broken => Answer::Unanswered(why),
+        Code::NotFound => Answer::NoSuchCall,
+        Code::Unavailable
+        | Code::DeadlineExceeded
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::Aborted
+        | Code::ResourceExhausted => Answer::Unanswered(why),
+        _ => Answer::Refused(why),
+    }
+}
+
+fn said(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(SAID_MAX));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_answer_of_sip_edge_itself_ends_a_task() {
+        let refusal = |code, broken| refusal(code, broken, "why".to_owned());
+        assert_eq!(refusal(Code::NotFound, false), Answer::NoSuchCall);
+        for code in [Code::NotFound, Code::Internal, Code::Unknown, Code::Unavailable] {
+            assert_eq!(refusal(code, true), Answer::Unanswered("why".to_owned()), "{code:?}");
+        }
+        for code in [Code::InvalidArgument, Code::Unimplemented, Code::Internal] {
+            assert_eq!(refusal(code, false), Answer::Refused("why".to_owned()), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_answer_is_cut_between_characters() {
+        assert_eq!(said("é".repeat(200)).len(), SAID_MAX);
+        assert_eq!(said(format!("a{}", "é".repeat(200))).len(), SAID_MAX - 1);
+    }
+}

@@ -1,0 +1,55 @@
+//! The names of this service's metrics.
+
+use metrics::{counter, gauge, histogram};
+use wheel::{Answer, State};
+
+/// Tasks that have not ended.
+pub(crate) fn tasks(live: usize, in_flight: usize) {
+    gauge!("holdfast_scheduler_tasks").set(live as f64);
+    gauge!("holdfast_scheduler_tasks_in_flight").set(in_flight as f64);
+}
+
+/// A task reached this state.
+pub(crate) fn changed(state: State) {
+    let state = match state {
+        State::Pending => "pending",
+        State::Firing => "firing",
+        State::Fired => "fired",
+        State::Cancelled => "cancelled",
+        State::Expired => "expired",
+        State::Failed => "failed",
+    };
+    counter!("holdfast_scheduler_task_changes_total", "state" => state).increment(1);
+}
+
+/// How long after its time an effect was begun.
+pub(crate) fn late(ms: u64) {
+    histogram!("holdfast_scheduler_lateness_seconds").record(ms as f64 / 1_000.0);
+}
+
+/// An attempt at sip-edge was answered.
+pub(crate) fn attempted(answer: &Answer) {
+    let answer = match answer {
+        Answer::Done(_) => "done",
+        Answer::AlreadyEnded { .. } => "already_ended",
+        Answer::NoSuchCall => "no_such_call",
+        Answer::Refused(_) => "refused",
+        Answer::Unanswered(_) => "unanswered",
+    };
+    counter!("holdfast_scheduler_attempts_total", "answer" => answer).increment(1);
+}
+
+/// A transaction with so many writes is on disk.
+pub(crate) fn committed(writes: usize) {
+    counter!("holdfast_scheduler_commits_total").increment(1);
+    counter!("holdfast_scheduler_writes_total").increment(writes as u64);
+}
+
+pub(crate) fn commit_failed() {
+    counter!("holdfast_scheduler_commit_failures_total").increment(1);
+}
+
+/// An event on the bus was not what its subject promises.
+pub(crate) fn event_malformed() {
+    counter!("holdfast_scheduler_events_malformed_total").increment(1);
+}
