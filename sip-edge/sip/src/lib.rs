@@ -6,12 +6,32 @@
 //! bodies are bytes. RFC 3261 with RFC 6026, 3581, 3326, 8760; see docs/RFC.md for what is left
 //! out and why.
 
+mod body;
+mod compose;
+mod deadlines;
+mod dialog;
+mod digest;
+mod envelope;
+mod framer;
+mod header;
+mod message;
+mod method;
+mod name_addr;
+mod param;
 mod peer;
+mod registrar;
+mod tokens;
+mod transaction;
 mod uri;
 mod user_agent;
+mod via;
 
+pub use framer::{Frame, FrameError, Framer, MAX_HEAD_BYTES, PONG};
+pub use header::{Headers, MAX_HEADERS, Name};
+pub use message::{MAX_MESSAGE_BYTES, Message, ParseError, Request, Response};
+pub use method::Method;
 pub use peer::{Peer, Transport};
-pub use uri::HostPort;
+pub use uri::{HostPort, UriError};
 pub use user_agent::{
     Config, Contact, End, Event, Hangup, InviteError, Invited, LegId, OutboundInvite, Output,
     Registration, Rejection, UserAgent,

@@ -1,7 +1,10 @@
 //! Host and port, and the SIP URI (RFC 3261 §19.1, grammar in §25.1).
 
+use crate::param::Params;
+use crate::peer::{Peer, Transport};
+use crate::via::DEFAULT_PORT;
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 /// A host (name, IPv4, or IPv6 without its brackets) and perhaps a port.
@@ -56,7 +59,7 @@ impl FromStr for HostPort {
                 None => (text, None),
             },
         };
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:%".contains(&byte);
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
         if host.is_empty() || !host.bytes().all(allowed) {
             return Err(UriError::Host { got: text.to_owned() });
         }
@@ -81,5 +84,105 @@ impl fmt::Display for HostPort {
             (false, Some(port)) => write!(f, "{}:{port}", self.host),
             (false, None) => f.write_str(&self.host),
         }
+    }
+}
+
+/// A SIP URI, borrowed from the message that has it.
+#[derive(Clone, Debug)]
+pub(crate) struct SipUri<'a> {
+    pub(crate) user: Option<&'a str>,
+    pub(crate) host: HostPort,
+    pub(crate) params: Params<'a>,
+}
+
+impl<'a> SipUri<'a> {
+    /// `sip:user:password@host:port;params?headers`; any other scheme is an error.
+    pub(crate) fn parse(text: &'a str) -> Result<Self, UriError> {
+        let (scheme, rest) = text.split_once(':').unwrap_or(("", text));
+        if !scheme.eq_ignore_ascii_case("sip") {
+            return Err(UriError::Host { got: text.to_owned() });
+        }
+        let rest = rest.split('?').next().unwrap_or_default();
+        // A `;` may stand in the user part, so the `@` comes first.
+        let (user, rest) = match rest.rsplit_once('@') {
+            Some((user, rest)) => (Some(user.split(':').next().unwrap_or_default()), rest),
+            None => (None, rest),
+        };
+        let (host, params) = rest.split_once(';').unwrap_or((rest, ""));
+        Ok(Self { user, host: host.parse()?, params: Params(params) })
+    }
+
+    /// Whether the parameter `lr` marks a loose router (RFC 3261 §19.1.1).
+    pub(crate) fn is_loose_router(&self) -> bool {
+        self.params.get("lr").is_some()
+    }
+
+    /// Where a request to this URI goes if its host is an address (RFC 3263 §4.1, §4.2).
+    pub(crate) fn peer(&self) -> Option<Peer> {
+        let transport = match self.params.get("transport") {
+            Some(name) if name.eq_ignore_ascii_case("tcp") => Transport::Tcp,
+            _ => Transport::Udp,
+        };
+        let port = self.host.port.unwrap_or(DEFAULT_PORT);
+        Some(Peer { transport, addr: SocketAddr::new(self.host.ip()?, port) })
+    }
+}
+
+/// The user part with its escapes undone: whose address-of-record a URI names.
+pub(crate) fn unescape(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut plain = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = bytes.get(at + 1..at + 3).filter(|_| bytes[at] == b'%');
+        let hex = hex.and_then(|hex| std::str::from_utf8(hex).ok());
+        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                plain.push(byte);
+                at += 3;
+            }
+            None => {
+                plain.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&plain).into_owned()
+}
+
+/// Whether `text` can stand as a URI between angle brackets: one word with a scheme.
+pub(crate) fn is_uri(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_graphic() && !b"<>\"".contains(&byte);
+    text.bytes().all(plain)
+        && text.split_once(':').is_some_and(|(scheme, rest)| {
+            !scheme.is_empty()
+                && !rest.is_empty()
+                && scheme.bytes().all(|it| it.is_ascii_alphanumeric())
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_and_port_are_written_as_they_are_read() {
+        for text in ["a.example", "192.0.2.1:5060", "[2001:db8::1]:5080", "[::1]"] {
+            assert_eq!(text.parse::<HostPort>().unwrap().to_string(), text);
+        }
+        for text in ["", ":5060", "a:0", "a:65536", "a:+1", "[::1", "[::1]5060", "a b", "::1"] {
+            assert!(text.parse::<HostPort>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_user_part_may_hold_semicolons_and_a_password() {
+        let uri = SipUri::parse("sip:a;x=1:pw@192.0.2.1:99;transport=TCP;lr?h=v").unwrap();
+        assert_eq!(uri.user, Some("a;x=1"));
+        assert!(uri.is_loose_router());
+        assert_eq!(uri.peer().unwrap().to_string(), "tcp:192.0.2.1:99");
+        assert_eq!(SipUri::parse("sip:host.example").unwrap().peer(), None);
+        assert!(SipUri::parse("tel:+4930").is_err());
+        assert_eq!(unescape("%61%zz%"), "a%zz%");
     }
 }

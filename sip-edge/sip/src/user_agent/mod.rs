@@ -1,7 +1,18 @@
 //! The user agent: the border to the transaction user, over the transactions and dialogs.
+//!
+//! This file has the value itself, its inputs and its clock; `uas` answers requests, `uac` sends
+//! them and reads the responses, `in_dialog` is what both do once a dialog stands, `register` is
+//! the registrar's side.
 
 mod config;
 mod event;
+mod in_dialog;
+mod leg;
+mod register;
+#[cfg(test)]
+mod tests;
+mod uac;
+mod uas;
 
 pub use config::Config;
 pub use event::{
@@ -9,95 +20,202 @@ pub use event::{
     Rejection,
 };
 
-use crate::Peer;
+use crate::deadlines::Deadlines;
+use crate::digest::Authenticator;
+use crate::message::Message;
+use crate::peer::Peer;
+use crate::registrar::Registrar;
+use crate::tokens::Tokens;
+use crate::transaction::{Failed, Failure, Timing, Transactions};
 use bytes::Bytes;
-use std::collections::VecDeque;
+use leg::{Leg, State};
+use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 /// Every SIP leg of this process, both roles.
 pub struct UserAgent {
     config: Config,
+    timing: Timing,
+    tokens: Tokens,
+    authenticator: Authenticator,
+    registrar: Registrar,
+    transactions: Transactions,
+    legs: HashMap<LegId, Leg>,
+    /// Local tag → leg. Tags are ours and random, so that one names one dialog.
+    by_tag: HashMap<String, LegId>,
+    leg_deadlines: Deadlines<LegId>,
+    last_leg: u64,
+    /// Makes the To tags of stateless responses unguessable.
+    stateless_salt: u64,
     outputs: VecDeque<Output>,
 }
 
 impl UserAgent {
     /// `seed` drives branches, tags, Call-IDs and nonces: take it from the system's randomness.
     pub fn new(config: Config, seed: u64) -> Self {
-        let _ = seed;
-        Self { config, outputs: VecDeque::new() }
+        let timing = Timing { t1: config.t1, t2: config.t2, t4: config.t4 };
+        let mut tokens = Tokens::new(seed);
+        let authenticator = Authenticator::new(
+            config.realm.clone(),
+            config.users.clone(),
+            config.nonce_life,
+            [tokens.number(), tokens.number()],
+        );
+        Self {
+            timing,
+            stateless_salt: tokens.number(),
+            tokens,
+            authenticator,
+            registrar: Registrar::new(config.max_bindings_per_user),
+            transactions: Transactions::new(timing, config.max_transactions),
+            legs: HashMap::new(),
+            by_tag: HashMap::new(),
+            leg_deadlines: Deadlines::new(),
+            last_leg: 0,
+            outputs: VecDeque::new(),
+            config,
+        }
     }
 
     /// One whole SIP message. `wall_unix_s` dates nonces and registrations.
     pub fn handle_message(&mut self, now: Instant, wall_unix_s: u64, source: Peer, bytes: Bytes) {
-        let _ = (now, wall_unix_s, source, bytes, &self.config);
+        match Message::parse(bytes) {
+            Ok(Message::Request(request)) => {
+                self.receive_request(now, wall_unix_s, source, request);
+            }
+            Ok(Message::Response(response)) => self.receive_response(now, source, &response),
+            Err(error) => self.discard(error.label()),
+        }
     }
 
     /// The connection to `peer` was lost or refused (RFC 3261 §17.1.4, §17.2.4).
     pub fn handle_transport_failed(&mut self, now: Instant, peer: Peer) {
-        let _ = (now, peer);
+        let failed = self.transactions.handle_transport_failed(now, peer, &mut self.outputs);
+        for failed in failed {
+            self.transaction_failed(failed);
+        }
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
-        let _ = now;
+        while let Some(failed) = self.transactions.handle_timeout(now, &mut self.outputs) {
+            self.transaction_failed(failed);
+        }
+        while let Some(leg) = self.leg_deadlines.due(now) {
+            self.leg_timed_out(now, leg);
+        }
     }
 
     /// When [`UserAgent::handle_timeout`] is due; O(log n) in legs and transactions.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        let due = [self.transactions.poll_timeout(), self.leg_deadlines.next()];
+        due.into_iter().flatten().min()
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// Sends an INVITE; what becomes of it comes as events of the returned leg.
-    ///
-    /// # Errors
-    /// A URI or header that cannot stand in a message, or too many dialogs.
-    pub fn invite(&mut self, now: Instant, invite: OutboundInvite) -> Result<LegId, InviteError> {
-        let _ = (now, invite);
-        Err(InviteError::Full { max: 0 })
-    }
-
-    /// Sends 180 or 183 to the pending INVITE.
-    pub fn ring(&mut self, now: Instant, leg: LegId, status: u16, sdp: Option<Bytes>) {
-        let _ = (now, leg, status, sdp);
-    }
-
-    /// Sends 200 to the pending INVITE or re-INVITE.
-    pub fn answer(&mut self, now: Instant, leg: LegId, sdp: Bytes) {
-        let _ = (now, leg, sdp);
-    }
-
-    /// Refuses the pending INVITE (the leg ends) or re-INVITE (the leg lives).
-    pub fn reject(&mut self, now: Instant, leg: LegId, rejection: Rejection) {
-        let _ = (now, leg, rejection);
-    }
-
-    /// Sends 401 to the pending INVITE and ends the leg; the caller comes again with Authorization.
-    pub fn challenge(&mut self, now: Instant, wall_unix_s: u64, leg: LegId) {
-        let _ = (now, wall_unix_s, leg);
-    }
-
-    /// Ends the leg by what its state asks for: BYE, CANCEL or a final response. Idempotent.
-    pub fn hangup(&mut self, now: Instant, leg: LegId, hangup: Hangup) {
-        let _ = (now, leg, hangup);
-    }
-
     /// Bindings of `user`, newest first.
     pub fn lookup(&self, wall_unix_s: u64, user: &str) -> Vec<Contact> {
-        let _ = (wall_unix_s, user);
-        Vec::new()
+        self.registrar.lookup(wall_unix_s, user)
     }
 
     /// Every user with bindings, by name.
     pub fn registrations(&self, wall_unix_s: u64) -> Vec<Registration> {
-        let _ = wall_unix_s;
-        Vec::new()
+        self.registrar.registrations(wall_unix_s)
     }
 
     /// Legs that have not ended.
     pub fn dialogs(&self) -> usize {
-        0
+        self.legs.len()
+    }
+
+    /// Transactions that have not terminated, those that only absorb retransmissions included.
+    pub fn transactions(&self) -> usize {
+        self.transactions.len()
+    }
+
+    /// What a transaction's end without success means for its leg.
+    fn transaction_failed(&mut self, failed: Failed) {
+        let Some(leg) = failed.leg.and_then(|leg| self.legs.get(&leg)) else { return };
+        let end = match failed.failure {
+            Failure::TimedOut => End::TimedOut,
+            Failure::Transport => End::TransportFailed,
+        };
+        let pending = leg.pending.as_ref().is_some_and(|pending| pending.tx == failed.tx);
+        let id = leg.id;
+        match (&leg.state, failed.is_invite, failed.is_client) {
+            (State::Invited, true, false) if pending => self.end(id, end),
+            (State::Calling { .. } | State::Proceeding { .. }, true, true) => self.end(id, end),
+            (State::CancelWaiting { .. } | State::Cancelling { .. }, true, true) => {
+                self.end(id, End::HungUp { bye_status: None });
+            }
+            (State::Closing, false, true) => self.end(id, End::HungUp { bye_status: None }),
+            _ => (), // A re-INVITE or CANCEL: the dialog lives, and its own timers watch it.
+        }
+    }
+
+    /// One of the leg's own deadlines has come.
+    fn leg_timed_out(&mut self, now: Instant, id: LegId) {
+        let leg = self.legs.get_mut(&id).expect("every deadline has its leg");
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if due(leg.cancel_ends_at) {
+            if let State::Cancelling { tx } = leg.state {
+                self.transactions.destroy(tx);
+            }
+            return self.end(id, End::HungUp { bye_status: None });
+        }
+        if due(leg.refresh_at) {
+            leg.refresh_at = Some(now + uas::REFRESH_PROVISIONAL);
+            if let Some(pending) = &leg.pending {
+                self.transactions.repeat_provisional(now, pending.tx, &mut self.outputs);
+            }
+        }
+        match &mut leg.unacked {
+            Some(unacked) if unacked.give_up_at <= now => return self.never_acknowledged(now, id),
+            Some(unacked) if unacked.repeat_at <= now => {
+                unacked.interval = (unacked.interval * 2).min(self.timing.t2);
+                unacked.repeat_at = now + unacked.interval;
+                let (peer, bytes) = (unacked.peer, unacked.response.clone());
+                self.outputs.push_back(Output::Send { peer, bytes });
+            }
+            _ => (),
+        }
+        self.reschedule(id);
+    }
+
+    /// Brings the index of deadlines up to date after a change of the leg.
+    fn reschedule(&mut self, id: LegId) {
+        if let Some(leg) = self.legs.get_mut(&id) {
+            let deadline = leg.next_deadline();
+            let old = std::mem::replace(&mut leg.deadline, deadline);
+            self.leg_deadlines.shift(id, old, deadline);
+        }
+    }
+
+    fn insert(&mut self, leg: Leg) {
+        self.by_tag.insert(leg.dialog.local_tag.clone(), leg.id);
+        self.legs.insert(leg.id, leg);
+    }
+
+    /// The last event of a leg.
+    fn end(&mut self, id: LegId, end: End) {
+        let Some(leg) = self.legs.remove(&id) else { return };
+        self.by_tag.remove(&leg.dialog.local_tag);
+        self.leg_deadlines.shift(id, leg.deadline, None);
+        self.tell(Event::Ended { leg: id, end });
+    }
+
+    fn next_leg_id(&mut self) -> LegId {
+        self.last_leg += 1;
+        LegId(self.last_leg)
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    fn discard(&mut self, reason: &'static str) {
+        self.outputs.push_back(Output::Discarded(reason));
     }
 }

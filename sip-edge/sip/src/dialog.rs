@@ -1,0 +1,204 @@
+//! Dialog state (RFC 3261 §12): identifiers, sequence numbers, route set, remote target.
+
+use crate::HostPort;
+use crate::compose::Composer;
+use crate::envelope::Envelope;
+use crate::header::{Headers, Name};
+use crate::message::{Request, Response};
+use crate::name_addr::NameAddr;
+use crate::peer::{Peer, Transport};
+use crate::uri::SipUri;
+use std::net::IpAddr;
+
+/// Proxies on the path that a dialog remembers; further Record-Routes make no dialog.
+pub(crate) const MAX_ROUTES: usize = 32;
+
+/// A request whose CSeq is not above the last: answered 500.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("CSeq {got} is not above {last} (RFC 3261 §12.2.2)")]
+pub(crate) struct OutOfOrder {
+    pub(crate) got: u32,
+    pub(crate) last: u32,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Dialog {
+    pub(crate) call_id: String,
+    pub(crate) local_tag: String,
+    /// `None` before the first 2xx to our INVITE, and with peers of RFC 2543.
+    pub(crate) remote_tag: Option<String>,
+    /// From and To of our requests, whole values.
+    local: String,
+    remote: String,
+    pub(crate) local_cseq: u32,
+    remote_cseq: Option<u32>,
+    /// URIs of Route, next hop first, each as it came in its Record-Route value.
+    route_set: Vec<String>,
+    remote_target: String,
+    /// Where the last message of the dialog came from.
+    pub(crate) peer: Peer,
+}
+
+impl Dialog {
+    /// By an INVITE to us (RFC 3261 §12.1.1).
+    pub(crate) fn of_invite(
+        request: &Request,
+        envelope: &Envelope<'_>,
+        local_tag: String,
+        source: Peer,
+    ) -> Self {
+        let value = |name| request.headers.get(name).unwrap_or_default();
+        let mut dialog = Self {
+            call_id: envelope.call_id.to_owned(),
+            remote_tag: envelope.from.tag().map(str::to_owned),
+            local: format!("{};tag={local_tag}", value(Name::To)),
+            remote: value(Name::From).to_owned(),
+            local_tag,
+            local_cseq: 0,
+            remote_cseq: Some(envelope.cseq),
+            route_set: record_route(&request.headers),
+            remote_target: envelope.from.uri.to_owned(),
+            peer: source,
+        };
+        dialog.refresh_target(&request.headers);
+        dialog
+    }
+
+    /// By an INVITE of ours that went to `peer`; [`Dialog::confirm`] completes it.
+    pub(crate) fn of_our_invite(request: &Request, envelope: &Envelope<'_>, peer: Peer) -> Self {
+        let value = |name| request.headers.get(name).unwrap_or_default().to_owned();
+        Self {
+            call_id: envelope.call_id.to_owned(),
+            local_tag: envelope.from.tag().unwrap_or_default().to_owned(),
+            remote_tag: None,
+            local: value(Name::From),
+            remote: value(Name::To),
+            local_cseq: envelope.cseq,
+            remote_cseq: None,
+            route_set: Vec::new(),
+            remote_target: request.uri().to_owned(),
+            peer,
+        }
+    }
+
+    /// A 2xx to our INVITE (RFC 3261 §12.1.2).
+    pub(crate) fn confirm(&mut self, response: &Response, envelope: &Envelope<'_>, source: Peer) {
+        self.remote_tag = envelope.to.tag().map(str::to_owned);
+        self.remote = response.headers.get(Name::To).unwrap_or_default().to_owned();
+        self.route_set = record_route(&response.headers);
+        self.route_set.reverse();
+        self.peer = source;
+        self.refresh_target(&response.headers);
+    }
+
+    /// Whether a request with these tags is ours (RFC 3261 §12.2.2).
+    pub(crate) fn matches(&self, envelope: &Envelope<'_>) -> bool {
+        let tag = envelope.from.tag();
+        envelope.call_id == self.call_id
+            && (self.remote_tag.is_none() || tag == self.remote_tag.as_deref())
+    }
+
+    /// Admits the CSeq of a request that is neither ACK nor CANCEL. An equal CSeq is wrong too:
+    /// its transaction has absorbed retransmissions.
+    pub(crate) fn admit(&mut self, cseq: u32) -> Result<(), OutOfOrder> {
+        match self.remote_cseq {
+            Some(last) if cseq <= last => Err(OutOfOrder { got: cseq, last }),
+            _ => {
+                self.remote_cseq = Some(cseq);
+                Ok(())
+            }
+        }
+    }
+
+    /// Contact of an INVITE or its 2xx is where requests go from now on (RFC 3261 §12.2).
+    pub(crate) fn refresh_target(&mut self, headers: &Headers) {
+        let contact = headers.get(Name::Contact).and_then(|text| NameAddr::list(text).next());
+        if let Some(contact) = contact.flatten().filter(|it| crate::uri::is_uri(it.uri)) {
+            self.remote_target = contact.uri.to_owned();
+        }
+    }
+
+    /// The CSeq of the next request of ours (RFC 3261 §12.2.1.1).
+    pub(crate) fn next_cseq(&mut self) -> u32 {
+        self.local_cseq += 1;
+        self.local_cseq
+    }
+
+    /// A request inside the dialog up to CSeq, and where it goes (RFC 3261 §12.2.1.1).
+    pub(crate) fn request(
+        &self,
+        method: &str,
+        cseq: u32,
+        branch: &str,
+        sent_by: &HostPort,
+    ) -> (Composer, Peer) {
+        let peer = self.next_hop();
+        let strict = self.route_set.first().and_then(|first| NameAddr::parse(first));
+        let strict =
+            strict.filter(|it| !SipUri::parse(it.uri).is_ok_and(|it| it.is_loose_router()));
+        let uri = strict.map_or(self.remote_target.as_str(), |it| it.uri);
+        let mut composer = Composer::request(method, uri);
+        let transport = peer.transport.name();
+        let via = format_args!("SIP/2.0/{transport} {sent_by};branch={branch};rport").to_string();
+        composer.header("Via", via).header("Max-Forwards", 70);
+        for route in self.route_set.iter().skip(usize::from(strict.is_some())) {
+            composer.header("Route", route);
+        }
+        if strict.is_some() {
+            composer.header("Route", format_args!("<{}>", self.remote_target));
+        }
+        composer.header("From", &self.local).header("To", &self.remote);
+        composer.header("Call-ID", &self.call_id);
+        composer.header("CSeq", format_args!("{cseq} {method}"));
+        (composer, peer)
+    }
+
+    /// First route or remote target, if it is an address that can be reached from here; else where
+    /// the last message came from: host names (no DNS yet), private addresses behind a public one,
+    /// and an open connection to the same host.
+    fn next_hop(&self) -> Peer {
+        let (uri, routed) = match self.route_set.first().and_then(|it| NameAddr::parse(it)) {
+            Some(route) => (route.uri, true),
+            None => (self.remote_target.as_str(), false),
+        };
+        let Some(target) = SipUri::parse(uri).ok().and_then(|uri| uri.peer()) else {
+            return self.peer;
+        };
+        let (wanted, seen) = (target.addr.ip(), self.peer.addr.ip());
+        let connected = target.transport == Transport::Tcp
+            && self.peer.transport == Transport::Tcp
+            && wanted == seen;
+        if connected || (!routed && wanted != seen && is_private(wanted)) {
+            return self.peer;
+        }
+        target
+    }
+}
+
+/// Record-Route values in the order of the message.
+fn record_route(headers: &Headers) -> Vec<String> {
+    let fields = headers.all(Name::RecordRoute);
+    let values = fields.flat_map(|text| crate::param::split(text, b','));
+    let values = values.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    values.take(MAX_ROUTES).collect()
+}
+
+/// Addresses that mean nothing outside of their own network (RFC 1918, 6598, 3927, 4193).
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, ..] = ip.octets();
+            ip.is_private()
+                || ip.is_loopback()
+                || ip.is_link_local()
+                || ip.is_unspecified()
+                || (a == 100 && (64..128).contains(&b))
+        }
+        IpAddr::V6(ip) => {
+            ip.is_loopback()
+                || ip.is_unspecified()
+                || ip.is_unique_local()
+                || ip.is_unicast_link_local()
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The headers that every message must have, read and judged (RFC 3261 §8.1.1, §8.2, §16.3).
+
+use crate::header::{Headers, Name};
+use crate::message::{LineDefect, Request, Response};
+use crate::name_addr::NameAddr;
+use crate::uri::SipUri;
+use crate::via::Via;
+
+/// Via, From, To, Call-ID and CSeq of one message.
+#[derive(Clone, Debug)]
+pub(crate) struct Envelope<'a> {
+    pub(crate) via: Via<'a>,
+    pub(crate) from: NameAddr<'a>,
+    pub(crate) to: NameAddr<'a>,
+    pub(crate) call_id: &'a str,
+    pub(crate) cseq: u32,
+    pub(crate) cseq_method: &'a str,
+}
+
+/// What makes a message one that is not acted on. A request gets `status`, if its Via can be read.
+#[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
+pub(crate) enum Defect {
+    #[error("Missing or Invalid Via Header Field")]
+    Via,
+    #[error("Missing or Invalid From Header Field")]
+    From,
+    #[error("Missing or Invalid To Header Field")]
+    To,
+    #[error("Missing or Repeated Call-ID Header Field")]
+    CallId,
+    #[error("Missing or Invalid CSeq Header Field")]
+    CSeq,
+    #[error("CSeq Method Differs from Request Method")]
+    CSeqMethod,
+    #[error("Invalid Max-Forwards Header Field")]
+    MaxForwards,
+    #[error("Invalid Content-Length Header Field")]
+    ContentLength,
+    #[error("Body Shorter than Content-Length")]
+    Body,
+    #[error("Invalid Header Line")]
+    Line,
+    #[error("Invalid Request-URI")]
+    Uri,
+    #[error("Unsupported URI Scheme")]
+    Scheme,
+    #[error("Version Not Supported")]
+    Version,
+}
+
+impl Defect {
+    pub(crate) fn status(self) -> u16 {
+        match self {
+            Defect::Version => 505,
+            Defect::Scheme => 416,
+            _ => 400,
+        }
+    }
+}
+
+impl<'a> Envelope<'a> {
+    /// Reads the envelope of a request, and checks what concerns the request as a whole.
+    pub(crate) fn of_request(request: &'a Request) -> Result<Self, Defect> {
+        match request.line_defect {
+            Some(LineDefect::Version) => return Err(Defect::Version),
+            Some(LineDefect::Uri) => return Err(Defect::Uri),
+            None => (),
+        }
+        let envelope = Self::of(&request.headers, &request.body)?;
+        if envelope.cseq_method != request.method_name() {
+            return Err(Defect::CSeqMethod);
+        }
+        let hops = &request.headers;
+        let hops_ok = hops.get(Name::MaxForwards).is_none_or(|text| text.parse::<u8>().is_ok());
+        if !hops_ok || hops.count(Name::MaxForwards) > 1 {
+            return Err(Defect::MaxForwards);
+        }
+        let scheme = request.uri().split_once(':').map_or("", |(scheme, _)| scheme);
+        match scheme {
+            "tel" | "Tel" | "TEL" => Ok(envelope),
+            _ if scheme.eq_ignore_ascii_case("sip") => match SipUri::parse(request.uri()) {
+                Ok(_) => Ok(envelope),
+                Err(_) => Err(Defect::Uri),
+            },
+            "" => Err(Defect::Uri),
+            _ => Err(Defect::Scheme),
+        }
+    }
+
+    pub(crate) fn of_response(response: &'a Response) -> Result<Self, Defect> {
+        Self::of(&response.headers, &response.body)
+    }
+
+    fn of(headers: &'a Headers, body: &[u8]) -> Result<Self, Defect> {
+        let via = headers.get(Name::Via).and_then(Via::parse).ok_or(Defect::Via)?;
+        if headers.bad_line {
+            return Err(Defect::Line);
+        }
+        let from = only(headers, Name::From).and_then(NameAddr::parse).ok_or(Defect::From)?;
+        let to = only(headers, Name::To).and_then(NameAddr::parse).ok_or(Defect::To)?;
+        let call_id = only(headers, Name::CallId).filter(|it| !it.is_empty());
+        let call_id = call_id.ok_or(Defect::CallId)?;
+        let cseq = only(headers, Name::CSeq).and_then(|text| text.split_once([' ', '\t']));
+        let (number, method) = cseq.ok_or(Defect::CSeq)?;
+        let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+        let number = number.parse::<u32>().ok().filter(|it| digits && *it < 1 << 31);
+        check_length(headers, body)?;
+        let cseq = number.ok_or(Defect::CSeq)?;
+        Ok(Self { via, from, to, call_id, cseq, cseq_method: method.trim() })
+    }
+}
+
+/// The value of a field that must be there exactly once.
+fn only(headers: &Headers, name: Name) -> Option<&str> {
+    if headers.count(name) == 1 { headers.get(name) } else { None }
+}
+
+fn check_length(headers: &Headers, body: &[u8]) -> Result<(), Defect> {
+    let Some(text) = headers.get(Name::ContentLength) else { return Ok(()) };
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse::<usize>() {
+        Ok(_) if !digits || headers.count(Name::ContentLength) > 1 => Err(Defect::ContentLength),
+        Ok(length) if length > body.len() => Err(Defect::Body),
+        Ok(_) => Ok(()),
+        Err(_) => Err(Defect::ContentLength),
+    }
+}

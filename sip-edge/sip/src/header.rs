@@ -1,0 +1,149 @@
+//! The list of header fields of one message, as ranges of its bytes (RFC 3261 §7.3).
+
+use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
+use std::ops::Range;
+
+/// Header fields of one message at most. Proxies add one Via each, and Max-Forwards is 70.
+pub const MAX_HEADERS: usize = 256;
+
+macro_rules! names {
+    ($($variant:ident $long:literal $compact:literal,)*) => {
+        /// The header fields that this crate reads; all else is `Other`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Name { $($variant,)* Other }
+
+        impl Name {
+            /// By long or compact form, in any case (RFC 3261 §7.3.1, §7.3.3).
+            pub fn of(name: &[u8]) -> Self {
+                $(if name.eq_ignore_ascii_case($long) || name.eq_ignore_ascii_case($compact) {
+                    return Name::$variant;
+                })*
+                Name::Other
+            }
+
+            /// Whether a caller of this crate may add such a field: all but those that carry the
+            /// transaction, the dialog and the body.
+            pub(crate) fn is_free(self) -> bool {
+                use Name::{Authorization, Expires, Other, Reason, RetryAfter, Route};
+                matches!(self, Authorization | Expires | Other | Reason | RetryAfter | Route)
+            }
+        }
+    };
+}
+
+names! {
+    Via b"Via" b"v",
+    From b"From" b"f",
+    To b"To" b"t",
+    CallId b"Call-ID" b"i",
+    CSeq b"CSeq" b"CSeq",
+    MaxForwards b"Max-Forwards" b"Max-Forwards",
+    Contact b"Contact" b"m",
+    ContentLength b"Content-Length" b"l",
+    ContentType b"Content-Type" b"c",
+    ContentEncoding b"Content-Encoding" b"e",
+    Route b"Route" b"Route",
+    RecordRoute b"Record-Route" b"Record-Route",
+    Require b"Require" b"Require",
+    Authorization b"Authorization" b"Authorization",
+    Expires b"Expires" b"Expires",
+    Reason b"Reason" b"Reason",
+    RetryAfter b"Retry-After" b"Retry-After",
+}
+
+#[derive(Clone, Debug)]
+struct Field {
+    name: Name,
+    value: Range<u32>,
+}
+
+/// Header fields in the order of the message.
+#[derive(Clone, Debug)]
+pub struct Headers {
+    bytes: Bytes,
+    /// `bytes` with `?` for each byte that is no UTF-8; the same bytes in all proper messages.
+    text: Bytes,
+    fields: SmallVec<[Field; 16]>,
+    /// A line that is no header field: no colon, no name, or a control character.
+    pub(crate) bad_line: bool,
+}
+
+impl Headers {
+    /// Reads header fields from `section`, a range of `bytes` without the empty line and without
+    /// folds. `None` if there are more than [`MAX_HEADERS`].
+    pub(crate) fn parse(bytes: Bytes, section: Range<usize>) -> Option<Self> {
+        let text = as_text(&bytes, section.end);
+        let mut headers = Self { bytes, text, fields: SmallVec::new(), bad_line: false };
+        let bytes = headers.bytes.clone();
+        let mut at = section.start;
+        for line in bytes[section].split_inclusive(|byte| *byte == b'\n') {
+            let start = at;
+            at += line.len();
+            if headers.fields.len() == MAX_HEADERS {
+                return None;
+            }
+            match field(line) {
+                Some((name, value)) => {
+                    let value = (start + value.start) as u32..(start + value.end) as u32;
+                    headers.fields.push(Field { name, value });
+                }
+                None => headers.bad_line = true,
+            }
+        }
+        Some(headers)
+    }
+
+    /// Value of the first field of this name, `?` for each byte that is no UTF-8.
+    pub fn get(&self, name: Name) -> Option<&str> {
+        self.all(name).next()
+    }
+
+    /// Values of all fields of this name, `?` for each byte that is no UTF-8.
+    pub fn all(&self, name: Name) -> impl Iterator<Item = &str> {
+        self.values(&self.text, name).filter_map(|value| std::str::from_utf8(value).ok())
+    }
+
+    /// Values of all fields of this name, as they came.
+    pub fn raw(&self, name: Name) -> impl Iterator<Item = &[u8]> {
+        self.values(&self.bytes, name)
+    }
+
+    fn values<'a>(&'a self, of: &'a Bytes, name: Name) -> impl Iterator<Item = &'a [u8]> {
+        let fields = self.fields.iter().filter(move |field| field.name == name);
+        fields.map(|field| &of[field.value.start as usize..field.value.end as usize])
+    }
+
+    pub fn count(&self, name: Name) -> usize {
+        self.fields.iter().filter(|field| field.name == name).count()
+    }
+}
+
+/// Name and range of the trimmed value of one line.
+fn field(line: &[u8]) -> Option<(Name, Range<usize>)> {
+    let colon = line.iter().position(|byte| *byte == b':')?;
+    let name = line[..colon].trim_ascii_end();
+    let token = |byte: &u8| byte.is_ascii_graphic() && *byte != b':';
+    if name.is_empty() || !name.iter().all(token) {
+        return None;
+    }
+    let value = line[colon + 1..].trim_ascii();
+    if value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+        return None;
+    }
+    let start = line.len() - line[colon + 1..].trim_ascii_start().len();
+    Some((Name::of(name), start..start + value.len()))
+}
+
+/// The first `head` bytes with `?` for each one that is no UTF-8, at the same offsets.
+fn as_text(bytes: &Bytes, head: usize) -> Bytes {
+    if std::str::from_utf8(&bytes[..head]).is_ok() {
+        return bytes.clone();
+    }
+    let mut text = BytesMut::with_capacity(head);
+    for chunk in bytes[..head].utf8_chunks() {
+        text.extend_from_slice(chunk.valid().as_bytes());
+        text.resize(text.len() + chunk.invalid().len(), b'?');
+    }
+    text.freeze()
+}

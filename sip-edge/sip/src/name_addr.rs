@@ -1,0 +1,66 @@
+//! From, To, Contact, Route and Record-Route values (RFC 3261 §20.10, §25.1).
+
+use crate::param::{self, Params};
+
+/// `"Display" <uri>;params` or `uri;params`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NameAddr<'a> {
+    pub(crate) uri: &'a str,
+    pub(crate) params: Params<'a>,
+}
+
+impl<'a> NameAddr<'a> {
+    /// One value. `None` if brackets do not match or there is no URI.
+    pub(crate) fn parse(text: &'a str) -> Option<Self> {
+        let text = text.trim();
+        let (uri, params) = match open_bracket(text) {
+            Some(open) => {
+                let close = open + text[open..].find('>')?;
+                let rest = text[close + 1..].trim_start();
+                (&text[open + 1..close], rest.strip_prefix(';').or(rest.is_empty().then_some(""))?)
+            }
+            None => {
+                let end = text.find(';').unwrap_or(text.len());
+                (&text[..end], text.get(end + 1..).unwrap_or_default())
+            }
+        };
+        let uri = uri.trim();
+        let plain = uri.contains(':') && !uri.contains(|it: char| it.is_whitespace() || it == '"');
+        plain.then_some(Self { uri, params: Params(params) })
+    }
+
+    /// All values of a comma list; `None` in place of each that is wrong.
+    pub(crate) fn list(text: &'a str) -> impl Iterator<Item = Option<Self>> {
+        param::split(text, b',').map(NameAddr::parse)
+    }
+
+    /// The tag, if there is one that is not empty.
+    pub(crate) fn tag(&self) -> Option<&'a str> {
+        self.params.get("tag").filter(|tag| !tag.is_empty())
+    }
+}
+
+/// The `<` that is not in a quoted display name.
+fn open_bracket(text: &str) -> Option<usize> {
+    param::find(text, b'<')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_both_forms_and_refuses_broken_brackets() {
+        for (text, wanted) in [
+            ("\"Q <z>\" <sip:a@b;lr>;tag=7", Some(("sip:a@b;lr", Some("7")))),
+            ("sip:a@b;tag=7", Some(("sip:a@b", Some("7")))),
+            ("<sip:a@b> ; TAG = 7", Some(("sip:a@b", Some("7")))),
+            ("Bob <sip:a@b", None),
+            ("\"Bob <sip:a@b>", None),
+            ("", None),
+        ] {
+            let got = NameAddr::parse(text).map(|it| (it.uri, it.tag()));
+            assert_eq!(got, wanted, "{text}");
+        }
+    }
+}

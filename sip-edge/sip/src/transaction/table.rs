@@ -1,0 +1,500 @@
+//! All transactions, and which one a message belongs to (RFC 3261 §17.1.3, §17.2.3).
+
+use super::client_invite::{self, ClientInvite};
+use super::client_non_invite::{self, ClientNonInvite};
+use super::server_invite::{self, ServerInvite};
+use super::server_non_invite::{self, ServerNonInvite};
+use super::timers::Timing;
+use super::{Failure, Output};
+use crate::compose;
+use crate::deadlines::Deadlines;
+use crate::envelope::Envelope;
+use crate::header::Name;
+use crate::message::{Request, Response};
+use crate::method::Method;
+use crate::peer::Peer;
+use crate::user_agent::{self, LegId};
+use bytes::Bytes;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::Instant;
+
+/// Where messages to the network are put.
+type Outbox = VecDeque<user_agent::Output>;
+
+/// 2xx of different callees that one INVITE may bring: the first is kept, the others ended.
+const MAX_FORKS: usize = 16;
+
+const MAGIC: &str = "z9hG4bK";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct TxId(u64);
+
+/// What makes a message belong to a transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key(Box<str>);
+
+impl Key {
+    /// Of a request from a peer: branch, sent-by and method, ACK being its INVITE's. Without the
+    /// magic cookie, what RFC 2543 has instead.
+    pub(crate) fn server(request: &Request, envelope: &Envelope<'_>) -> Self {
+        let method = match request.method {
+            Method::Ack => "INVITE",
+            _ => request.method_name(),
+        };
+        Self::of_server(request, envelope, method)
+    }
+
+    /// Of the INVITE that this CANCEL is about (RFC 3261 §9.2).
+    pub(crate) fn cancelled(request: &Request, envelope: &Envelope<'_>) -> Self {
+        Self::of_server(request, envelope, "INVITE")
+    }
+
+    fn of_server(request: &Request, envelope: &Envelope<'_>, method: &str) -> Self {
+        let text = match envelope.via.branch() {
+            Some(branch) if branch.starts_with(MAGIC) => {
+                format!("s {branch} {} {method}", envelope.via.sent_by).to_ascii_lowercase()
+            }
+            _ => {
+                let via = request.headers.get(Name::Via).unwrap_or_default();
+                let tag = envelope.from.tag().unwrap_or_default();
+                let (call_id, cseq) = (envelope.call_id, envelope.cseq);
+                format!("2 {} {tag} {call_id} {cseq} {via} {method}", request.uri())
+            }
+        };
+        Self(text.into())
+    }
+
+    /// Of a request of ours, and of its responses.
+    pub(crate) fn client(branch: &str, method: &str) -> Self {
+        Self(format!("c {branch} {method}").into())
+    }
+
+    /// The same request by another way (RFC 3261 §8.2.2.2).
+    fn merged(envelope: &Envelope<'_>) -> Option<Self> {
+        if envelope.to.tag().is_some() {
+            return None;
+        }
+        let tag = envelope.from.tag().unwrap_or_default();
+        let (call_id, cseq, method) = (envelope.call_id, envelope.cseq, envelope.cseq_method);
+        Some(Self(format!("m {tag} {call_id} {cseq} {method}").into()))
+    }
+}
+
+#[derive(Debug)]
+enum Machine {
+    ClientInvite(ClientInvite),
+    ClientNonInvite(ClientNonInvite),
+    ServerInvite(ServerInvite),
+    ServerNonInvite(ServerNonInvite),
+}
+
+impl Machine {
+    fn poll_output(&mut self) -> Option<Output> {
+        match self {
+            Machine::ClientInvite(tx) => tx.poll_output(),
+            Machine::ClientNonInvite(tx) => tx.poll_output(),
+            Machine::ServerInvite(tx) => tx.poll_output(),
+            Machine::ServerNonInvite(tx) => tx.poll_output(),
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        match self {
+            Machine::ClientInvite(tx) => tx.poll_timeout(),
+            Machine::ClientNonInvite(tx) => tx.poll_timeout(),
+            Machine::ServerInvite(tx) => tx.poll_timeout(),
+            Machine::ServerNonInvite(tx) => tx.poll_timeout(),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        match self {
+            Machine::ClientInvite(tx) => tx.handle_timeout(now),
+            Machine::ClientNonInvite(tx) => tx.handle_timeout(now),
+            Machine::ServerInvite(tx) => tx.handle_timeout(now),
+            Machine::ServerNonInvite(tx) => tx.handle_timeout(now),
+        }
+    }
+
+    fn handle_transport_failed(&mut self, now: Instant) {
+        match self {
+            Machine::ClientInvite(tx) => tx.handle(now, client_invite::Input::TransportFailed),
+            Machine::ClientNonInvite(tx) => {
+                tx.handle(now, client_non_invite::Input::TransportFailed);
+            }
+            Machine::ServerInvite(tx) => tx.handle(now, server_invite::Input::TransportFailed),
+            Machine::ServerNonInvite(tx) => {
+                tx.handle(now, server_non_invite::Input::TransportFailed);
+            }
+        }
+    }
+
+    fn is_terminated(&self) -> bool {
+        match self {
+            Machine::ClientInvite(tx) => tx.is_terminated(),
+            Machine::ClientNonInvite(tx) => tx.is_terminated(),
+            Machine::ServerInvite(tx) => tx.is_terminated(),
+            Machine::ServerNonInvite(tx) => tx.is_terminated(),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Transaction {
+    machine: Machine,
+    key: Key,
+    merge_key: Option<Key>,
+    peer: Peer,
+    /// The request of a client, the last response of a server; empty before the first.
+    message: Bytes,
+    /// ACK of the final response from 300 up.
+    ack: Option<Bytes>,
+    /// ACKs of the 2xx, by the To tag that they came with.
+    acks: Vec<(String, Peer, Bytes)>,
+    leg: Option<LegId>,
+    deadline: Option<Instant>,
+}
+
+/// What came of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Match {
+    /// It belongs to no transaction.
+    New,
+    Absorbed,
+    /// An ACK of a 2xx, for the dialog.
+    PassedUp,
+}
+
+/// A transaction that ended without what it waited for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failed {
+    pub(crate) tx: TxId,
+    pub(crate) leg: Option<LegId>,
+    pub(crate) failure: Failure,
+    /// Whether an INVITE failed, and in which role we were.
+    pub(crate) is_invite: bool,
+    pub(crate) is_client: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Full;
+
+/// What one input made of a machine.
+#[derive(Default)]
+struct Settled {
+    passed_up: bool,
+    failed: Option<Failed>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Transactions {
+    timing: Timing,
+    max: usize,
+    last_id: u64,
+    all: HashMap<TxId, Transaction>,
+    by_key: HashMap<Key, TxId>,
+    by_merge_key: HashMap<Key, TxId>,
+    by_peer: BTreeSet<(Peer, TxId)>,
+    deadlines: Deadlines<TxId>,
+}
+
+impl Transactions {
+    pub(crate) fn new(timing: Timing, max: usize) -> Self {
+        Self {
+            timing,
+            max,
+            last_id: 0,
+            all: HashMap::new(),
+            by_key: HashMap::new(),
+            by_merge_key: HashMap::new(),
+            by_peer: BTreeSet::new(),
+            deadlines: Deadlines::new(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.deadlines.next()
+    }
+
+    /// Fires what is due; each failure comes back once, `None` when nothing is due any more.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) -> Option<Failed> {
+        while let Some(id) = self.deadlines.due(now) {
+            let tx = self.all.get_mut(&id).expect("every deadline has its transaction");
+            tx.machine.handle_timeout(now);
+            let settled = self.settle(now, id, out);
+            if settled.failed.is_some() {
+                return settled.failed;
+            }
+        }
+        None
+    }
+
+    /// Tells every transaction with this peer, and says which of them failed.
+    pub(crate) fn handle_transport_failed(
+        &mut self,
+        now: Instant,
+        peer: Peer,
+        out: &mut Outbox,
+    ) -> Vec<Failed> {
+        let with_peer = (peer, TxId(0))..=(peer, TxId(u64::MAX));
+        let ids: Vec<_> = self.by_peer.range(with_peer).map(|(_, id)| *id).collect();
+        let mut failed = Vec::new();
+        for id in ids {
+            let Some(tx) = self.all.get_mut(&id) else { continue };
+            tx.machine.handle_transport_failed(now);
+            failed.extend(self.settle(now, id, out).failed);
+        }
+        failed
+    }
+
+    /// Gives a request to its transaction, if it has one.
+    pub(crate) fn receive_request(
+        &mut self,
+        now: Instant,
+        key: &Key,
+        method: Method,
+        out: &mut Outbox,
+    ) -> Match {
+        let Some(&id) = self.by_key.get(key) else { return Match::New };
+        let tx = self.all.get_mut(&id).expect("every key has its transaction");
+        match (&mut tx.machine, method) {
+            (Machine::ServerInvite(tx), Method::Ack) => {
+                tx.handle(now, server_invite::Input::Acknowledged);
+            }
+            (Machine::ServerInvite(tx), _) => tx.handle(now, server_invite::Input::Retransmitted),
+            (Machine::ServerNonInvite(tx), _) => {
+                tx.handle(now, server_non_invite::Input::Retransmitted);
+            }
+            (Machine::ClientInvite(_) | Machine::ClientNonInvite(_), _) => return Match::New,
+        }
+        match self.settle(now, id, out).passed_up {
+            true => Match::PassedUp,
+            false => Match::Absorbed,
+        }
+    }
+
+    /// Whether this new request is one that we have already, come by another way.
+    pub(crate) fn is_merged(&self, envelope: &Envelope<'_>) -> bool {
+        Key::merged(envelope).is_some_and(|key| self.by_merge_key.contains_key(&key))
+    }
+
+    /// The INVITE's transaction that a CANCEL is about.
+    pub(crate) fn find(&self, key: &Key) -> Option<TxId> {
+        self.by_key.get(key).copied()
+    }
+
+    pub(crate) fn leg(&self, id: TxId) -> Option<LegId> {
+        self.all.get(&id)?.leg
+    }
+
+    /// Begins a server transaction; responses go to `peer`.
+    pub(crate) fn open_server(
+        &mut self,
+        key: Key,
+        method: Method,
+        envelope: &Envelope<'_>,
+        peer: Peer,
+    ) -> Result<TxId, Full> {
+        if self.all.len() >= self.max {
+            return Err(Full);
+        }
+        let reliable = peer.transport.is_reliable();
+        let machine = match method {
+            Method::Invite => Machine::ServerInvite(ServerInvite::new(self.timing, reliable)),
+            _ => Machine::ServerNonInvite(ServerNonInvite::new(self.timing, reliable)),
+        };
+        let merge_key = Key::merged(envelope).filter(|key| !self.by_merge_key.contains_key(key));
+        Ok(self.insert(machine, key, merge_key, peer, Bytes::new(), None))
+    }
+
+    pub(crate) fn set_leg(&mut self, id: TxId, leg: LegId) {
+        if let Some(tx) = self.all.get_mut(&id) {
+            tx.leg = Some(leg);
+        }
+    }
+
+    /// Sends a request and begins its client transaction.
+    pub(crate) fn open_client(
+        &mut self,
+        now: Instant,
+        key: Key,
+        is_invite: bool,
+        peer: Peer,
+        request: Bytes,
+        leg: Option<LegId>,
+        out: &mut Outbox,
+    ) -> TxId {
+        let reliable = peer.transport.is_reliable();
+        let machine = match is_invite {
+            true => Machine::ClientInvite(ClientInvite::new(now, self.timing, reliable)),
+            false => Machine::ClientNonInvite(ClientNonInvite::new(now, self.timing, reliable)),
+        };
+        let id = self.insert(machine, key, None, peer, request, leg);
+        self.settle(now, id, out);
+        id
+    }
+
+    fn insert(
+        &mut self,
+        machine: Machine,
+        key: Key,
+        merge_key: Option<Key>,
+        peer: Peer,
+        message: Bytes,
+        leg: Option<LegId>,
+    ) -> TxId {
+        self.last_id += 1;
+        let id = TxId(self.last_id);
+        self.by_key.insert(key.clone(), id);
+        if let Some(merge_key) = merge_key.clone() {
+            self.by_merge_key.insert(merge_key, id);
+        }
+        self.by_peer.insert((peer, id));
+        let (ack, acks, deadline) = (None, Vec::new(), None);
+        let tx = Transaction { machine, key, merge_key, peer, message, ack, acks, leg, deadline };
+        self.all.insert(id, tx);
+        id
+    }
+
+    /// Sends a response; nothing happens if the transaction has answered finally already.
+    pub(crate) fn respond(
+        &mut self,
+        now: Instant,
+        id: TxId,
+        status: u16,
+        response: Bytes,
+        out: &mut Outbox,
+    ) {
+        let Some(tx) = self.all.get_mut(&id) else { return };
+        tx.message = response;
+        match &mut tx.machine {
+            Machine::ServerInvite(tx) => tx.handle(now, server_invite::Input::Respond(status)),
+            Machine::ServerNonInvite(tx) => {
+                tx.handle(now, server_non_invite::Input::Respond(status));
+            }
+            Machine::ClientInvite(_) | Machine::ClientNonInvite(_) => {
+                unreachable!("only servers respond")
+            }
+        }
+        self.settle(now, id, out);
+    }
+
+    /// Repeats the last provisional response (RFC 3261 §13.3.1.1).
+    pub(crate) fn repeat_provisional(&mut self, now: Instant, id: TxId, out: &mut Outbox) {
+        if let Some(Transaction { machine: Machine::ServerInvite(tx), .. }) = self.all.get_mut(&id)
+        {
+            tx.handle(now, server_invite::Input::Retransmitted);
+            self.settle(now, id, out);
+        }
+    }
+
+    /// Gives a response to its transaction; what comes back is for the TU.
+    pub(crate) fn receive_response(
+        &mut self,
+        now: Instant,
+        key: &Key,
+        response: &Response,
+        out: &mut Outbox,
+    ) -> Option<TxId> {
+        let id = *self.by_key.get(key)?;
+        let tx = self.all.get_mut(&id).expect("every key has its transaction");
+        match &mut tx.machine {
+            Machine::ClientInvite(machine) => {
+                if response.status >= 300 && tx.ack.is_none() {
+                    tx.ack = compose::ack(&tx.message, response);
+                }
+                machine.handle(now, client_invite::Input::Response(response.status));
+            }
+            Machine::ClientNonInvite(machine) => {
+                machine.handle(now, client_non_invite::Input::Response(response.status));
+            }
+            Machine::ServerInvite(_) | Machine::ServerNonInvite(_) => return None,
+        }
+        self.settle(now, id, out).passed_up.then_some(id)
+    }
+
+    /// The request of a client transaction, and where it went.
+    pub(crate) fn request(&self, id: TxId) -> Option<(Bytes, Peer)> {
+        self.all.get(&id).map(|tx| (tx.message.clone(), tx.peer))
+    }
+
+    /// The ACK that answered the 2xx with this To tag.
+    pub(crate) fn ack(&self, id: TxId, to_tag: &str) -> Option<(Peer, Bytes)> {
+        let acks = &self.all.get(&id)?.acks;
+        acks.iter().find(|(tag, ..)| tag == to_tag).map(|(_, peer, ack)| (*peer, ack.clone()))
+    }
+
+    /// Keeps the ACK for retransmissions of its 2xx.
+    ///
+    /// # Errors
+    /// The INVITE has forked more often than [`MAX_FORKS`].
+    pub(crate) fn keep_ack(
+        &mut self,
+        id: TxId,
+        to_tag: &str,
+        peer: Peer,
+        ack: Bytes,
+    ) -> Result<(), Full> {
+        let Some(tx) = self.all.get_mut(&id) else { return Ok(()) };
+        if tx.acks.len() >= MAX_FORKS {
+            return Err(Full);
+        }
+        tx.acks.push((to_tag.to_owned(), peer, ack));
+        Ok(())
+    }
+
+    /// Forgets a transaction (RFC 3261 §9.1, last paragraph).
+    pub(crate) fn destroy(&mut self, id: TxId) {
+        let Some(tx) = self.all.remove(&id) else { return };
+        self.by_key.remove(&tx.key);
+        if let Some(merge_key) = &tx.merge_key {
+            self.by_merge_key.remove(merge_key);
+        }
+        self.by_peer.remove(&(tx.peer, id));
+        self.deadlines.shift(id, tx.deadline, None);
+    }
+
+    /// Performs what the machine asked for, and brings every index up to date.
+    fn settle(&mut self, now: Instant, id: TxId, out: &mut Outbox) -> Settled {
+        let mut settled = Settled::default();
+        let tx = self.all.get_mut(&id).expect("settled by those who found it");
+        if tx.machine.poll_timeout().is_some_and(|at| at <= now) {
+            tx.machine.handle_timeout(now); // Timers of length zero, by reliable transports.
+        }
+        while let Some(output) = tx.machine.poll_output() {
+            let peer = tx.peer;
+            match output {
+                Output::Send if tx.message.is_empty() => (),
+                Output::Send => {
+                    out.push_back(user_agent::Output::Send { peer, bytes: tx.message.clone() });
+                }
+                Output::SendAck => {
+                    let ack = tx.ack.clone();
+                    out.extend(ack.map(|bytes| user_agent::Output::Send { peer, bytes }));
+                }
+                Output::PassUp => settled.passed_up = true,
+                Output::Failed(failure) => {
+                    let machine = &tx.machine;
+                    let is_client =
+                        matches!(machine, Machine::ClientInvite(_) | Machine::ClientNonInvite(_));
+                    let is_invite =
+                        matches!(machine, Machine::ClientInvite(_) | Machine::ServerInvite(_));
+                    let leg = tx.leg;
+                    settled.failed = Some(Failed { tx: id, leg, failure, is_invite, is_client });
+                }
+            }
+        }
+        if tx.machine.is_terminated() {
+            self.destroy(id);
+        } else {
+            let deadline = tx.machine.poll_timeout();
+            let old = std::mem::replace(&mut tx.deadline, deadline);
+            self.deadlines.shift(id, old, deadline);
+        }
+        settled
+    }
+}

@@ -1,0 +1,87 @@
+//! REGISTER, wholly answered here (RFC 3261 §10.3).
+
+use super::leg::Incoming;
+use super::{Event, UserAgent};
+use crate::digest::Proof;
+use crate::envelope::Envelope;
+use crate::header::Name;
+use crate::registrar::{MIN_EXPIRES_S, Order, Refusal, Sender};
+use crate::uri::{self, SipUri};
+use std::time::Instant;
+
+impl UserAgent {
+    pub(super) fn receive_register(
+        &mut self,
+        now: Instant,
+        wall_unix_s: u64,
+        incoming: &Incoming,
+        envelope: &Envelope<'_>,
+    ) {
+        if self.refuse_extensions(now, incoming) {
+            return;
+        }
+        let headers = &incoming.request.headers;
+        let values = headers.all(Name::Authorization);
+        let user = match self.authenticator.verify(wall_unix_s, "REGISTER", values) {
+            Proof::Valid(user) => user,
+            Proof::Stale => return self.challenge_register(now, wall_unix_s, incoming, true),
+            Proof::Absent | Proof::Wrong => {
+                return self.challenge_register(now, wall_unix_s, incoming, false);
+            }
+        };
+        let record = SipUri::parse(envelope.to.uri).ok().and_then(|uri| uri.user);
+        if record.map(uri::unescape).as_deref() != Some(user.as_str()) {
+            return self.refuse(now, incoming, 403); // Somebody else's address-of-record.
+        }
+        let (call_id, cseq) = (envelope.call_id, envelope.cseq);
+        let sender = Sender { peer: incoming.source, call_id, cseq };
+        let order = Order::read(headers);
+        let is_fetch = order == Ok(Order::Fetch);
+        let applied =
+            order.and_then(|order| self.registrar.apply(wall_unix_s, &user, &sender, order));
+        match applied {
+            Ok(()) => self.tell_bindings(now, wall_unix_s, incoming, user, is_fetch),
+            Err(refusal) => self.refuse_register(now, incoming, &refusal),
+        }
+    }
+
+    fn challenge_register(&mut self, now: Instant, wall: u64, incoming: &Incoming, stale: bool) {
+        let tag = self.tokens.tag();
+        let mut response = self.compose(incoming, 401, Some(&tag));
+        for challenge in self.authenticator.challenge(wall, stale) {
+            response.header("WWW-Authenticate", challenge);
+        }
+        self.send(now, incoming, 401, response.empty());
+    }
+
+    fn tell_bindings(
+        &mut self,
+        now: Instant,
+        wall_unix_s: u64,
+        incoming: &Incoming,
+        user: String,
+        is_fetch: bool,
+    ) {
+        let tag = self.tokens.tag();
+        let mut response = self.compose(incoming, 200, Some(&tag));
+        let contacts = self.registrar.lookup(wall_unix_s, &user);
+        for contact in &contacts {
+            let left_s = contact.expires_unix_s.saturating_sub(wall_unix_s);
+            response.header("Contact", format_args!("<{}>;expires={left_s}", contact.uri));
+        }
+        self.send(now, incoming, 200, response.empty());
+        if !is_fetch {
+            self.tell(Event::Registered { user, contacts: contacts.len() });
+        }
+    }
+
+    fn refuse_register(&mut self, now: Instant, incoming: &Incoming, refusal: &Refusal) {
+        let (tag, status) = (self.tokens.tag(), refusal.status());
+        let mut response = self.compose(incoming, status, Some(&tag));
+        if *refusal == Refusal::TooBrief {
+            response.header("Min-Expires", MIN_EXPIRES_S);
+        }
+        response.header("Warning", format_args!("399 holdfast \"{refusal}\""));
+        self.send(now, incoming, status, response.empty());
+    }
+}

@@ -1,0 +1,283 @@
+//! Requests of ours and what comes back: INVITE, CANCEL, ACK (RFC 3261 §8.1, §9.1, §13.2).
+
+use super::leg::{Leg, State};
+use super::{End, Event, Hangup, InviteError, LegId, OutboundInvite, Output, UserAgent};
+use crate::compose::{self, Composer};
+use crate::dialog::Dialog;
+use crate::envelope::Envelope;
+use crate::header::Name;
+use crate::message::{Message, Response};
+use crate::param;
+use crate::peer::Peer;
+use crate::transaction::{Key, TxId};
+use crate::uri::{self, SipUri};
+use crate::{body, via};
+use bytes::Bytes;
+use std::time::Instant;
+
+impl UserAgent {
+    /// Sends an INVITE; what becomes of it comes as events of the returned leg.
+    ///
+    /// # Errors
+    /// A URI or header that cannot stand in a message, or too many dialogs.
+    pub fn invite(&mut self, now: Instant, invite: OutboundInvite) -> Result<LegId, InviteError> {
+        check(&invite)?;
+        if self.legs.len() >= self.config.max_dialogs {
+            return Err(InviteError::Full { max: self.config.max_dialogs });
+        }
+        let branch = self.tokens.branch();
+        let peer = invite.peer;
+        let bytes = self.compose_invite(&invite, &branch);
+        let Some(dialog) = our_dialog(&bytes, peer) else {
+            return Err(InviteError::Uri { field: "target", got: invite.target });
+        };
+        let id = self.next_leg_id();
+        let key = Key::client(&branch, "INVITE");
+        let out = &mut self.outputs;
+        let tx = self.transactions.open_client(now, key, true, peer, bytes, Some(id), out);
+        self.insert(Leg::new(id, State::Calling { tx }, dialog));
+        Ok(id)
+    }
+
+    fn compose_invite(&mut self, invite: &OutboundInvite, branch: &str) -> Bytes {
+        let display = invite.from_display.as_ref().map(|name| param::quote(name) + " ");
+        let from = format!(
+            "{}<{}>;tag={}",
+            display.unwrap_or_default(),
+            invite.from_uri,
+            self.tokens.tag()
+        );
+        let sent_by = &self.config.advertised;
+        let transport = invite.peer.transport;
+        let via = format!("SIP/2.0/{} {sent_by};branch={branch};rport", transport.name());
+        let mut request = Composer::request("INVITE", &invite.target);
+        request.header("Via", via).header("Max-Forwards", 70);
+        request.header("From", from).header("To", format_args!("<{}>", invite.target));
+        request.header("Call-ID", self.tokens.call_id()).header("CSeq", "1 INVITE");
+        request.header("Contact", self.contact(transport)).allow();
+        request.header("Accept", body::ACCEPT).header("Supported", "");
+        request.header("User-Agent", &self.config.user_agent);
+        for (name, value) in &invite.headers {
+            request.header(name, value);
+        }
+        request.sdp(&invite.sdp)
+    }
+
+    pub(super) fn receive_response(&mut self, now: Instant, source: Peer, response: &Response) {
+        let Ok(envelope) = Envelope::of_response(response) else {
+            return self.discard("malformed_response");
+        };
+        if envelope.via.sent_by != self.config.advertised {
+            return self.discard("foreign_via"); // RFC 3261 §18.1.2
+        }
+        let key = Key::client(envelope.via.branch().unwrap_or_default(), envelope.cseq_method);
+        if self.transactions.find(&key).is_none() {
+            return self.discard("stray_response");
+        }
+        let tx = self.transactions.receive_response(now, &key, response, &mut self.outputs);
+        let Some(tx) = tx else { return }; // A retransmission, absorbed.
+        match envelope.cseq_method {
+            "INVITE" => self.receive_invite_response(now, tx, source, response, &envelope),
+            "BYE" if response.status >= 200 => {
+                if let Some(leg) = self.transactions.leg(tx) {
+                    self.end(leg, End::HungUp { bye_status: Some(response.status) });
+                }
+            }
+            _ => (), // 1xx of BYE, any of CANCEL: the INVITE's own response decides.
+        }
+    }
+
+    fn receive_invite_response(
+        &mut self,
+        now: Instant,
+        tx: TxId,
+        source: Peer,
+        response: &Response,
+        envelope: &Envelope<'_>,
+    ) {
+        let leg = self.transactions.leg(tx).and_then(|leg| self.legs.get_mut(&leg));
+        let state = leg.as_ref().map(|leg| (leg.id, leg.state.clone()));
+        match (state, response.status) {
+            (_, 200..=299) => self.receive_2xx(now, tx, source, response, envelope),
+            (Some((id, State::Calling { .. } | State::Proceeding { .. })), 100..=199) => {
+                self.proceed(tx, id, source, response);
+            }
+            (Some((id, State::CancelWaiting { reason, .. })), 100..=199) => {
+                self.cancel(now, tx, id, reason.as_deref());
+            }
+            (Some((id, State::Calling { .. } | State::Proceeding { .. })), _) => {
+                self.end(id, rejected(response));
+            }
+            (Some((id, State::CancelWaiting { .. } | State::Cancelling { .. })), 300..=699) => {
+                self.end(id, End::HungUp { bye_status: None });
+            }
+            _ => (), // Of a branch that lost the race, or of a leg that is over.
+        }
+    }
+
+    fn proceed(&mut self, tx: TxId, id: LegId, source: Peer, response: &Response) {
+        if let Some(leg) = self.legs.get_mut(&id) {
+            leg.state = State::Proceeding { tx };
+            leg.dialog.peer = source;
+        }
+        if (180..=189).contains(&response.status) {
+            let sdp = body::sdp(&response.headers, &response.body).unwrap_or_default();
+            self.tell(Event::Ringing { leg: id, status: response.status, sdp });
+        }
+    }
+
+    /// Every 2xx is acknowledged; the first makes the dialog, each other one is ended again
+    /// (RFC 3261 §13.2.2.4), as is one that crossed our CANCEL (§9.1).
+    fn receive_2xx(
+        &mut self,
+        now: Instant,
+        tx: TxId,
+        source: Peer,
+        response: &Response,
+        envelope: &Envelope<'_>,
+    ) {
+        let to_tag = envelope.to.tag().unwrap_or_default();
+        if let Some((peer, bytes)) = self.transactions.ack(tx, to_tag) {
+            return self.outputs.push_back(Output::Send { peer, bytes });
+        }
+        let Some((invite, invite_peer)) = self.transactions.request(tx) else { return };
+        let Some(mut dialog) = our_dialog(&invite, invite_peer) else { return };
+        dialog.confirm(response, envelope, source);
+        let branch = self.tokens.branch();
+        let (mut ack, peer) =
+            dialog.request("ACK", envelope.cseq, &branch, &self.config.advertised);
+        ack.header("User-Agent", &self.config.user_agent);
+        let ack = ack.empty();
+        if self.transactions.keep_ack(tx, to_tag, peer, ack.clone()).is_err() {
+            return self.discard("too_many_forks");
+        }
+        self.outputs.push_back(Output::Send { peer, bytes: ack });
+        let leg = self.transactions.leg(tx).and_then(|leg| self.legs.get_mut(&leg));
+        match leg.map(|leg| (leg.id, leg.state.clone())) {
+            Some((id, State::Calling { .. } | State::Proceeding { .. })) => {
+                let sdp = body::sdp(&response.headers, &response.body).unwrap_or_default();
+                self.confirm(id, dialog, State::Confirmed);
+                self.tell(Event::Answered { leg: id, sdp });
+            }
+            Some((id, State::CancelWaiting { .. } | State::Cancelling { .. })) => {
+                self.confirm(id, dialog.clone(), State::Closing);
+                self.send_bye(now, &mut dialog, None, Some(id));
+            }
+            _ => self.send_bye(now, &mut dialog, None, None),
+        }
+    }
+
+    fn confirm(&mut self, id: LegId, dialog: Dialog, state: State) {
+        if let Some(leg) = self.legs.get_mut(&id) {
+            leg.dialog = dialog;
+            leg.state = state;
+            leg.cancel_ends_at = None;
+        }
+        self.reschedule(id);
+    }
+
+    /// Ends the leg by what its state asks for: BYE, CANCEL or a final response. Idempotent.
+    pub fn hangup(&mut self, now: Instant, leg: LegId, hangup: Hangup) {
+        let Some(held) = self.legs.get_mut(&leg) else { return };
+        let reason = hangup.reason.clone().filter(|reason| param::is_value(reason));
+        match held.state.clone() {
+            State::Invited => {
+                let status = hangup.unanswered_status;
+                let status = if (300..=699).contains(&status) { status } else { 480 };
+                self.finish_pending(now, leg, status, |response| {
+                    if let Some(reason) = reason {
+                        response.header("Reason", reason);
+                    }
+                });
+                self.end(leg, End::HungUp { bye_status: None });
+            }
+            State::Calling { tx } => held.state = State::CancelWaiting { tx, reason },
+            State::Proceeding { tx } => self.cancel(now, tx, leg, reason.as_deref()),
+            State::Confirmed if held.unacked.as_ref().is_some_and(|it| it.is_initial) => {
+                held.hangup.get_or_insert(hangup);
+            }
+            State::Confirmed => self.close(now, leg, reason),
+            State::CancelWaiting { .. } | State::Cancelling { .. } | State::Closing => (),
+        }
+    }
+
+    /// Sends CANCEL of an INVITE that has a provisional response.
+    fn cancel(&mut self, now: Instant, tx: TxId, id: LegId, reason: Option<&str>) {
+        let Some((invite, peer)) = self.transactions.request(tx) else { return };
+        let cancel = compose::cancel(&invite, reason);
+        let branch = branch_of(&invite);
+        let (Some(cancel), Some(branch)) = (cancel, branch) else { return };
+        let key = Key::client(&branch, "CANCEL");
+        let out = &mut self.outputs;
+        self.transactions.open_client(now, key, false, peer, cancel, Some(id), out);
+        if let Some(leg) = self.legs.get_mut(&id) {
+            leg.state = State::Cancelling { tx };
+            leg.cancel_ends_at = Some(now + self.timing.timeout());
+        }
+        self.reschedule(id);
+    }
+
+    /// Sends BYE; its outcome ends `leg`, if there is one.
+    pub(super) fn send_bye(
+        &mut self,
+        now: Instant,
+        dialog: &mut Dialog,
+        reason: Option<&str>,
+        leg: Option<LegId>,
+    ) {
+        let branch = self.tokens.branch();
+        let cseq = dialog.next_cseq();
+        let (mut bye, peer) = dialog.request("BYE", cseq, &branch, &self.config.advertised);
+        bye.header("User-Agent", &self.config.user_agent);
+        if let Some(reason) = reason {
+            bye.header("Reason", reason);
+        }
+        let key = Key::client(&branch, "BYE");
+        let out = &mut self.outputs;
+        self.transactions.open_client(now, key, false, peer, bye.empty(), leg, out);
+    }
+}
+
+fn check(invite: &OutboundInvite) -> Result<(), InviteError> {
+    for (field, got) in [("target", &invite.target), ("from_uri", &invite.from_uri)] {
+        if !uri::is_uri(got) || SipUri::parse(got).is_err() {
+            return Err(InviteError::Uri { field, got: got.clone() });
+        }
+    }
+    let valid = |name: &str, value: &str| {
+        param::is_token(name) && param::is_value(value) && Name::of(name.as_bytes()).is_free()
+    };
+    match invite.headers.iter().find(|(name, value)| !valid(name, value)) {
+        Some((name, value)) => {
+            Err(InviteError::Header { name: name.clone(), value: value.clone() })
+        }
+        None => Ok(()),
+    }
+}
+
+/// The dialog that an INVITE of ours may make, out of its bytes.
+fn our_dialog(invite: &Bytes, peer: Peer) -> Option<Dialog> {
+    let Ok(Message::Request(request)) = Message::parse(invite.clone()) else { return None };
+    let envelope = Envelope::of_request(&request).ok()?;
+    Some(Dialog::of_our_invite(&request, &envelope, peer))
+}
+
+fn branch_of(invite: &Bytes) -> Option<String> {
+    let Ok(Message::Request(request)) = Message::parse(invite.clone()) else { return None };
+    let via = request.headers.get(Name::Via).and_then(via::Via::parse)?;
+    via.branch().map(str::to_owned)
+}
+
+fn rejected(response: &Response) -> End {
+    let retry_after = response.headers.get(Name::RetryAfter);
+    let digits = |text: &str| {
+        let end = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+        text[..end].parse().ok()
+    };
+    End::Rejected {
+        status: response.status,
+        phrase: response.phrase(),
+        reason: response.headers.get(Name::Reason).map(str::to_owned),
+        retry_after_s: retry_after.and_then(digits),
+    }
+}

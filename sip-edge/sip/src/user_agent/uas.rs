@@ -1,0 +1,356 @@
+//! Requests to us: which transaction and dialog they belong to, and new calls (RFC 3261 §8.2, §13.3).
+
+use super::leg::{Incoming, Leg, State};
+use super::{End, Event, Invited, LegId, Rejection, UserAgent};
+use crate::body;
+use crate::compose::{self, Composer};
+use crate::dialog::{Dialog, MAX_ROUTES};
+use crate::digest::Proof;
+use crate::envelope::{Defect, Envelope};
+use crate::header::Name;
+use crate::message::Request;
+use crate::method::Method;
+use crate::name_addr::NameAddr;
+use crate::param;
+use crate::peer::{Peer, Transport};
+use crate::transaction::{Key, Match};
+use crate::via::Via;
+use bytes::Bytes;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::{Duration, Instant};
+
+/// How often a provisional response is repeated, so that proxies keep waiting (§13.3.1.1).
+pub(super) const REFRESH_PROVISIONAL: Duration = Duration::from_secs(60);
+
+/// The Max-Forwards of a request that has none (RFC 3261 §16.6).
+const DEFAULT_MAX_FORWARDS: u8 = 70;
+
+impl UserAgent {
+    pub(super) fn receive_request(
+        &mut self,
+        now: Instant,
+        wall_unix_s: u64,
+        source: Peer,
+        request: Request,
+    ) {
+        let held = request.clone(); // Shares the bytes; the envelope borrows from this one.
+        let envelope = match Envelope::of_request(&held) {
+            Ok(envelope) => envelope,
+            Err(defect) => return self.refuse_defect(source, &request, defect),
+        };
+        let key = Key::server(&request, &envelope);
+        let method = request.method;
+        match self.transactions.receive_request(now, &key, method, &mut self.outputs) {
+            Match::Absorbed => return,
+            Match::New | Match::PassedUp if method == Method::Ack => {
+                return self.receive_ack(now, source, &request, &envelope);
+            }
+            Match::New | Match::PassedUp => (),
+        }
+        let is_merged = self.transactions.is_merged(&envelope);
+        let peer = envelope.via.response_peer(source);
+        let Ok(tx) = self.transactions.open_server(key, method, &envelope, peer) else {
+            self.discard("transactions_full");
+            return self.respond_stateless(source, &request, &envelope.via, 503, "Overloaded");
+        };
+        let incoming = Incoming { tx, request, source };
+        if is_merged {
+            return self.refuse(now, &incoming, 482);
+        }
+        match (method, envelope.to.tag()) {
+            (Method::Cancel, _) => self.receive_cancel(now, &incoming, &envelope),
+            (Method::Register, _) => self.receive_register(now, wall_unix_s, &incoming, &envelope),
+            (Method::Invite, None) => self.receive_invite(now, wall_unix_s, incoming, &envelope),
+            (Method::Options, None) => self.answer_options(now, &incoming),
+            (Method::Unknown, _) => self.refuse(now, &incoming, 501),
+            (Method::Foreign, _) => self.refuse(now, &incoming, 405),
+            (_, Some(tag)) => self.receive_in_dialog(now, incoming, &envelope, tag),
+            (Method::Bye | Method::Info | Method::Ack, None) => self.refuse(now, &incoming, 481),
+        }
+    }
+
+    /// A request that is no proper one is answered without a transaction, if its Via says where.
+    fn refuse_defect(&mut self, source: Peer, request: &Request, defect: Defect) {
+        self.discard("malformed_request");
+        let held = request.clone();
+        let Some(via) = held.headers.get(Name::Via).and_then(Via::parse) else { return };
+        if request.method != Method::Ack {
+            let phrase = defect.to_string();
+            self.respond_stateless(source, request, &via, defect.status(), &phrase);
+        }
+    }
+
+    /// The same request gets the same To tag each time (RFC 3261 §8.2.7).
+    fn respond_stateless(
+        &mut self,
+        source: Peer,
+        request: &Request,
+        via: &Via<'_>,
+        status: u16,
+        phrase: &str,
+    ) {
+        if request.method == Method::Ack {
+            return;
+        }
+        let mut hasher = DefaultHasher::new();
+        (via.branch(), request.headers.get(Name::CallId), self.stateless_salt).hash(&mut hasher);
+        let tag = format!("{:016x}", hasher.finish());
+        let mut response = Composer::respond(request, source.addr, status, phrase, Some(&tag));
+        if status == 503 {
+            response.header("Retry-After", self.config.retry_after_s);
+        }
+        response.header("Server", &self.config.user_agent);
+        let (peer, bytes) = (via.response_peer(source), response.empty());
+        self.outputs.push_back(super::Output::Send { peer, bytes });
+    }
+
+    fn receive_cancel(&mut self, now: Instant, cancel: &Incoming, envelope: &Envelope<'_>) {
+        let invite = self.transactions.find(&Key::cancelled(&cancel.request, envelope));
+        let Some(invite) = invite else { return self.refuse(now, cancel, 481) };
+        let leg = self.transactions.leg(invite).and_then(|leg| self.legs.get(&leg));
+        let pending = leg.and_then(|leg| Some((leg, leg.pending.clone()?)));
+        let pending = pending.filter(|(_, pending)| pending.tx == invite);
+        let tag = pending.as_ref().map(|(leg, _)| leg.dialog.local_tag.clone());
+        let tag = tag.unwrap_or_else(|| self.tokens.tag());
+        let response = self.compose(cancel, 200, Some(&tag));
+        self.send(now, cancel, 200, response.empty());
+        let reason = reason(&cancel.request);
+        match self.transactions.leg(invite).and_then(|leg| self.legs.get_mut(&leg)) {
+            Some(leg) if leg.pending.as_ref().is_some_and(|it| it.tx == invite) => {
+                let (id, state) = (leg.id, leg.state.clone());
+                self.finish_pending(now, id, 487, |_| ());
+                if state == State::Invited {
+                    self.end(id, End::Cancelled { reason });
+                }
+            }
+            _ => (), // Answered finally already: the CANCEL has no effect (RFC 3261 §9.2).
+        }
+    }
+
+    fn receive_invite(
+        &mut self,
+        now: Instant,
+        wall_unix_s: u64,
+        incoming: Incoming,
+        envelope: &Envelope<'_>,
+    ) {
+        let request = &incoming.request;
+        let hops = request.headers.get(Name::MaxForwards).and_then(|text| text.parse().ok());
+        let max_forwards = hops.unwrap_or(DEFAULT_MAX_FORWARDS);
+        let routes = request.headers.all(Name::RecordRoute);
+        if max_forwards == 0 {
+            return self.refuse(now, &incoming, 483);
+        }
+        if routes.flat_map(|text| param::split(text, b',')).count() > MAX_ROUTES {
+            return self.refuse(now, &incoming, 400);
+        }
+        if self.refuse_extensions(now, &incoming) {
+            return;
+        }
+        let Ok(sdp) = body::sdp(&request.headers, &request.body) else {
+            return self.refuse(now, &incoming, 415);
+        };
+        if self.legs.len() >= self.config.max_dialogs {
+            return self.refuse(now, &incoming, 503);
+        }
+        let values = request.headers.all(Name::Authorization);
+        let proof = self.authenticator.verify(wall_unix_s, "INVITE", values);
+        let id = self.next_leg_id();
+        let invite = invited(&incoming, envelope, sdp, max_forwards, &proof);
+        let tag = self.tokens.tag();
+        let peer = incoming.source;
+        let dialog = Dialog::of_invite(&incoming.request, envelope, tag, peer);
+        self.transactions.set_leg(incoming.tx, id);
+        let trying = self.compose(&incoming, 100, None).empty();
+        self.send(now, &incoming, 100, trying);
+        let is_stale = proof == Proof::Stale;
+        let leg = Leg { pending: Some(incoming), is_stale, ..Leg::new(id, State::Invited, dialog) };
+        self.insert(leg);
+        self.tell(Event::Invited { leg: id, invite });
+    }
+
+    /// Whether the request wants an extension, none of which we have (RFC 3261 §8.2.2.3).
+    pub(super) fn refuse_extensions(&mut self, now: Instant, incoming: &Incoming) -> bool {
+        let options: Vec<_> = incoming.request.headers.all(Name::Require).collect();
+        let options = options.join(", ");
+        let wanted = !options.trim().is_empty();
+        if wanted {
+            let tag = self.tokens.tag();
+            let mut response = self.compose(incoming, 420, Some(&tag));
+            response.header("Unsupported", options);
+            self.send(now, incoming, 420, response.empty());
+        }
+        wanted
+    }
+
+    pub(super) fn answer_options(&mut self, now: Instant, incoming: &Incoming) {
+        if self.refuse_extensions(now, incoming) {
+            return;
+        }
+        let tag = self.tokens.tag();
+        let mut response = self.compose(incoming, 200, Some(&tag));
+        response.allow().header("Accept", body::ACCEPT).header("Supported", "");
+        self.send(now, incoming, 200, response.empty());
+    }
+
+    /// Sends 180 or 183 to the pending INVITE; another status counts as 180.
+    pub fn ring(&mut self, now: Instant, leg: LegId, status: u16, sdp: Option<Bytes>) {
+        let status = if (101..=199).contains(&status) { status } else { 180 };
+        let Some((incoming, tag)) = self.pending(leg) else { return };
+        let contact = self.contact(incoming.source.transport);
+        let mut response = self.compose(&incoming, status, Some(&tag));
+        record_route(&mut response, &incoming.request);
+        response.header("Contact", contact).allow();
+        let response = match sdp {
+            Some(sdp) => response.sdp(&sdp),
+            None => response.empty(),
+        };
+        self.send(now, &incoming, status, response);
+        if let Some(leg) = self.legs.get_mut(&leg) {
+            leg.refresh_at = Some(now + REFRESH_PROVISIONAL);
+        }
+        self.reschedule(leg);
+    }
+
+    /// Sends 200 to the pending INVITE or re-INVITE, and repeats it until its ACK comes. Nothing
+    /// happens if none is pending, as after a CANCEL that crossed this order.
+    pub fn answer(&mut self, now: Instant, leg: LegId, sdp: Bytes) {
+        let Some((incoming, tag)) = self.pending(leg) else { return };
+        let contact = self.contact(incoming.source.transport);
+        let mut response = self.compose(&incoming, 200, Some(&tag));
+        record_route(&mut response, &incoming.request);
+        response.header("Contact", contact).allow().header("Supported", "");
+        let response = response.sdp(&sdp);
+        self.send(now, &incoming, 200, response.clone());
+        self.await_ack(now, leg, &incoming, response);
+    }
+
+    /// Refuses the pending INVITE (the leg ends) or re-INVITE (the leg lives).
+    pub fn reject(&mut self, now: Instant, leg: LegId, rejection: Rejection) {
+        let Some((_, _)) = self.pending(leg) else { return };
+        let status = Some(rejection.status).filter(|it| (300..=699).contains(it)).unwrap_or(500);
+        self.finish_pending(now, leg, status, |response| {
+            let valid = |(name, value): &&(String, String)| {
+                param::is_token(name)
+                    && param::is_value(value)
+                    && Name::of(name.as_bytes()).is_free()
+            };
+            for (name, value) in rejection.headers.iter().filter(valid) {
+                response.header(name, value);
+            }
+        });
+        if self.legs.get(&leg).is_some_and(|leg| leg.state == State::Invited) {
+            self.end(leg, End::HungUp { bye_status: None });
+        }
+    }
+
+    /// Sends 401 to the pending INVITE and ends the leg; the caller comes again with Authorization.
+    pub fn challenge(&mut self, now: Instant, wall_unix_s: u64, leg: LegId) {
+        let Some(is_stale) = self.legs.get(&leg).map(|leg| leg.is_stale) else { return };
+        if self.legs[&leg].state != State::Invited {
+            return;
+        }
+        let challenges = self.authenticator.challenge(wall_unix_s, is_stale);
+        self.finish_pending(now, leg, 401, |response| {
+            for challenge in &challenges {
+                response.header("WWW-Authenticate", challenge);
+            }
+        });
+        self.end(leg, End::HungUp { bye_status: None });
+    }
+
+    /// Sends a final response from 300 up to the pending INVITE or re-INVITE.
+    pub(super) fn finish_pending(
+        &mut self,
+        now: Instant,
+        leg: LegId,
+        status: u16,
+        add: impl FnOnce(&mut Composer),
+    ) {
+        let Some(leg) = self.legs.get_mut(&leg) else { return };
+        let Some(incoming) = leg.pending.take() else { return };
+        leg.refresh_at = None;
+        let (id, tag) = (leg.id, leg.dialog.local_tag.clone());
+        let mut response = self.compose(&incoming, status, Some(&tag));
+        add(&mut response);
+        self.send(now, &incoming, status, response.empty());
+        self.reschedule(id);
+    }
+
+    fn pending(&self, leg: LegId) -> Option<(Incoming, String)> {
+        let leg = self.legs.get(&leg)?;
+        Some((leg.pending.clone()?, leg.dialog.local_tag.clone()))
+    }
+
+    /// A final response with what its status calls for (RFC 3261 §21).
+    pub(super) fn refuse(&mut self, now: Instant, incoming: &Incoming, status: u16) {
+        let tag = self.tokens.tag();
+        let mut response = self.compose(incoming, status, Some(&tag));
+        match status {
+            405 | 501 => response.allow(),
+            415 => response.header("Accept", body::ACCEPT).header("Accept-Encoding", "identity"),
+            503 => response.header("Retry-After", self.config.retry_after_s),
+            _ => &mut response,
+        };
+        self.send(now, incoming, status, response.empty());
+    }
+
+    /// The response up to what is particular to it.
+    pub(super) fn compose(&self, to: &Incoming, status: u16, tag: Option<&str>) -> Composer {
+        let phrase = compose::phrase(status);
+        let mut response = Composer::respond(&to.request, to.source.addr, status, phrase, tag);
+        response.header("Server", &self.config.user_agent);
+        response
+    }
+
+    pub(super) fn send(&mut self, now: Instant, to: &Incoming, status: u16, response: Bytes) {
+        self.transactions.respond(now, to.tx, status, response, &mut self.outputs);
+    }
+
+    /// The value of our Contact.
+    pub(super) fn contact(&self, transport: Transport) -> String {
+        let transport = match transport {
+            Transport::Udp => "",
+            Transport::Tcp => ";transport=tcp",
+        };
+        format!("<sip:{}{transport}>", self.config.advertised)
+    }
+}
+
+fn invited(
+    incoming: &Incoming,
+    envelope: &Envelope<'_>,
+    sdp: Option<Bytes>,
+    max_forwards: u8,
+    proof: &Proof,
+) -> Invited {
+    let headers = &incoming.request.headers;
+    let contact = headers.get(Name::Contact).and_then(|text| NameAddr::list(text).next());
+    Invited {
+        source: incoming.source,
+        request_uri: incoming.request.uri().to_owned(),
+        from: headers.get(Name::From).unwrap_or_default().to_owned(),
+        from_uri: envelope.from.uri.to_owned(),
+        to_uri: envelope.to.uri.to_owned(),
+        contact: contact.flatten().map(|contact| contact.uri.to_owned()),
+        call_id: envelope.call_id.to_owned(),
+        sdp,
+        user: match proof {
+            Proof::Valid(user) => Some(user.clone()),
+            Proof::Absent | Proof::Stale | Proof::Wrong => None,
+        },
+        max_forwards,
+    }
+}
+
+/// Copies Record-Route into a response that makes a dialog (RFC 3261 §12.1.1).
+fn record_route(response: &mut Composer, request: &Request) {
+    for value in request.headers.raw(Name::RecordRoute) {
+        response.raw("Record-Route", value);
+    }
+}
+
+/// The first Reason of a request (RFC 3326).
+pub(super) fn reason(request: &Request) -> Option<String> {
+    request.headers.get(Name::Reason).map(str::to_owned)
+}
