@@ -1,6 +1,6 @@
 //! The queues themselves: what their table says, and what may be changed.
 
-use super::{Output, Queue, Queues, Refusal};
+use super::{Output, Queue, Queues, Refusal, Wanted};
 use crate::{QueueId, Settings};
 use std::collections::BTreeMap;
 
@@ -77,6 +77,11 @@ impl Queues {
             0 => Ok(id),
             callers => Err(Refusal::CallersWait { queue: name.to_owned(), callers }),
         }
+    }
+
+    /// Whether a queue is called so, or has this URI.
+    pub fn knows(&self, wanted: &Wanted) -> bool {
+        self.find(wanted).is_some()
     }
 
     /// # Errors

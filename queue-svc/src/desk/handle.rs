@@ -1,0 +1,133 @@
+//! How the rest of the service talks to the loop.
+
+use super::request::{Change, Failure, Request};
+use crate::grpc::RingAnswer;
+use queue::{
+    Agent, Assignment, AssignmentId, CallId, Caller, Enqueue, Found, QueueId, Queues, Settings,
+    Wanted,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Cheap to clone. Every method fails with [`Failure::Ending`] once the process ends.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    requests: mpsc::Sender<Request>,
+    assignments: watch::Receiver<usize>,
+}
+
+/// A caller's place.
+#[derive(Clone, Debug)]
+pub(crate) struct Joined {
+    pub(crate) caller: Caller,
+    pub(crate) queue: String,
+    /// From 1; 0 while entering.
+    pub(crate) position: u32,
+    /// For media-relay.
+    pub(crate) music: String,
+}
+
+/// What became of a request for a caller.
+#[derive(Clone, Debug)]
+pub(crate) struct Retrieved {
+    pub(crate) answer: RingAnswer,
+    pub(crate) call_id: CallId,
+    pub(crate) assignment_id: AssignmentId,
+    pub(crate) waited_ms: u64,
+}
+
+impl Desk {
+    pub(super) fn new(
+        requests: mpsc::Sender<Request>,
+        assignments: watch::Receiver<usize>,
+    ) -> Self {
+        Self { requests, assignments }
+    }
+
+    /// Completes when no assignment is under way.
+    pub(crate) fn drained(&self) -> impl Future<Output = ()> + use<> {
+        let mut assignments = self.assignments.clone();
+        async move {
+            let _ = assignments.wait_for(|count| *count == 0).await; // The loop has ended as well.
+        }
+    }
+
+    pub(crate) async fn enqueue(&self, enqueue: Enqueue) -> Result<Joined, Failure> {
+        self.ask(|reply| Request::Enqueue { enqueue, reply }).await
+    }
+
+    /// Ms waited; `None` if the call waited nowhere.
+    pub(crate) async fn leave(
+        &self,
+        call_id: CallId,
+        reason: String,
+    ) -> Result<Option<u64>, Failure> {
+        self.ask(|reply| Request::Leave { call_id, reason, reply }).await
+    }
+
+    /// Returns when the assignment is decided; goes on if nobody waits for that.
+    pub(crate) async fn retrieve(
+        &self,
+        queue: String,
+        agent: Agent,
+        ring_ms: u32,
+    ) -> Result<Retrieved, Failure> {
+        self.ask(|reply| Request::Retrieve { queue, agent, ring_ms, reply }).await
+    }
+
+    pub(crate) async fn create_queue(
+        &self,
+        settings: Settings,
+    ) -> Result<(QueueId, Settings), Failure> {
+        self.change(Change::Create(settings)).await
+    }
+
+    /// Found by `id`, else by name.
+    pub(crate) async fn update_queue(
+        &self,
+        id: Option<QueueId>,
+        settings: Settings,
+    ) -> Result<(QueueId, Settings), Failure> {
+        self.change(Change::Update(id, settings)).await
+    }
+
+    pub(crate) async fn delete_queue(&self, name: String) -> Result<(QueueId, Settings), Failure> {
+        self.change(Change::Delete(name)).await
+    }
+
+    async fn change(&self, change: Change) -> Result<(QueueId, Settings), Failure> {
+        self.ask(|reply| Request::Change { change, reply }).await
+    }
+
+    /// What `read` makes of the queues. The table is read first if `queue` is not known.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        queue: Option<&str>,
+        read: impl FnOnce(&Queues) -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let wanted = queue.map(|name| Wanted::Name(name.to_owned()));
+        self.ask(|reply| {
+            let read = Box::new(move |queues: &Queues| {
+                let _ = reply.send(Ok(read(queues))); // Who asked may have gone.
+            });
+            Request::Read { wanted, read }
+        })
+        .await
+    }
+
+    pub(super) async fn ring_ended(&self, assignment: Assignment, answer: RingAnswer) {
+        let _ = self.requests.send(Request::RingEnded { assignment, answer }).await;
+    }
+
+    pub(super) async fn checked(&self, call_id: CallId, found: Found) {
+        let _ = self.requests.send(Request::Checked { call_id, found }).await;
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<T, Failure>>) -> Request,
+    ) -> Result<T, Failure> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(request(reply)).await.map_err(|_| Failure::Ending)?;
+        answer.await.map_err(|_| Failure::Ending)?
+    }
+}
