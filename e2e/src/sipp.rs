@@ -53,6 +53,11 @@ impl Scenario {
         Self::new(Script::File("agent_answers.xml"), None, "agent", 0)
     }
 
+    /// As [`Scenario::agent_answers`]; fails unless the BYE's Reason says ALLOTTED_TIMEOUT.
+    pub fn agent_is_timed_out() -> Self {
+        Self::new(Script::File("agent_is_timed_out.xml"), None, "agent", 0)
+    }
+
     /// Rings until it is cancelled.
     pub fn agent_never_answers() -> Self {
         Self::new(Script::File("agent_never_answers.xml"), None, "agent", 0)
