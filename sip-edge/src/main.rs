@@ -1,2 +1,5 @@
 //! placeholder
+#[allow(dead_code)]
+mod transport;
+
 fn main() {}

@@ -52,6 +52,11 @@ impl Framer {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// Whether no message has begun; line ends do not begin one.
+    pub fn is_empty(&self) -> bool {
+        self.buffer.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
+    }
+
     /// The next whole message or keep-alive; `None` until more bytes come. A message without
     /// Content-Length has no body.
     ///

@@ -168,7 +168,10 @@ mod tests {
 
     #[test]
     fn unanswered_invite_backs_off_until_timer_b() {
-        check(false, "", expect![[r#"
+        check(
+            false,
+            "",
+            expect![[r#"
             00.000 Send
             00.500 Send
             01.500 Send
@@ -178,70 +181,99 @@ mod tests {
             31.500 Send
             32.000 Failed(TimedOut)
             32.000 Terminated
-        "#]]);
-        check(true, "", expect![[r#"
+        "#]],
+        );
+        check(
+            true,
+            "",
+            expect![[r#"
             00.000 Send
             32.000 Failed(TimedOut)
             32.000 Terminated
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn retransmitted_486_is_acked_again_until_timer_d() {
-        check(false, "0.1 100 | 0.9 486 | 1.4 486", expect![[r#"
+        check(
+            false,
+            "0.1 100 | 0.9 486 | 1.4 486",
+            expect![[r#"
             00.000 Send
             00.100 PassUp
             00.900 SendAck
             00.900 PassUp
             01.400 SendAck
             32.900 Terminated
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn final_response_by_tcp_is_acked_once_and_the_transaction_is_gone() {
-        check(true, "0.1 180 | 0.9 486", expect![[r#"
+        check(
+            true,
+            "0.1 180 | 0.9 486",
+            expect![[r#"
             00.000 Send
             00.100 PassUp
             00.900 SendAck
             00.900 PassUp
             00.900 Terminated
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn every_2xx_is_passed_up_until_timer_m() {
-        check(false, "0.1 200 | 0.6 200 | 1.6 486", expect![[r#"
+        check(
+            false,
+            "0.1 200 | 0.6 200 | 1.6 486",
+            expect![[r#"
             00.000 Send
             00.100 PassUp
             00.600 PassUp
             32.100 Terminated
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn provisional_stops_timers_a_and_b() {
-        check(false, "0.7 180 | 40 200", expect![[r#"
+        check(
+            false,
+            "0.7 180 | 40 200",
+            expect![[r#"
             00.000 Send
             00.500 Send
             00.700 PassUp
             40.000 PassUp
             72.000 Terminated
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn broken_transport_fails_a_calling_but_not_a_proceeding_invite() {
-        check(true, "0.1 broken", expect![[r#"
+        check(
+            true,
+            "0.1 broken",
+            expect![[r#"
             00.000 Send
             00.100 Failed(Transport)
             00.100 Terminated
-        "#]]);
-        check(true, "0.1 100 | 0.2 broken | 0.3 200", expect![[r#"
+        "#]],
+        );
+        check(
+            true,
+            "0.1 100 | 0.2 broken | 0.3 200",
+            expect![[r#"
             00.000 Send
             00.100 PassUp
             00.300 PassUp
             32.300 Terminated
-        "#]]);
+        "#]],
+        );
     }
 }

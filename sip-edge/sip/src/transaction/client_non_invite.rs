@@ -147,7 +147,10 @@ mod tests {
 
     #[test]
     fn unanswered_request_backs_off_to_t2_until_timer_f() {
-        check(false, "", expect![[r#"
+        check(
+            false,
+            "",
+            expect![[r#"
             00.000 Send
             00.500 Send
             01.500 Send
@@ -161,17 +164,25 @@ mod tests {
             31.500 Send
             32.000 Failed(TimedOut)
             32.000 Terminated
-        "#]]);
-        check(true, "", expect![[r#"
+        "#]],
+        );
+        check(
+            true,
+            "",
+            expect![[r#"
             00.000 Send
             32.000 Failed(TimedOut)
             32.000 Terminated
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn provisional_slows_retransmission_to_t2_but_does_not_stop_timer_f() {
-        check(false, "0.1 100", expect![[r#"
+        check(
+            false,
+            "0.1 100",
+            expect![[r#"
             00.000 Send
             00.100 PassUp
             00.500 Send
@@ -184,29 +195,42 @@ mod tests {
             28.500 Send
             32.000 Failed(TimedOut)
             32.000 Terminated
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn repeated_final_response_is_absorbed_until_timer_k() {
-        check(false, "0.1 200 | 0.6 200", expect![[r#"
+        check(
+            false,
+            "0.1 200 | 0.6 200",
+            expect![[r#"
             00.000 Send
             00.100 PassUp
             05.100 Terminated
-        "#]]);
-        check(true, "0.1 200", expect![[r#"
+        "#]],
+        );
+        check(
+            true,
+            "0.1 200",
+            expect![[r#"
             00.000 Send
             00.100 PassUp
             00.100 Terminated
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn broken_transport_fails_the_request() {
-        check(true, "0.1 broken", expect![[r#"
+        check(
+            true,
+            "0.1 broken",
+            expect![[r#"
             00.000 Send
             00.100 Failed(Transport)
             00.100 Terminated
-        "#]]);
+        "#]],
+        );
     }
 }

@@ -164,19 +164,26 @@ mod tests {
 
     #[test]
     fn retransmitted_invite_gets_the_last_provisional_again() {
-        check(false, "0 100 | 0.5 INVITE | 1 180 | 1.5 INVITE | 2 486 | 2.1 ACK", expect![[r#"
+        check(
+            false,
+            "0 100 | 0.5 INVITE | 1 180 | 1.5 INVITE | 2 486 | 2.1 ACK",
+            expect![[r#"
             00.000 Send
             00.500 Send
             01.000 Send
             01.500 Send
             02.000 Send
             07.100 Terminated
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn rejection_without_ack_is_repeated_until_timer_h() {
-        check(false, "0 486", expect![[r#"
+        check(
+            false,
+            "0 486",
+            expect![[r#"
             00.000 Send
             00.500 Send
             01.500 Send
@@ -190,41 +197,62 @@ mod tests {
             31.500 Send
             32.000 Failed(TimedOut)
             32.000 Terminated
-        "#]]);
-        check(true, "0 486", expect![[r#"
+        "#]],
+        );
+        check(
+            true,
+            "0 486",
+            expect![[r#"
             00.000 Send
             32.000 Failed(TimedOut)
             32.000 Terminated
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn after_a_2xx_the_invite_is_absorbed_until_timer_l() {
-        check(false, "0 200 | 0.5 INVITE | 1 ACK", expect![[r#"
+        check(
+            false,
+            "0 200 | 0.5 INVITE | 1 ACK",
+            expect![[r#"
             00.000 Send
             01.000 PassUp
             32.000 Terminated
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn confirmed_transaction_absorbs_acks_until_timer_i() {
-        check(false, "0 486 | 0.1 ACK | 0.2 ACK | 0.3 INVITE", expect![[r#"
+        check(
+            false,
+            "0 486 | 0.1 ACK | 0.2 ACK | 0.3 INVITE",
+            expect![[r#"
             00.000 Send
             05.100 Terminated
-        "#]]);
-        check(true, "0 486 | 0.1 ACK", expect![[r#"
+        "#]],
+        );
+        check(
+            true,
+            "0 486 | 0.1 ACK",
+            expect![[r#"
             00.000 Send
             00.100 Terminated
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn broken_transport_fails_a_pending_invite() {
-        check(true, "0 100 | 0.1 broken", expect![[r#"
+        check(
+            true,
+            "0 100 | 0.1 broken",
+            expect![[r#"
             00.000 Send
             00.100 Failed(Transport)
             00.100 Terminated
-        "#]]);
+        "#]],
+        );
     }
 }

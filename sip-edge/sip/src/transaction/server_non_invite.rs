@@ -131,28 +131,40 @@ mod tests {
 
     #[test]
     fn repeated_request_gets_the_response_again_until_timer_j() {
-        check(false, "0 again | 0.1 200 | 0.5 again | 1 again", expect![[r#"
+        check(
+            false,
+            "0 again | 0.1 200 | 0.5 again | 1 again",
+            expect![[r#"
             00.100 Send
             00.500 Send
             01.000 Send
             32.100 Terminated
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn by_tcp_the_transaction_ends_with_its_response() {
-        check(true, "0.1 200", expect![[r#"
+        check(
+            true,
+            "0.1 200",
+            expect![[r#"
             00.100 Send
             00.100 Terminated
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn broken_transport_ends_it() {
-        check(false, "0.1 200 | 0.2 broken", expect![[r#"
+        check(
+            false,
+            "0.1 200 | 0.2 broken",
+            expect![[r#"
             00.100 Send
             00.200 Failed(Transport)
             00.200 Terminated
-        "#]]);
+        "#]],
+        );
     }
 }
