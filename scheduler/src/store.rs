@@ -6,6 +6,7 @@
 
 use anyhow::{Context as _, bail, ensure};
 use futures::TryStreamExt as _;
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
@@ -153,7 +154,9 @@ impl Store {
 
     /// A transaction that no other writer can disturb. Dropped without commit, it did nothing.
     pub(crate) async fn begin(&self) -> sqlx::Result<Transaction> {
-        Ok(Transaction(self.writer.begin_with("BEGIN IMMEDIATE").await?))
+        let mut connection = self.writer.acquire().await?;
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+        Ok(Transaction { connection, committed: false })
     }
 
     /// All tasks that have not ended, in the order of their deadlines.
@@ -243,18 +246,35 @@ fn select(filter: &Filter) -> QueryBuilder<Sqlite> {
 }
 
 /// Changes that are made together or not at all.
-pub(crate) struct Transaction(sqlx::Transaction<'static, Sqlite>);
+///
+/// Not sqlx's own: on a full disk SQLite rolls back by itself, and sqlx goes on believing that a
+/// transaction is open, so that the connection can begin none any more.
+pub(crate) struct Transaction {
+    connection: PoolConnection<Sqlite>,
+    committed: bool,
+}
+
+impl Drop for Transaction {
+    /// What is not committed is rolled back, whatever state it is in, by closing the connection.
+    fn drop(&mut self) {
+        if !self.committed {
+            self.connection.close_on_drop();
+        }
+    }
+}
 
 impl Transaction {
-    pub(crate) async fn commit(self) -> sqlx::Result<()> {
-        self.0.commit().await
+    pub(crate) async fn commit(mut self) -> sqlx::Result<()> {
+        sqlx::query("COMMIT").execute(&mut *self.connection).await?;
+        self.committed = true;
+        Ok(())
     }
 
     pub(crate) async fn get(&mut self, id: TaskId) -> sqlx::Result<Option<Task>> {
         sqlx::query("SELECT * FROM tasks WHERE task_id = ?1")
             .bind(id.to_string())
             .try_map(task)
-            .fetch_optional(&mut *self.0)
+            .fetch_optional(&mut *self.connection)
             .await
     }
 
@@ -262,7 +282,7 @@ impl Transaction {
         sqlx::query("SELECT * FROM tasks WHERE idempotency_key = ?1")
             .bind(key)
             .try_map(task)
-            .fetch_optional(&mut *self.0)
+            .fetch_optional(&mut *self.connection)
             .await
     }
 
@@ -283,7 +303,7 @@ impl Transaction {
         .bind(&task.label)
         .bind((!key.is_empty()).then_some(key))
         .bind(task.created_unix_ms)
-        .execute(&mut *self.0)
+        .execute(&mut *self.connection)
         .await
         .map(drop)
     }
@@ -313,7 +333,7 @@ impl Transaction {
         .bind(from as i64)
         .bind(revision)
         .try_map(task)
-        .fetch_optional(&mut *self.0)
+        .fetch_optional(&mut *self.connection)
         .await
     }
 
@@ -332,7 +352,7 @@ impl Transaction {
         .bind(id.to_string())
         .bind(revision)
         .try_map(task)
-        .fetch_optional(&mut *self.0)
+        .fetch_optional(&mut *self.connection)
         .await
     }
 
@@ -367,7 +387,7 @@ impl Transaction {
             .bind(value)
             .bind(ROWS_PER_STATEMENT)
             .try_map(task)
-            .fetch_all(&mut *self.0)
+            .fetch_all(&mut *self.connection)
             .await
     }
 
@@ -382,14 +402,14 @@ impl Transaction {
                 group,
             ),
         };
-        sqlx::query(sql).bind(value).fetch_one(&mut *self.0).await?.try_get(0)
+        sqlx::query(sql).bind(value).fetch_one(&mut *self.connection).await?.try_get(0)
     }
 
     /// Tasks of a call that have not ended.
     pub(crate) async fn live_of_call(&mut self, call_id: &str) -> sqlx::Result<u32> {
         sqlx::query("SELECT COUNT(*) FROM tasks WHERE call_id = ?1 AND state IN (1, 2)")
             .bind(call_id)
-            .fetch_one(&mut *self.0)
+            .fetch_one(&mut *self.connection)
             .await?
             .try_get(0)
     }
@@ -403,7 +423,7 @@ impl Transaction {
         )
         .bind(before_unix_ms)
         .bind(most.min(ROWS_PER_STATEMENT))
-        .execute(&mut *self.0)
+        .execute(&mut *self.connection)
         .await?;
         Ok(deleted.rows_affected() as u32) // Not above ROWS_PER_STATEMENT.
     }
