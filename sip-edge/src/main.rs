@@ -1,5 +1,127 @@
-//! placeholder
-#[allow(dead_code)]
+//! sip-edge: SIP transactions, dialogs, legs, calls and registrations, and the plans calls run.
+
+mod args;
+mod calls;
+mod chain;
+mod dial_plan;
+mod edge;
+mod events;
+mod grpc;
+mod media;
+mod metrics;
+mod orders;
+mod plan;
+mod queue;
+mod requests;
+mod resolve;
+mod routing;
+mod scheduler;
+mod target;
 mod transport;
 
-fn main() {}
+use anyhow::Context as _;
+use args::Args;
+use boot::Service;
+use calls::Calls;
+use clap::Parser as _;
+use dial_plan::DialPlan;
+use edge::{Edge, INPUTS_MAX, Inputs, Parts, Services, Settings};
+use events::Events;
+use proto::sip_edge::v1::sip_edge_server::SipEdgeServer;
+use sip::{HostPort, UserAgent};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tonic::service::Routes;
+use tracing::info;
+use transport::Transports;
+
+/// How long BYEs and the like may take when the process ends with calls alive.
+const SHUT_DOWN_LIMIT: Duration = Duration::from_secs(2);
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    boot::run("sip-edge", &args.common.clone(), |service| run(service, args))
+}
+
+async fn run(service: Service, args: Args) -> anyhow::Result<()> {
+    let dial_plan = args.dial_plan.as_deref().map(DialPlan::read).transpose()?.unwrap_or_default();
+    let users = args.all_users()?;
+    let grpc = service.bind_grpc().await?;
+    let transports =
+        Transports::bind(args.sip).with_context(|| format!("bind --sip {}", args.sip))?;
+    let services = Services {
+        media: media::Media::new(&args.media_relay, &args.edge_name)?,
+        queues: queue::Queues::new(&args.queue_svc)?,
+        scheduler: scheduler::Scheduler::new(&args.scheduler)?,
+    };
+    let (publisher, publishing) = service.connect_nats().await?.publisher();
+    service.spawn_vital("publishing events", publishing);
+    let advertised = advertised(&args, transports.local_addr());
+    info!(sip = %transports.local_addr(), %advertised, "listening");
+    let user_agent = user_agent(&args, users, advertised.clone());
+    let events = Events::new(publisher, &args.edge_name);
+    let max_calls = args.max_calls as usize;
+
+    let (performed, performed_in) = mpsc::channel(INPUTS_MAX);
+    let (done, done_in) = mpsc::channel(INPUTS_MAX);
+    let (orders, requests) = mpsc::channel(INPUTS_MAX);
+    let (watched, watched_in) = mpsc::channel(INPUTS_MAX);
+    let (drained, mut drained_in) = watch::channel(false);
+    service.spawn_vital("watching media-relay", services.media.clone().watch(watched));
+    let edge = Edge::new(Parts {
+        settings: Settings { advertised, max_calls, dial_plan: Arc::new(dial_plan) },
+        user_agent,
+        transports,
+        services,
+        events: events.clone(),
+        calls: Calls::new(args.ended_retention),
+        performed,
+        done,
+        drained,
+    });
+    let inputs = Inputs {
+        performed: performed_in,
+        done: done_in,
+        requests,
+        watched: watched_in,
+        draining: service.draining(),
+    };
+    service.spawn_vital("running calls", edge.run(inputs));
+
+    let api = SipEdgeServer::new(grpc::Api::new(orders.clone(), events));
+    let until_drained = async move {
+        let _ = drained_in.wait_for(|drained| *drained).await; // Gone only if the loop died.
+    };
+    let routes = Routes::new(api);
+    let served = service.serve(grpc, &["sip_edge.v1.SipEdge"], routes, until_drained).await;
+    shut_down(orders).await;
+    served
+}
+
+/// Hangs up whatever still lives, and waits a moment for the others to hear of it.
+async fn shut_down(orders: mpsc::Sender<requests::Request>) {
+    let (reply, done) = oneshot::channel();
+    if orders.send(requests::Request::ShutDown { reply }).await.is_ok() {
+        let _ = tokio::time::timeout(SHUT_DOWN_LIMIT, done).await; // Best effort.
+    }
+}
+
+fn advertised(args: &Args, local: std::net::SocketAddr) -> HostPort {
+    match &args.advertise {
+        Some(HostPort { host, port }) => HostPort::new(host, port.unwrap_or(local.port())),
+        None => HostPort::new(local.ip().to_string(), local.port()),
+    }
+}
+
+fn user_agent(
+    args: &Args,
+    users: std::collections::HashMap<String, String>,
+    advertised: HostPort,
+) -> UserAgent {
+    let max_dialogs = args.max_calls as usize * 2 + 1; // So that --max-calls is what is met first.
+    let defaults = sip::Config::new(advertised);
+    let realm = args.realm.clone();
+    UserAgent::new(sip::Config { realm, users, max_dialogs, ..defaults }, rand::random())
+}

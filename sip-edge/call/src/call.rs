@@ -179,6 +179,10 @@ impl Call {
         &self.facts
     }
 
+    pub fn created_unix_ms(&self) -> i64 {
+        self.created_unix_ms
+    }
+
     pub fn has_ended(&self) -> bool {
         self.state == CallState::Ended
     }

@@ -1,0 +1,153 @@
+//! The flags of sip-edge: `--help` is the manual.
+
+use anyhow::{Context as _, bail};
+use clap::Parser;
+use sip::HostPort;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// sip-edge: SIP transactions, dialogs, registrations and calls, and the plans that calls run.
+#[derive(Parser, Clone, Debug)]
+#[command(version, mut_arg("grpc", |arg| arg.default_value("127.0.0.1:50051")))]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) common: boot::Common,
+
+    /// Address and port where SIP listens, by UDP and by TCP; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:5060")]
+    pub(crate) sip: SocketAddr,
+
+    /// Host and port for Contact and Via, where peers reach us. Default: the --sip address; without
+    /// a port, the port of --sip.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(crate) advertise: Option<HostPort>,
+
+    /// Name of this sip-edge: in Call.edge, and the owner of its sessions at media-relay. It must be
+    /// the same after a restart, and different for each sip-edge.
+    #[arg(long, value_name = "NAME", default_value = "edge", value_parser = edge_name)]
+    pub(crate) edge_name: String,
+
+    /// gRPC of media-relay.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50052")]
+    pub(crate) media_relay: String,
+
+    /// gRPC of scheduler.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50053")]
+    pub(crate) scheduler: String,
+
+    /// gRPC of queue-svc.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50054")]
+    pub(crate) queue_svc: String,
+
+    /// Routes and call plans of inbound calls: YAML or JSON, the JSON mapping of
+    /// sip_edge.v1.DialPlan. Default: one route, URIs of queues to their queues.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dial_plan: Option<PathBuf>,
+
+    /// A user who may register, with the password for digest. May be given many times.
+    #[arg(long, value_name = "NAME:PASSWORD", value_parser = credentials)]
+    pub(crate) user: Vec<(String, String)>,
+
+    /// More users: a file with a NAME:PASSWORD on each line; lines that begin with # are comments.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) users: Option<PathBuf>,
+
+    /// Realm of digest authentication.
+    #[arg(long, value_name = "REALM", default_value = "holdfast")]
+    pub(crate) realm: String,
+
+    /// How long a call that has ended can still be asked for, e.g. `10m`; at most 20,000 are kept.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration)]
+    pub(crate) ended_retention: Duration,
+
+    /// Live calls at a time; more are refused with 503, or RESOURCE_EXHAUSTED.
+    #[arg(long, value_name = "CALLS", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) max_calls: u32,
+}
+
+impl Args {
+    /// All users: those of `--user`, and those of the file of `--users`.
+    ///
+    /// # Errors
+    /// If the file cannot be read or a line is no `NAME:PASSWORD`, or a name is given twice.
+    pub(crate) fn all_users(&self) -> anyhow::Result<HashMap<String, String>> {
+        let mut given = self.user.clone();
+        if let Some(file) = &self.users {
+            given.extend(read_users(file)?);
+        }
+        let mut users = HashMap::new();
+        for (name, password) in given {
+            if users.insert(name.clone(), password).is_some() {
+                bail!("read users: {name:?} is given twice");
+            }
+        }
+        Ok(users)
+    }
+}
+
+fn read_users(file: &Path) -> anyhow::Result<Vec<(String, String)>> {
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("read --users {}", file.display()))?;
+    let lines = text.lines().enumerate().filter(|(_, line)| {
+        let line = line.trim();
+        !line.is_empty() && !line.starts_with('#')
+    });
+    lines
+        .map(|(index, line)| {
+            credentials(line.trim()).map_err(|e| {
+                anyhow::anyhow!("read --users {}, line {}: {e}", file.display(), index + 1)
+            })
+        })
+        .collect()
+}
+
+fn credentials(text: &str) -> Result<(String, String), String> {
+    let (name, password) = text.split_once(':').unwrap_or((text, ""));
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.!~*'()&=+$,".contains(c);
+    if name.is_empty() || name.len() > 64 || !name.chars().all(plain) || password.is_empty() {
+        // The value may be a password: it is not repeated.
+        return Err("wanted NAME:PASSWORD, the name 1 to 64 characters of a SIP user".to_owned());
+    }
+    Ok((name.to_owned(), password.to_owned()))
+}
+
+fn edge_name(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if text.is_empty() || text.len() > 64 || !text.chars().all(plain) {
+        return Err("wanted 1 to 64 of [A-Za-z0-9_.-]".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_come_from_flags_and_a_file_and_none_comes_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("users");
+        let check = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            let file = file.to_str().unwrap();
+            let args = ["sip-edge", "--user", "1000:a:b", "--users", file];
+            Args::try_parse_from(args).unwrap().all_users().map_err(|e| format!("{e:#}"))
+        };
+        let users = check("# agents\n\n 1001:x \n").unwrap();
+        assert_eq!(users["1000"], "a:b");
+        assert_eq!(users["1001"], "x");
+        assert!(check("1001:x\nsecret").unwrap_err().ends_with("of a SIP user"));
+        assert!(!check("1001:x\nsecret").unwrap_err().contains("secret"));
+        assert_eq!(check("1000:x").unwrap_err(), "read users: \"1000\" is given twice");
+    }
+
+    #[test]
+    fn the_flags_are_consistent() {
+        use clap::CommandFactory as _;
+        Args::command().debug_assert();
+        let args = Args::try_parse_from(["sip-edge"]).unwrap();
+        assert_eq!(args.common.grpc.port(), 50_051);
+    }
+}

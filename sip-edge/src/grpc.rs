@@ -1,0 +1,314 @@
+//! The API of sip-edge: checks what comes in, asks the loop, and says on the wire what it answered.
+
+use crate::events::{BEHIND_MAX, Events, Shown};
+use crate::plan::{self, Invalid};
+use crate::requests::{Answered, List, Originate, Request as Order, Unmet};
+use crate::target::SipUri;
+use call::{Action, Answer, Ask, Cause, CollectOutcome, FailureKind, Plan, Refusal, RingOutcome};
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use proto::sip_edge::v1::sip_edge_server::SipEdge;
+use proto::sip_edge::v1::{
+    Call, CallEvent, CollectRequest, CollectResponse, GetCallRequest, HangupRequest,
+    HangupResponse, ListCallsRequest, ListCallsResponse, ListRegistrationsRequest,
+    ListRegistrationsResponse, OriginateRequest, OriginateResponse, PlayRequest, PlayResponse,
+    Registration, RingRequest, RingResponse, RunPlanRequest, RunPlanResponse, StopRingingRequest,
+    StopRingingResponse, WatchCallsRequest,
+};
+use proto::sip_edge::v1::{CollectOutcome as WireCollected, RingOutcome as WireRing};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::BroadcastStream;
+use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
+use tonic::{Request, Response, Status};
+
+const LIST_MAX: u32 = 10_000;
+const LIST_DEFAULT: u32 = 1_000;
+const DISPLAY_BYTES_MAX: usize = 128;
+/// Longest id that a client may choose, in bytes.
+const ID_BYTES_MAX: usize = 128;
+
+pub(crate) struct Api {
+    orders: mpsc::Sender<Order>,
+    events: Events,
+}
+
+impl Api {
+    pub(crate) fn new(orders: mpsc::Sender<Order>, events: Events) -> Self {
+        Self { orders, events }
+    }
+
+    async fn order<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, Status> {
+        let (reply, answer) = oneshot::channel();
+        let ending = || Status::unavailable("sip-edge is ending");
+        self.orders.send(make(reply)).await.map_err(|_| ending())?;
+        answer.await.map_err(|_| ending())
+    }
+
+    async fn ask(&self, call_id: String, ask: Ask) -> Result<Answered, Status> {
+        required("call_id", &call_id)?;
+        let asked = |reply| Order::Ask { call_id, ask, reply };
+        self.order(asked).await?.map_err(unmet)
+    }
+
+    fn call(&self, shown: Shown) -> Option<Call> {
+        Some(self.events.wire_call(shown))
+    }
+}
+
+#[tonic::async_trait]
+impl SipEdge for Api {
+    type WatchCallsStream = BoxStream<'static, Result<CallEvent, Status>>;
+
+    async fn originate(
+        &self,
+        request: Request<OriginateRequest>,
+    ) -> Result<Response<OriginateResponse>, Status> {
+        let originate = Box::new(originate(request.into_inner()).map_err(invalid)?);
+        let ordered = |reply| Order::Originate { originate, reply };
+        let answered = self.order(ordered).await?.map_err(unmet)?;
+        Ok(Response::new(OriginateResponse { call: self.call(answered.call) }))
+    }
+
+    async fn get_call(&self, request: Request<GetCallRequest>) -> Result<Response<Call>, Status> {
+        let call_id = request.into_inner().call_id;
+        required("call_id", &call_id)?;
+        let shown = self.order(|reply| Order::Get { call_id, reply }).await?;
+        let shown = shown.ok_or_else(|| unmet(Unmet::NoSuchCall))?;
+        Ok(Response::new(self.events.wire_call(shown)))
+    }
+
+    async fn list_calls(
+        &self,
+        request: Request<ListCallsRequest>,
+    ) -> Result<Response<ListCallsResponse>, Status> {
+        let ListCallsRequest { after_created_unix_ms, limit, include_ended } = request.into_inner();
+        let limit = if limit == 0 { LIST_DEFAULT } else { limit };
+        if limit > LIST_MAX {
+            return Err(invalid(Invalid::new("limit", limit, "1 to 10,000")));
+        }
+        let list = List { after_created_unix_ms, limit: limit as usize, include_ended };
+        let listed = self.order(|reply| Order::List { list, reply }).await?;
+        let calls = listed.calls.into_iter().map(|it| self.events.wire_call(it)).collect();
+        let live = u32::try_from(listed.live).unwrap_or(u32::MAX);
+        Ok(Response::new(ListCallsResponse { calls, live }))
+    }
+
+    async fn watch_calls(
+        &self,
+        request: Request<WatchCallsRequest>,
+    ) -> Result<Response<Self::WatchCallsStream>, Status> {
+        let call_id = request.into_inner().call_id;
+        let events = BroadcastStream::new(self.events.watch()).filter_map(move |event| {
+            let event = match event {
+                Ok(event) => {
+                    let of = event.call.as_ref().map_or("", |call| call.call_id.as_str());
+                    (call_id.is_empty() || of == call_id).then(|| Ok(CallEvent::clone(&event)))
+                }
+                Err(BroadcastStreamRecvError::Lagged(missed)) => {
+                    let message =
+                        format!("{missed} events missed: read {BEHIND_MAX} behind at most");
+                    Some(Err(Status::resource_exhausted(message)))
+                }
+            };
+            std::future::ready(event)
+        });
+        Ok(Response::new(until_error(events.boxed())))
+    }
+
+    async fn hangup(
+        &self,
+        request: Request<HangupRequest>,
+    ) -> Result<Response<HangupResponse>, Status> {
+        let HangupRequest { call_id, cause, task_id } = request.into_inner();
+        let cause = plan::cause("cause", &cause, Cause::NormalClearing).map_err(invalid)?;
+        let answered = self.ask(call_id, Ask::Hangup { cause, task: !task_id.is_empty() }).await?;
+        let Answer::HungUp { already_ended, .. } = answered.answer else { return Err(mixed_up()) };
+        Ok(Response::new(HangupResponse { already_ended, call: self.call(answered.call) }))
+    }
+
+    async fn ring(&self, request: Request<RingRequest>) -> Result<Response<RingResponse>, Status> {
+        let RingRequest { call_id, assignment_id, target, ring_timeout_ms } = request.into_inner();
+        required("assignment_id", &assignment_id)?;
+        let target = plan::target("target", &target).map_err(invalid)?;
+        let ring = plan::ring("ring_timeout_ms", ring_timeout_ms).map_err(invalid)?;
+        let answered = self.ask(call_id, Ask::Ring { assignment_id, target, ring }).await?;
+        let Answer::Ring(result) = answered.answer else { return Err(mixed_up()) };
+        let outcome = match result.outcome {
+            RingOutcome::Connected => WireRing::Connected,
+            RingOutcome::NoAnswer => WireRing::NoAnswer,
+            RingOutcome::Busy => WireRing::Busy,
+            RingOutcome::Declined => WireRing::Declined,
+            RingOutcome::Unreachable => WireRing::Unreachable,
+            RingOutcome::CallerGone => WireRing::CallerGone,
+            RingOutcome::Stopped => WireRing::Stopped,
+        };
+        Ok(Response::new(RingResponse {
+            outcome: outcome.into(),
+            sip_status: result.status.unwrap_or(0).into(),
+            cause: result.cause.map_or(String::new(), |cause| cause.name().to_owned()),
+        }))
+    }
+
+    async fn stop_ringing(
+        &self,
+        request: Request<StopRingingRequest>,
+    ) -> Result<Response<StopRingingResponse>, Status> {
+        let StopRingingRequest { call_id, assignment_id } = request.into_inner();
+        required("assignment_id", &assignment_id)?;
+        let answered = self.ask(call_id, Ask::StopRinging { assignment_id }).await?;
+        let Answer::StoppedRinging { stopped } = answered.answer else { return Err(mixed_up()) };
+        Ok(Response::new(StopRingingResponse { stopped }))
+    }
+
+    async fn play(&self, request: Request<PlayRequest>) -> Result<Response<PlayResponse>, Status> {
+        let PlayRequest { call_id, file, wait } = request.into_inner();
+        let file = plan::file("file", &file).map_err(invalid)?;
+        let answered = self.ask(call_id, Ask::Play { file, wait }).await?;
+        let Answer::Playing { duration } = answered.answer else { return Err(mixed_up()) };
+        let duration_ms = u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
+        Ok(Response::new(PlayResponse { duration_ms }))
+    }
+
+    async fn collect(
+        &self,
+        request: Request<CollectRequest>,
+    ) -> Result<Response<CollectResponse>, Status> {
+        let CollectRequest { call_id, collect } = request.into_inner();
+        let wanted = "how to collect, e.g. {\"max_digits\": 4}";
+        let collect = collect.ok_or_else(|| invalid(Invalid::new("collect", "nothing", wanted)))?;
+        let collect = plan::collect("collect", &collect).map_err(invalid)?;
+        let answered = self.ask(call_id, Ask::Collect(collect)).await?;
+        let Answer::Collected { outcome, digits } = answered.answer else {
+            return Err(mixed_up());
+        };
+        let outcome = match outcome {
+            CollectOutcome::Complete => WireCollected::Complete,
+            CollectOutcome::Terminated => WireCollected::Terminated,
+            CollectOutcome::TimedOut => WireCollected::Timeout,
+        };
+        Ok(Response::new(CollectResponse { outcome: outcome.into(), digits }))
+    }
+
+    async fn run_plan(
+        &self,
+        request: Request<RunPlanRequest>,
+    ) -> Result<Response<RunPlanResponse>, Status> {
+        let RunPlanRequest { call_id, plan: wire } = request.into_inner();
+        let wire = wire.filter(|it| !it.actions.is_empty()).ok_or_else(|| {
+            let wanted = "a call plan with an action, e.g. {\"actions\": [{\"park\": {}}]}";
+            invalid(Invalid::new("plan", "nothing", wanted))
+        })?;
+        let plan = plan::plan("plan", &wire).map_err(invalid)?;
+        let answered = self.ask(call_id, Ask::RunPlan(plan)).await?;
+        Ok(Response::new(RunPlanResponse { call: self.call(answered.call) }))
+    }
+
+    async fn list_registrations(
+        &self,
+        _: Request<ListRegistrationsRequest>,
+    ) -> Result<Response<ListRegistrationsResponse>, Status> {
+        let listed = self.order(|reply| Order::Registrations { reply }).await?;
+        let registrations = listed.into_iter().flat_map(|registration| {
+            let user = registration.user;
+            registration.contacts.into_iter().map(move |contact| Registration {
+                user: user.clone(),
+                contact: contact.uri,
+                received_from: contact.peer.to_string(),
+                expires_unix_ms: i64::try_from(contact.expires_unix_s).unwrap_or(0) * 1_000,
+            })
+        });
+        Ok(Response::new(ListRegistrationsResponse { registrations: registrations.collect() }))
+    }
+}
+
+fn originate(request: OriginateRequest) -> Result<Originate, Invalid> {
+    let wire = request.clone();
+    let from_uri = Some(request.from_uri).filter(|uri| !uri.is_empty());
+    if let Some(uri) = from_uri.as_ref().filter(|uri| SipUri::parse(uri).is_none()) {
+        return Err(Invalid::new("from_uri", uri, "sip:[USER@]HOST[:PORT]"));
+    }
+    let display = request.from_display;
+    if display.len() > DISPLAY_BYTES_MAX || display.chars().any(char::is_control) {
+        let wanted = "at most 128 bytes without control characters";
+        return Err(Invalid::new("from_display", display, wanted));
+    }
+    let call_id = match request.call_id.as_str() {
+        "" => boot::new_id(),
+        given => uuid::Uuid::try_parse(given)
+            .map_err(|_| Invalid::new("call_id", given, "a UUID"))?
+            .hyphenated()
+            .to_string(),
+    };
+    let plan = match &request.plan {
+        Some(wire) => plan::plan("plan", wire)?,
+        None => Plan::new([Action::Park]),
+    };
+    Ok(Originate {
+        call_id,
+        target: plan::target("target", &request.target)?,
+        plan,
+        from_uri,
+        from_display: Some(display).filter(|it| !it.is_empty()),
+        ring: plan::ring("ring_timeout_ms", request.ring_timeout_ms)?,
+        return_at_once: request.return_at_once,
+        request: wire,
+    })
+}
+
+fn required(field: &str, id: &str) -> Result<(), Status> {
+    if id.is_empty() || id.len() > ID_BYTES_MAX {
+        return Err(invalid(Invalid::new(field, id, "an id of 1 to 128 bytes")));
+    }
+    Ok(())
+}
+
+/// The events up to the first error, and that.
+fn until_error(
+    events: BoxStream<'static, Result<CallEvent, Status>>,
+) -> BoxStream<'static, Result<CallEvent, Status>> {
+    let failed = events.scan(false, |failed, event| {
+        let over = std::mem::replace(failed, event.is_err());
+        std::future::ready((!over).then_some(event))
+    });
+    failed.boxed()
+}
+
+fn invalid(e: Invalid) -> Status {
+    Status::invalid_argument(e.to_string())
+}
+
+fn unmet(e: Unmet) -> Status {
+    let message = e.to_string();
+    match e {
+        Unmet::NoSuchCall => Status::not_found(message),
+        Unmet::CallIdInUse => Status::already_exists(message),
+        Unmet::Draining => Status::unavailable(message),
+        Unmet::TooManyCalls { .. } => Status::resource_exhausted(message),
+        Unmet::Refused(refusal) => refused(&refusal, message),
+    }
+}
+
+fn refused(refusal: &Refusal, message: String) -> Status {
+    match refusal {
+        Refusal::NotAnswered { .. } => Status::aborted(message),
+        Refusal::TooMany { .. } => Status::resource_exhausted(message),
+        Refusal::Failed { failure, .. } => match failure.kind {
+            FailureKind::Invalid => Status::invalid_argument(message),
+            FailureKind::NotFound => Status::not_found(message),
+            FailureKind::Full => Status::resource_exhausted(message),
+            FailureKind::NoCodec => Status::aborted(message),
+            FailureKind::Unavailable => Status::unavailable(message),
+        },
+        Refusal::Ended { .. }
+        | Refusal::NotAnsweredYet
+        | Refusal::Busy { .. }
+        | Refusal::Connected
+        | Refusal::Replaced
+        | Refusal::Rings => Status::failed_precondition(message),
+    }
+}
+
+/// A call has answered something that it was not asked: a fault of ours.
+fn mixed_up() -> Status {
+    Status::internal("the call answered a different request")
+}

@@ -1,0 +1,255 @@
+//! media-relay: its commands, each with a deadline, and the stream of what it hears.
+
+use crate::chain::{DEADLINE, Outcome, persistently};
+use anyhow::Context as _;
+use call::{Failure, FailureKind, MediaCommand, Reply, Side};
+use futures::StreamExt as _;
+use proto::media_relay::v1 as wire;
+use proto::media_relay::v1::media_relay_client::MediaRelayClient;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
+use tracing::{info, warn};
+
+/// How long the watch waits before it connects again: doubled each time, up to the second.
+const RECONNECT_DELAYS: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(2)];
+/// Sessions that are compared with our calls after the watch has begun.
+const SESSIONS_MAX: u32 = 10_000;
+
+/// A client of media-relay; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Media {
+    client: MediaRelayClient<Channel>,
+    /// Owner of our sessions.
+    edge_name: String,
+}
+
+/// What the watch tells the loop.
+#[derive(Debug)]
+pub(crate) enum Watched {
+    Digit {
+        session_id: String,
+        side: Side,
+        digit: char,
+    },
+    PlayFinished {
+        session_id: String,
+        play_id: String,
+    },
+    Inactive {
+        session_id: String,
+    },
+    /// All sessions that media-relay has of ours, asked at `asked`; nothing is missed from then on.
+    Sessions {
+        asked: Instant,
+        sessions: Vec<Session>,
+    },
+}
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) session_id: String,
+    pub(crate) call_id: String,
+}
+
+/// The session a command is about.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject {
+    pub(crate) session_id: String,
+    pub(crate) call_id: String,
+    /// Where SDP of leg A came from.
+    pub(crate) signalling_source: String,
+}
+
+impl Media {
+    pub(crate) fn new(url: &str, edge_name: &str) -> anyhow::Result<Self> {
+        let client = MediaRelayClient::new(boot::channel("--media-relay", url)?);
+        Ok(Self { client, edge_name: edge_name.to_owned() })
+    }
+
+    /// Does one command; a `Delete` is tried again for a while.
+    pub(crate) async fn perform(self, subject: Subject, command: MediaCommand) -> Outcome {
+        match command {
+            MediaCommand::Delete { side } => {
+                persistently(|| self.clone().delete(subject.session_id.clone(), side)).await
+            }
+            command => self.perform_once(subject, command).await.map_err(failure),
+        }
+    }
+
+    async fn delete(mut self, session_id: String, side: Option<Side>) -> Outcome {
+        let side = side.map_or(0, wire_side);
+        let request = wire::DeleteRequest { session_id, side };
+        self.client.delete(timed(request)).await.map_err(failure)?;
+        Ok(Reply::Done)
+    }
+
+    async fn perform_once(
+        mut self,
+        subject: Subject,
+        command: MediaCommand,
+    ) -> Result<Reply, Status> {
+        let Subject { session_id, call_id, signalling_source } = subject;
+        let client = &mut self.client;
+        Ok(match command {
+            MediaCommand::Offer { side, sdp } => {
+                let request = wire::OfferRequest {
+                    session_id,
+                    call_id,
+                    side: wire_side(side),
+                    sdp: sdp.unwrap_or_default().to_vec(),
+                    owner: self.edge_name,
+                    signalling_source,
+                };
+                let reply = client.offer(timed(request)).await?.into_inner();
+                Reply::Offered { sdp: reply.sdp.into(), held: reply.held }
+            }
+            MediaCommand::Answer { side, sdp } => {
+                let side = wire_side(side);
+                let request = wire::AnswerRequest { session_id, side, sdp: sdp.to_vec() };
+                let reply = client.answer(timed(request)).await?.into_inner();
+                Reply::Negotiated { held: reply.held }
+            }
+            MediaCommand::Play { side, file, looping } => {
+                let side = wire_side(side);
+                let request =
+                    wire::PlayRequest { session_id, side, file, r#loop: looping, offset_ms: 0 };
+                let reply = client.play(timed(request)).await?.into_inner();
+                let duration = Duration::from_millis(reply.duration_ms.into());
+                Reply::Playing { play_id: reply.play_id, duration }
+            }
+            MediaCommand::Stop { side } => {
+                let side = wire_side(side);
+                client.stop(timed(wire::StopRequest { session_id, side })).await?;
+                Reply::Done
+            }
+            MediaCommand::Connect => {
+                client.connect(timed(wire::ConnectRequest { session_id })).await?;
+                Reply::Done
+            }
+            MediaCommand::Join { side, conference } => {
+                let side = wire_side(side);
+                client.join(timed(wire::JoinRequest { session_id, side, conference })).await?;
+                Reply::Done
+            }
+            MediaCommand::InjectDtmf { side, digit, duration_ms } => {
+                let (side, digit) = (wire_side(side), digit.to_string());
+                let request = wire::InjectDtmfRequest { session_id, side, digit, duration_ms };
+                client.inject_dtmf(timed(request)).await?;
+                Reply::Done
+            }
+            MediaCommand::Delete { side } => {
+                let side = side.map_or(0, wire_side);
+                client.delete(timed(wire::DeleteRequest { session_id, side })).await?;
+                Reply::Done
+            }
+        })
+    }
+
+    /// Tells `events` what media-relay hears in our sessions, for ever; connects again by itself.
+    pub(crate) async fn watch(self, events: mpsc::Sender<Watched>) -> anyhow::Result<()> {
+        let [mut delay, delay_max] = RECONNECT_DELAYS;
+        let mut lost = false;
+        loop {
+            match self.clone().watch_until_lost(&events).await {
+                Ok(()) => delay = RECONNECT_DELAYS[0],
+                Err(e) if lost => tracing::debug!("failed to watch media-relay: {e:#}"),
+                Err(e) => warn!("failed to watch media-relay, trying again: {e:#}"),
+            }
+            lost = true;
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(delay_max);
+        }
+    }
+
+    /// `Ok` if it had begun.
+    async fn watch_until_lost(mut self, events: &mpsc::Sender<Watched>) -> anyhow::Result<()> {
+        let request = wire::WatchMediaRequest { owner: self.edge_name.clone() };
+        let stream = self.client.watch_media(request).await.context("watch media-relay")?;
+        let mut stream = stream.into_inner();
+        while let Some(event) = stream.next().await {
+            let event = match event {
+                Ok(event) => event,
+                Err(e) => {
+                    warn!(code = ?e.code(), "lost media-relay: {}", e.message());
+                    break;
+                }
+            };
+            let watched = match event.r#type() {
+                wire::MediaEventType::Watching => {
+                    info!("watching media-relay");
+                    self.sessions().await?
+                }
+                _ => read(event),
+            };
+            if let Some(watched) = watched {
+                let _ = events.send(watched).await; // Nobody reads when the process is ending.
+            }
+        }
+        Ok(())
+    }
+
+    /// `None` if there are more than can be compared.
+    async fn sessions(&mut self) -> anyhow::Result<Option<Watched>> {
+        let asked = Instant::now();
+        let request = wire::QueryRequest {
+            session_id: String::new(),
+            owner: self.edge_name.clone(),
+            limit: SESSIONS_MAX,
+        };
+        let reply = self.client.query(timed(request)).await.context("query media-relay")?;
+        let reply = reply.into_inner();
+        if reply.sessions.len() >= SESSIONS_MAX as usize {
+            return Ok(None);
+        }
+        let ours = reply.sessions.into_iter().filter(|it| it.owner == self.edge_name);
+        let sessions =
+            ours.map(|it| Session { session_id: it.session_id, call_id: it.call_id }).collect();
+        Ok(Some(Watched::Sessions { asked, sessions }))
+    }
+}
+
+fn read(event: wire::MediaEvent) -> Option<Watched> {
+    let side = match event.side() {
+        wire::Side::A => Side::A,
+        wire::Side::B => Side::B,
+        wire::Side::Unspecified => return None,
+    };
+    let session_id = event.session_id.clone();
+    match event.r#type() {
+        wire::MediaEventType::Digit => {
+            let digit = event.digit.chars().next()?;
+            Some(Watched::Digit { session_id, side, digit })
+        }
+        wire::MediaEventType::PlayFinished => {
+            Some(Watched::PlayFinished { session_id, play_id: event.play_id })
+        }
+        wire::MediaEventType::Inactive => Some(Watched::Inactive { session_id }),
+        _ => None, // LATCHED is for those who look for a fault.
+    }
+}
+
+fn wire_side(side: Side) -> i32 {
+    match side {
+        Side::A => wire::Side::A.into(),
+        Side::B => wire::Side::B.into(),
+    }
+}
+
+fn timed<T>(request: T) -> Request<T> {
+    let mut request = Request::new(request);
+    request.set_timeout(DEADLINE);
+    request
+}
+
+fn failure(status: Status) -> Failure {
+    let kind = match status.code() {
+        Code::FailedPrecondition => FailureKind::NoCodec,
+        Code::InvalidArgument => FailureKind::Invalid,
+        Code::NotFound => FailureKind::NotFound,
+        Code::ResourceExhausted => FailureKind::Full,
+        _ => FailureKind::Unavailable,
+    };
+    Failure { kind, message: status.message().to_owned() }
+}

@@ -1,0 +1,36 @@
+//! Names of the metrics of sip-edge.
+
+use call::Cause;
+
+pub(crate) fn sip_discarded(reason: &'static str) {
+    metrics::counter!("holdfast_sip_discarded_total", "reason" => reason).increment(1);
+}
+
+pub(crate) fn invite_refused(reason: &'static str) {
+    metrics::counter!("holdfast_invites_refused_total", "reason" => reason).increment(1);
+}
+
+pub(crate) fn live_calls(calls: usize) {
+    metrics::gauge!("holdfast_calls_live").set(calls as f64);
+}
+
+pub(crate) fn call_began() {
+    metrics::counter!("holdfast_calls_total").increment(1);
+}
+
+pub(crate) fn call_ended(cause: Cause) {
+    metrics::counter!("holdfast_calls_ended_total", "cause" => cause.name()).increment(1);
+}
+
+pub(crate) fn command_failed(service: &'static str) {
+    metrics::counter!("holdfast_commands_failed_total", "service" => service).increment(1);
+}
+
+pub(crate) fn digit_discarded() {
+    metrics::counter!("holdfast_digits_discarded_total").increment(1);
+}
+
+/// Media sessions that an earlier process left behind.
+pub(crate) fn orphan_deleted() {
+    metrics::counter!("holdfast_orphans_deleted_total").increment(1);
+}

@@ -1,0 +1,194 @@
+//! Doing what a call asks for: SIP orders at once, commands beside the loop, events, answers.
+
+use crate::calls::{CallId, Slot};
+use crate::chain::Service;
+use crate::edge::{Edge, now};
+use crate::resolve::{NextHop, Resolved};
+use crate::{media, metrics, queue};
+use bytes::Bytes;
+use call::{
+    Cause, CommandNumber, Input, LegEnd, LegNumber, LegSignal, MediaCommand, Output, QueueCommand,
+    SchedulerCommand, SipOrder, View, Warning,
+};
+use sip::{Hangup, InviteError, LegId, OutboundInvite, Rejection};
+use std::time::Instant;
+use tracing::{info, warn};
+
+impl Edge {
+    pub(crate) fn perform(&mut self, id: &CallId, output: Output) {
+        match output {
+            Output::Sip { leg, order } => {
+                self.perform_sip(id, leg, order);
+                self.drain_user_agent(); // What is ordered is on the wire before anybody is told.
+            }
+            Output::Media { number, command } => self.perform_media(id, number, command),
+            Output::Queue { number, command } => self.perform_queue(id, number, command),
+            Output::Scheduler { number, command } => self.perform_scheduler(id, number, command),
+            Output::Event { event, call } => self.emit(id, event, *call),
+            Output::Answer { request, answer } => self.answer_waiting(id, request, answer),
+        }
+    }
+
+    fn perform_sip(&mut self, id: &CallId, number: LegNumber, order: SipOrder) {
+        if let SipOrder::Invite { target, sdp } = order {
+            return self.invite(id, number, &target, sdp);
+        }
+        let slot = self.calls.get(id).and_then(|entry| entry.legs.get(&number)).cloned();
+        let at = Instant::now();
+        match (slot, order) {
+            (Some(Slot::Live(leg)), SipOrder::Ring { status }) => {
+                self.user_agent.ring(at, leg, status, None);
+            }
+            (Some(Slot::Live(leg)), SipOrder::Answer { sdp }) => {
+                self.user_agent.answer(at, leg, sdp);
+            }
+            (Some(Slot::Live(leg)), SipOrder::Reject { status, warning, retry_after_s }) => {
+                self.reject(leg, status, warning, retry_after_s);
+            }
+            (Some(Slot::Live(leg)), SipOrder::Hangup { reason, unanswered_status }) => {
+                let hangup = Hangup { reason: Some(reason), unanswered_status };
+                self.user_agent.hangup(at, leg, hangup);
+            }
+            // Its lookup will find nobody who wants to know.
+            (Some(Slot::Resolving), SipOrder::Hangup { .. }) => {
+                if let Some(entry) = self.calls.get_mut(id) {
+                    entry.legs.remove(&number);
+                }
+            }
+            _ => (), // The leg has ended.
+        }
+    }
+
+    fn reject(
+        &mut self,
+        leg: LegId,
+        status: u16,
+        warning: Option<Warning>,
+        retry_after_s: Option<u32>,
+    ) {
+        let advertised = &self.settings.advertised;
+        let warning = warning.map(|Warning { code, text }| {
+            ("Warning".to_owned(), format!("{code} {advertised} \"{text}\""))
+        });
+        let retry_after = retry_after_s.map(|it| ("Retry-After".to_owned(), it.to_string()));
+        let headers = warning.into_iter().chain(retry_after).collect();
+        self.user_agent.reject(Instant::now(), leg, Rejection { status, headers });
+    }
+
+    fn invite(&mut self, id: &CallId, leg: LegNumber, target: &str, sdp: Bytes) {
+        if let Some(entry) = self.calls.get_mut(id) {
+            entry.legs.insert(leg, Slot::Resolving);
+        }
+        if let Some(next_hop) = self.resolve(id, leg, target, &sdp) {
+            self.handle_resolved(Resolved { call: id.clone(), leg, sdp, next_hop });
+        }
+    }
+
+    /// Sends the INVITE of a leg whose next hop is known now, if the leg is still wanted.
+    pub(crate) fn handle_resolved(&mut self, resolved: Resolved) {
+        let Resolved { call: id, leg: number, sdp, next_hop } = resolved;
+        let Some(entry) = self.calls.get_mut(&id) else { return };
+        if !matches!(entry.legs.get(&number), Some(Slot::Resolving)) || entry.call.has_ended() {
+            return;
+        }
+        let (from_uri, from_display) = (entry.our_uri.clone(), entry.our_display.clone());
+        let sent = next_hop.and_then(|NextHop { uri, peer }| {
+            let headers = Vec::new();
+            let target = uri;
+            let invite = OutboundInvite { target, peer, from_uri, from_display, sdp, headers };
+            self.user_agent.invite(Instant::now(), invite).map_err(|e| {
+                warn!(call_id = %id, "failed to send INVITE: {}", without_uri(&e));
+                match e {
+                    InviteError::Full { .. } => Cause::SwitchCongestion,
+                    _ => Cause::InvalidUrl,
+                }
+            })
+        });
+        match sent {
+            Ok(leg) => {
+                self.legs.insert(leg, (id.clone(), number));
+                if let Some(entry) = self.calls.get_mut(&id) {
+                    entry.legs.insert(number, Slot::Live(leg));
+                }
+                self.drain_user_agent();
+            }
+            Err(cause) => {
+                let signal = LegSignal::Ended(LegEnd::Unresolved { cause });
+                self.feed(&id, Input::Leg { leg: number, signal });
+            }
+        }
+    }
+
+    fn perform_media(&mut self, id: &CallId, number: CommandNumber, command: MediaCommand) {
+        let Some(entry) = self.calls.get(id) else { return };
+        let subject = media::Subject {
+            session_id: entry.session_id.clone(),
+            call_id: id.to_string(),
+            signalling_source: entry.source.clone(),
+        };
+        let discardable = matches!(command, MediaCommand::InjectDtmf { .. });
+        let command = self.services.media.clone().perform(subject, command);
+        if !self.chains.push(id, Service::MediaRelay, number, command, discardable) {
+            metrics::digit_discarded();
+        }
+    }
+
+    fn perform_queue(&mut self, id: &CallId, number: CommandNumber, command: QueueCommand) {
+        let Some(entry) = self.calls.get(id) else { return };
+        let subject = queue::Subject {
+            call_id: id.to_string(),
+            request_uri: entry.call.facts().to_uri.clone(),
+            from: entry.from.clone(),
+            contact: entry.contact.clone(),
+        };
+        let command = self.services.queues.clone().perform(subject, command);
+        self.chains.push(id, Service::QueueSvc, number, command, false);
+    }
+
+    fn perform_scheduler(&mut self, id: &CallId, number: CommandNumber, command: SchedulerCommand) {
+        let command = self.services.scheduler.clone().perform(id.to_string(), number.0, command);
+        self.chains.push(id, Service::Scheduler, number, command, false);
+    }
+
+    fn emit(&mut self, id: &CallId, event: call::Event, view: View) {
+        let Some(entry) = self.calls.get(id) else { return };
+        if let (call::Event::Ended, Some((cause, by))) = (&event, view.end) {
+            metrics::call_ended(cause);
+            info!(call_id = %id, cause = cause.name(), ?by, "call ended");
+        } else if !matches!(event, call::Event::Digit { .. }) {
+            info!(call_id = %id, state = ?view.state, action = view.action, "{}", name(&event));
+        }
+        self.events.emit(event, entry.show(view));
+    }
+
+    pub(crate) fn ask(&mut self, id: &CallId, request: call::RequestNumber, ask: call::Ask) {
+        if let Some(entry) = self.calls.get_mut(id) {
+            entry.call.handle(now(), Input::Asked { request, ask });
+            self.mark(id.clone());
+        }
+    }
+}
+
+fn name(event: &call::Event) -> &'static str {
+    match event {
+        call::Event::Created => "created",
+        call::Event::Ringing { .. } => "ringing",
+        call::Event::Answered => "answered",
+        call::Event::Action => "action",
+        call::Event::Digit { .. } => "digit",
+        call::Event::Connected { .. } => "connected",
+        call::Event::RingFailed { .. } => "ring failed",
+        call::Event::Held => "held",
+        call::Event::Resumed => "resumed",
+        call::Event::Ended => "ended",
+    }
+}
+
+/// URIs of people do not belong into logs.
+fn without_uri(e: &InviteError) -> String {
+    match e {
+        InviteError::Uri { field, .. } => format!("{field} is no SIP URI"),
+        InviteError::Header { name, .. } => format!("header {name:?} cannot be added"),
+        InviteError::Full { max } => format!("{max} dialogs are the most at once"),
+    }
+}

@@ -1,0 +1,338 @@
+//! Call plans as they come in, checked once: every error names field, value and what is allowed.
+
+use crate::target::Target;
+use call::{Action, Cause, Collect, Plan};
+use proto::sip_edge::v1::{self as wire, action};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Actions of a plan, counting nested plans.
+const ACTIONS_MAX: usize = 64;
+/// Plans within plans.
+const DEPTH_MAX: usize = 8;
+/// A year, in ms.
+const AFTER_MS_MAX: u64 = 31_536_000_000;
+const RING_MS: std::ops::RangeInclusive<u32> = 1_000..=300_000;
+const RING_MS_DEFAULT: u32 = 30_000;
+const COLLECT_MS_MAX: u32 = 3_600_000;
+const COLLECT_MS_DEFAULT: u32 = 5_000;
+const FILE_BYTES_MAX: usize = 1_024;
+
+/// A field with a value that is not allowed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: got {got}, wanted {wanted}")]
+pub(crate) struct Invalid {
+    pub(crate) field: String,
+    got: String,
+    wanted: String,
+}
+
+impl Invalid {
+    pub(crate) fn new(
+        field: impl Into<String>,
+        got: impl std::fmt::Debug,
+        wanted: impl Into<String>,
+    ) -> Self {
+        let got: String = format!("{got:?}").chars().take(200).collect();
+        Self { field: field.into(), got, wanted: wanted.into() }
+    }
+}
+
+/// The plan in `wire`; `field` is where it stands, for errors.
+pub(crate) fn plan(field: &str, wire: &wire::CallPlan) -> Result<Plan, Invalid> {
+    let mut checked = Checked { actions: 0 };
+    checked.plan(field, wire, 0)
+}
+
+/// How a collection is to be done, without branches.
+pub(crate) fn collect(field: &str, wire: &wire::CollectAction) -> Result<Collect, Invalid> {
+    if !wire.on.is_empty() {
+        return Err(Invalid::new(format!("{field}.on"), wire.on.len(), "no branches here"));
+    }
+    if wire.otherwise.is_some() {
+        return Err(Invalid::new(format!("{field}.otherwise"), "a plan", "no branches here"));
+    }
+    Checked { actions: 0 }.collect(field, wire, 0)
+}
+
+/// The hangup cause of that name; `default` if it is empty.
+pub(crate) fn cause(field: &str, name: &str, default: Cause) -> Result<Cause, Invalid> {
+    match name {
+        "" => Ok(default),
+        name => Cause::from_name(name).ok_or_else(|| {
+            let wanted = "the name of a hangup cause such as NORMAL_CLEARING, USER_BUSY or \
+                          ALLOTTED_TIMEOUT (all: enum HangupCause of sip_edge.v1)";
+            Invalid::new(field, name, wanted)
+        }),
+    }
+}
+
+/// The target, as text that has been checked.
+pub(crate) fn target(field: &str, text: &str) -> Result<String, Invalid> {
+    match Target::parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => {
+            Err(Invalid::new(field, text, "`sip:[USER@]HOST[:PORT]` (UDP or TCP) or `user/NAME`"))
+        }
+    }
+}
+
+/// How long a target may ring; the default if 0.
+pub(crate) fn ring(field: &str, ring_ms: u32) -> Result<Duration, Invalid> {
+    let ring_ms = if ring_ms == 0 { RING_MS_DEFAULT } else { ring_ms };
+    if !RING_MS.contains(&ring_ms) {
+        return Err(Invalid::new(field, ring_ms, "1,000 to 300,000 ms"));
+    }
+    Ok(Duration::from_millis(ring_ms.into()))
+}
+
+/// A file name for media-relay.
+pub(crate) fn file(field: &str, name: &str) -> Result<String, Invalid> {
+    let bad = name.is_empty() || name.len() > FILE_BYTES_MAX || name.chars().any(char::is_control);
+    if bad {
+        let wanted = "a file below media-relay's --media-dir, 1 to 1,024 bytes";
+        return Err(Invalid::new(field, name, wanted));
+    }
+    Ok(name.to_owned())
+}
+
+/// A name of ours: of a conference, a task, a queue.
+pub(crate) fn name(field: &str, name: &str) -> Result<String, Invalid> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+        return Err(Invalid::new(field, name, "1 to 64 of [A-Za-z0-9_.-]"));
+    }
+    Ok(name.to_owned())
+}
+
+/// Counts the actions of a whole plan.
+struct Checked {
+    actions: usize,
+}
+
+impl Checked {
+    fn plan(&mut self, field: &str, wire: &wire::CallPlan, depth: usize) -> Result<Plan, Invalid> {
+        if depth > DEPTH_MAX {
+            return Err(Invalid::new(field, depth, format!("at most {DEPTH_MAX} plans in plans")));
+        }
+        self.actions += wire.actions.len();
+        if self.actions > ACTIONS_MAX {
+            let wanted = format!("at most {ACTIONS_MAX} actions, counting nested plans");
+            return Err(Invalid::new(format!("{field}.actions"), self.actions, wanted));
+        }
+        let actions = wire.actions.iter().enumerate();
+        let actions: Result<Vec<_>, _> = actions
+            .map(|(index, action)| self.action(&format!("{field}.actions[{index}]"), action, depth))
+            .collect();
+        Ok(Plan::new(actions?))
+    }
+
+    fn action(&mut self, at: &str, wire: &wire::Action, depth: usize) -> Result<Action, Invalid> {
+        use action::Action as Wire;
+        Ok(match &wire.action {
+            None => {
+                let wanted = "one of answer, play, collect, schedule, cancel, enqueue, conference, \
+                              dial, hangup, park";
+                return Err(Invalid::new(at, "nothing", wanted));
+            }
+            Some(Wire::Answer(_)) => Action::Answer,
+            Some(Wire::Park(_)) => Action::Park,
+            Some(Wire::Play(it)) => {
+                Action::Play { file: file(&format!("{at}.play.file"), &it.file)? }
+            }
+            Some(Wire::Collect(it)) => {
+                Action::Collect(Arc::new(self.collect(&format!("{at}.collect"), it, depth)?))
+            }
+            Some(Wire::Schedule(it)) => schedule(&format!("{at}.schedule"), it)?,
+            Some(Wire::Cancel(it)) => {
+                Action::Cancel { name: name(&format!("{at}.cancel.name"), &it.name)? }
+            }
+            Some(Wire::Enqueue(it)) if it.queue.is_empty() => Action::Enqueue { queue: None },
+            Some(Wire::Enqueue(it)) => {
+                let queue = name(&format!("{at}.enqueue.queue"), &it.queue)?;
+                Action::Enqueue { queue: Some(queue) }
+            }
+            Some(Wire::Conference(it)) => {
+                Action::Conference { name: name(&format!("{at}.conference.name"), &it.name)? }
+            }
+            Some(Wire::Dial(it)) => self.dial(&format!("{at}.dial"), it, depth)?,
+            Some(Wire::Hangup(it)) => {
+                let field = format!("{at}.hangup.cause");
+                Action::Hangup { cause: cause(&field, &it.cause, Cause::NormalClearing)? }
+            }
+        })
+    }
+
+    fn dial(&mut self, at: &str, wire: &wire::DialAction, depth: usize) -> Result<Action, Invalid> {
+        let otherwise = format!("{at}.otherwise");
+        Ok(Action::Dial {
+            target: target(&format!("{at}.target"), &wire.target)?,
+            ring: ring(&format!("{at}.ring_timeout_ms"), wire.ring_timeout_ms)?,
+            otherwise: self.branch(&otherwise, wire.otherwise.as_ref(), depth)?,
+        })
+    }
+
+    fn branch(
+        &mut self,
+        field: &str,
+        wire: Option<&wire::CallPlan>,
+        depth: usize,
+    ) -> Result<Option<Plan>, Invalid> {
+        wire.map(|wire| self.plan(field, wire, depth + 1)).transpose()
+    }
+
+    fn collect(
+        &mut self,
+        at: &str,
+        wire: &wire::CollectAction,
+        depth: usize,
+    ) -> Result<Collect, Invalid> {
+        let prompt = wire.prompt.as_ref();
+        let timeout_ms = or_default(wire.timeout_ms, COLLECT_MS_DEFAULT);
+        let digit_timeout_ms = or_default(wire.digit_timeout_ms, timeout_ms);
+        for (field, ms) in [("timeout_ms", timeout_ms), ("digit_timeout_ms", digit_timeout_ms)] {
+            if ms > COLLECT_MS_MAX {
+                return Err(Invalid::new(format!("{at}.{field}"), ms, "1 to 3,600,000 ms"));
+            }
+        }
+        if wire.max_digits > 128 {
+            return Err(Invalid::new(format!("{at}.max_digits"), wire.max_digits, "1 to 128"));
+        }
+        let field = format!("{at}.terminators");
+        let terminators = digits(&field, &wire.terminators, 0)?;
+        let mut keys: Vec<_> = wire.on.iter().collect();
+        keys.sort_unstable_by_key(|(key, _)| *key); // So that the first error is always the same.
+        let mut on = std::collections::BTreeMap::new();
+        for (key, branch) in keys {
+            let key = digits(&format!("{at}.on"), key, 1)?;
+            let branch = self.plan(&format!("{at}.on[{key:?}]"), branch, depth + 1)?;
+            on.insert(key, branch);
+        }
+        Ok(Collect {
+            prompt: prompt.map(|it| file(&format!("{at}.prompt.file"), &it.file)).transpose()?,
+            max_digits: or_default(wire.max_digits, 1) as usize,
+            timeout: Duration::from_millis(timeout_ms.into()),
+            digit_timeout: Duration::from_millis(digit_timeout_ms.into()),
+            terminators,
+            on,
+            otherwise: self.branch(&format!("{at}.otherwise"), wire.otherwise.as_ref(), depth)?,
+        })
+    }
+}
+
+fn schedule(at: &str, wire: &wire::ScheduleAction) -> Result<Action, Invalid> {
+    if !(1..=AFTER_MS_MAX).contains(&wire.after_ms) {
+        let wanted = "1 to 31,536,000,000 ms (a year)";
+        return Err(Invalid::new(format!("{at}.after_ms"), wire.after_ms, wanted));
+    }
+    let Some(hangup) = &wire.hangup else {
+        return Err(Invalid::new(format!("{at}.hangup"), "nothing", "a hangup, e.g. `hangup: {}`"));
+    };
+    let cause_name = &hangup.cause;
+    Ok(Action::Schedule {
+        after_ms: wire.after_ms,
+        cause: cause(&format!("{at}.hangup.cause"), cause_name, Cause::AllottedTimeout)?,
+        name: match wire.r#as.as_str() {
+            "" => "hangup".to_owned(),
+            other => name(&format!("{at}.as"), other)?,
+        },
+    })
+}
+
+fn digits(field: &str, text: &str, min: usize) -> Result<String, Invalid> {
+    let valid = text.chars().all(call::dtmf_info::is_digit);
+    if !valid || text.len() < min || text.len() > 128 {
+        return Err(Invalid::new(field, text, "digits of 0-9 * # A-D"));
+    }
+    Ok(text.to_owned())
+}
+
+fn or_default(value: u32, default: u32) -> u32 {
+    if value == 0 { default } else { value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn job_b_is_a_plan() {
+        let plan = read(
+            r#"{"actions": [
+                {"schedule": {"after_ms": 20000, "hangup": {}, "as": "limit"}},
+                {"collect": {"prompt": {"file": "p.wav"}, "timeout_ms": 4000, "on": {"1": {"actions": [
+                    {"cancel": {"name": "limit"}}, {"conference": {"name": "test1"}}]}}}},
+                {"park": {}}]}"#,
+        )
+        .unwrap();
+        let Some(Action::Schedule { cause, name, .. }) = plan.action(0) else { panic!("{plan:?}") };
+        assert_eq!((*cause, name.as_str()), (Cause::AllottedTimeout, "limit"));
+        let Some(Action::Collect(collect)) = plan.action(1) else { panic!("{plan:?}") };
+        assert_eq!((collect.max_digits, collect.digit_timeout), (1, Duration::from_secs(4)));
+        assert_eq!(collect.on["1"].action(1), Some(&Action::Conference { name: "test1".into() }));
+    }
+
+    #[test]
+    fn an_error_names_field_value_and_what_is_allowed() {
+        for (action, expected) in [
+            (r#"{}"#, r#"plan.actions[0]: got "nothing", wanted one of answer, play"#),
+            (r#"{"play": {}}"#, r#"plan.actions[0].play.file: got "", wanted a file"#),
+            (
+                r#"{"hangup": {"cause": "BORED"}}"#,
+                r#"plan.actions[0].hangup.cause: got "BORED", wanted the name of a hangup cause"#,
+            ),
+            (
+                r#"{"schedule": {"after_ms": 0, "hangup": {}}}"#,
+                "plan.actions[0].schedule.after_ms: got 0, wanted 1 to 31,536,000,000 ms",
+            ),
+            (r#"{"schedule": {"after_ms": 5}}"#, "plan.actions[0].schedule.hangup: got"),
+            (
+                r#"{"collect": {"on": {"": {}}}}"#,
+                r#"plan.actions[0].collect.on: got "", wanted digits of 0-9"#,
+            ),
+            (
+                r#"{"collect": {"on": {"1": {"actions": [{"conference": {"name": "a b"}}]}}}}"#,
+                r#"plan.actions[0].collect.on["1"].actions[0].conference.name: got "a b", wanted 1 to 64"#,
+            ),
+            (
+                r#"{"dial": {"target": "1000"}}"#,
+                r#"plan.actions[0].dial.target: got "1000", wanted `sip:"#,
+            ),
+            (
+                r#"{"dial": {"target": "user/1", "ring_timeout_ms": 999}}"#,
+                "plan.actions[0].dial.ring_timeout_ms: got 999, wanted 1,000 to 300,000 ms",
+            ),
+        ] {
+            let error = read(&format!(r#"{{"actions": [{action}]}}"#)).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_plan_has_64_actions_and_8_levels_at_most() {
+        let many =
+            |n: usize| format!(r#"{{"actions": [{}]}}"#, vec![r#"{"park": {}}"#; n].join(","));
+        assert!(read(&many(64)).is_ok());
+        assert!(read(&many(65)).unwrap_err().to_string().contains("at most 64 actions"));
+        let deep = |n: usize| {
+            let open = r#"{"actions": [{"dial": {"target": "user/1", "otherwise": "#.repeat(n);
+            format!("{open}{{}}{}", "}}]}".repeat(n))
+        };
+        assert!(read(&deep(8)).is_ok());
+        assert!(read(&deep(9)).unwrap_err().to_string().contains("at most 8 plans in plans"));
+    }
+
+    #[test]
+    fn the_causes_are_those_of_the_protobuf() {
+        for &cause in Cause::ALL {
+            let wire = wire::HangupCause::from_str_name(cause.name());
+            assert_eq!(wire.map(i32::from), Some(i32::from(cause.number())), "{}", cause.name());
+        }
+        let known = (0..=i32::from(u16::MAX)).filter(|n| wire::HangupCause::try_from(*n).is_ok());
+        assert_eq!(known.count(), Cause::ALL.len() + 1, "all but UNSPECIFIED");
+    }
+
+    fn read(json: &str) -> Result<Plan, Invalid> {
+        plan("plan", &proto::json::from_json(json).unwrap())
+    }
+}

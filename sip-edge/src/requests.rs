@@ -1,0 +1,192 @@
+//! What API clients ask the loop, and how their answers find them.
+
+use crate::calls::{CallId, Entry};
+use crate::edge::{Edge, now};
+use crate::events::Shown;
+use crate::metrics;
+use call::{Answer, Ask, Call, Facts, Originated, Plan, Refusal, RequestNumber};
+use proto::sip_edge::v1 as wire;
+use sip::Registration;
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tracing::info;
+
+/// One request; its answer goes into `reply`, whose other end may be gone.
+pub(crate) enum Request {
+    Ask { call_id: String, ask: Ask, reply: oneshot::Sender<Result<Answered, Unmet>> },
+    Originate { originate: Box<Originate>, reply: oneshot::Sender<Result<Answered, Unmet>> },
+    Get { call_id: String, reply: oneshot::Sender<Option<Shown>> },
+    List { list: List, reply: oneshot::Sender<Listed> },
+    Registrations { reply: oneshot::Sender<Vec<Registration>> },
+    ShutDown { reply: oneshot::Sender<()> },
+}
+
+/// An answer of a call, and the call after it as the shell can show it.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) answer: Answer,
+    pub(crate) call: Shown,
+}
+
+/// Why a request was not done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unmet {
+    #[error("no call has this call_id, and none has ended within --ended-retention")]
+    NoSuchCall,
+    #[error("call_id is in use by a different request")]
+    CallIdInUse,
+    #[error("sip-edge drains and takes no new calls")]
+    Draining,
+    #[error("{max} live calls are the most (--max-calls)")]
+    TooManyCalls { max: usize },
+    #[error(transparent)]
+    Refused(Refusal),
+}
+
+#[derive(Debug)]
+pub(crate) struct Originate {
+    pub(crate) call_id: String,
+    pub(crate) target: String,
+    pub(crate) plan: Plan,
+    pub(crate) from_uri: Option<String>,
+    pub(crate) from_display: Option<String>,
+    pub(crate) ring: Duration,
+    pub(crate) return_at_once: bool,
+    /// As it came, to know it again.
+    pub(crate) request: wire::OriginateRequest,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct List {
+    pub(crate) after_created_unix_ms: i64,
+    pub(crate) limit: usize,
+    pub(crate) include_ended: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub(crate) calls: Vec<Shown>,
+    pub(crate) live: usize,
+}
+
+/// Requests that calls have not answered yet.
+#[derive(Default)]
+pub(crate) struct Waiting {
+    replies: HashMap<RequestNumber, oneshot::Sender<Result<Answered, Unmet>>>,
+    next: u64,
+}
+
+impl Waiting {
+    fn admit(&mut self, reply: oneshot::Sender<Result<Answered, Unmet>>) -> RequestNumber {
+        let number = RequestNumber(self.next);
+        self.next += 1;
+        self.replies.insert(number, reply);
+        number
+    }
+}
+
+impl Edge {
+    pub(crate) fn handle_request(&mut self, request: Request) {
+        match request {
+            Request::Ask { call_id, ask, reply } => match self.calls.id_of(&call_id) {
+                Some(id) => {
+                    let number = self.waiting.admit(reply);
+                    self.ask(&id, number, ask);
+                }
+                None => drop(reply.send(Err(Unmet::NoSuchCall))),
+            },
+            Request::Originate { originate, reply } => self.originate(*originate, reply),
+            Request::Get { call_id, reply } => {
+                let entry = self.calls.get(&call_id);
+                drop(reply.send(entry.map(|entry| entry.show(entry.call.view()))));
+            }
+            Request::List { list, reply } => drop(reply.send(self.list(list))),
+            Request::Registrations { reply } => {
+                drop(reply.send(self.user_agent.registrations(crate::edge::unix_s())));
+            }
+            Request::ShutDown { reply } => self.shut_down(reply),
+        }
+    }
+
+    /// A call has answered a request.
+    pub(crate) fn answer_waiting(
+        &mut self,
+        id: &CallId,
+        request: RequestNumber,
+        answer: Result<Answer, Refusal>,
+    ) {
+        let reply = self.waiting.replies.remove(&request);
+        if let (Some(reply), Some(entry)) = (reply, self.calls.get(id)) {
+            let answered = answer.map_err(Unmet::Refused).map(|answer| {
+                let view = match &answer {
+                    Answer::Originated(call) | Answer::PlanRuns(call) => *call.clone(),
+                    Answer::HungUp { call, .. } => *call.clone(),
+                    _ => entry.call.view(),
+                };
+                Answered { answer, call: entry.show(view) }
+            });
+            drop(reply.send(answered)); // The client may have gone; the work is done all the same.
+        }
+    }
+
+    fn originate(&mut self, originate: Originate, reply: oneshot::Sender<Result<Answered, Unmet>>) {
+        if let Some(id) = self.calls.id_of(&originate.call_id) {
+            let same = self.calls.get(&id).and_then(|entry| entry.originate.as_ref());
+            if same != Some(&originate.request) {
+                return drop(reply.send(Err(Unmet::CallIdInUse)));
+            }
+            let number = self.waiting.admit(reply);
+            return self.ask(&id, number, Ask::Originate);
+        }
+        if self.draining {
+            return drop(reply.send(Err(Unmet::Draining)));
+        }
+        let max = self.settings.max_calls;
+        if self.calls.live() >= max {
+            return drop(reply.send(Err(Unmet::TooManyCalls { max })));
+        }
+        let request = self.waiting.admit(reply);
+        self.begin_originate(originate, request);
+    }
+
+    fn begin_originate(&mut self, originate: Originate, request: RequestNumber) {
+        let id = CallId::from(originate.call_id.as_str());
+        info!(call_id = %id, "call originated");
+        metrics::call_began();
+        let our_uri = match originate.from_uri {
+            Some(uri) => uri,
+            None => format!("sip:holdfast@{}", self.settings.advertised),
+        };
+        let facts = Facts {
+            call_id: originate.call_id,
+            from_uri: our_uri.clone(),
+            to_uri: originate.target,
+            route: String::new(),
+        };
+        let originated =
+            Originated { request, ring: originate.ring, return_at_once: originate.return_at_once };
+        let call = Call::originate(now(), facts, originate.plan, originated);
+        let mut entry = Entry::new(call, format!("<{our_uri}>"), our_uri);
+        entry.our_display = originate.from_display;
+        entry.originate = Some(originate.request);
+        self.calls.insert(id.clone(), entry);
+        self.mark(id);
+    }
+
+    fn list(&self, list: List) -> Listed {
+        let live = self.calls.iter_live().map(|(_, entry)| entry);
+        let ended = self.calls.iter_ended().filter(|_| list.include_ended);
+        let mut found: Vec<_> = live
+            .chain(ended)
+            .map(|entry| (entry.call.created_unix_ms(), entry))
+            .filter(|(created, _)| *created > list.after_created_unix_ms)
+            .collect();
+        found.sort_unstable_by(|(a, x), (b, y)| {
+            a.cmp(b).then_with(|| x.call.facts().call_id.cmp(&y.call.facts().call_id))
+        });
+        found.truncate(list.limit);
+        let calls = found.into_iter().map(|(_, entry)| entry.show(entry.call.view())).collect();
+        Listed { calls, live: self.calls.live() }
+    }
+}

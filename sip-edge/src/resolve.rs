@@ -1,0 +1,88 @@
+//! From a target to the next hop (RFC 3263 without NAPTR and SRV): registered contacts, addresses,
+//! host names.
+
+use crate::calls::CallId;
+use crate::edge::{Done, Edge, unix_s};
+use crate::target::{SipUri, Target};
+use bytes::Bytes;
+use call::{Cause, LegNumber};
+use sip::Peer;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::lookup_host;
+
+/// How long the lookup of a host name may take.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
+const DEFAULT_PORT: u16 = 5060;
+
+/// Where an INVITE goes.
+#[derive(Clone, Debug)]
+pub(crate) struct NextHop {
+    /// Request URI.
+    pub(crate) uri: String,
+    pub(crate) peer: Peer,
+}
+
+/// The next hop of a leg that waited for a lookup.
+pub(crate) struct Resolved {
+    pub(crate) call: CallId,
+    pub(crate) leg: LegNumber,
+    pub(crate) sdp: Bytes,
+    pub(crate) next_hop: Result<NextHop, Cause>,
+}
+
+impl Edge {
+    /// The next hop, or `None` if a lookup has begun that ends with [`Done::Resolved`].
+    pub(crate) fn resolve(
+        &self,
+        call: &CallId,
+        leg: LegNumber,
+        target: &str,
+        sdp: &Bytes,
+    ) -> Option<Result<NextHop, Cause>> {
+        let uri = match Target::parse(target) {
+            Ok(Target::User(name)) => {
+                return Some(self.contact(&name).ok_or(Cause::UserNotRegistered));
+            }
+            Ok(Target::Uri(uri)) => uri,
+            Err(_) => return Some(Err(Cause::InvalidUrl)),
+        };
+        if let Some(contact) = self.own_user(&uri).and_then(|user| self.contact(user)) {
+            return Some(Ok(contact));
+        }
+        let port = uri.host_port.port.unwrap_or(DEFAULT_PORT);
+        let transport = uri.transport;
+        if let Some(ip) = uri.host_port.ip() {
+            let peer = Peer { transport, addr: SocketAddr::new(ip, port) };
+            return Some(Ok(NextHop { uri: uri.text, peer }));
+        }
+        let (call, sdp, done) = (call.clone(), sdp.clone(), self.done.clone());
+        tokio::spawn(async move {
+            let host = uri.host_port.host.clone();
+            let found = tokio::time::timeout(LOOKUP_TIMEOUT, lookup_host((host, port))).await;
+            let addr = found.ok().and_then(Result::ok).and_then(|mut addrs| addrs.next());
+            let next_hop = match addr {
+                Some(addr) => Ok(NextHop { uri: uri.text, peer: Peer { transport, addr } }),
+                None => Err(Cause::NoRouteDestination),
+            };
+            let resolved = Resolved { call, leg, sdp, next_hop };
+            let _ = done.send(Done::Resolved(resolved)).await; // The process is ending.
+        });
+        None
+    }
+
+    /// The newest binding of a user.
+    fn contact(&self, user: &str) -> Option<NextHop> {
+        let contact = self.user_agent.lookup(unix_s(), user).into_iter().next()?;
+        Some(NextHop { uri: contact.uri, peer: contact.peer })
+    }
+
+    /// The user, if the URI is one of ours.
+    fn own_user<'a>(&self, uri: &'a SipUri) -> Option<&'a str> {
+        let ours = &self.settings.advertised;
+        let same_port =
+            uri.host_port.port.unwrap_or(DEFAULT_PORT) == ours.port.unwrap_or(DEFAULT_PORT);
+        let same_host = uri.host_port.host.eq_ignore_ascii_case(&ours.host);
+        uri.user.as_deref().filter(|_| same_host && same_port)
+    }
+}

@@ -1,0 +1,121 @@
+//! From an INVITE to a call: the dial plan, and who is refused before there is a call.
+
+use crate::calls::{CallId, Entry, Slot};
+use crate::dial_plan::{Match, Subject};
+use crate::edge::{Done, Edge, now, unix_s};
+use crate::metrics;
+use crate::target::SipUri;
+use call::{Call, Facts, LegNumber};
+use sip::{Invited, LegId, Rejection};
+use std::time::{Duration, Instant};
+use tracing::{debug, info, warn};
+
+/// When a caller who is refused for a passing reason may try again.
+pub(crate) const RETRY_AFTER_S: u32 = 5;
+/// How long queue-svc may take to list its queues.
+const QUEUES_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// An INVITE whose route depends on queue-svc, and what queue-svc said.
+pub(crate) struct Checked {
+    leg: LegId,
+    invite: Box<Invited>,
+    /// Whether the request URI is that of a queue; `None` if queue-svc did not answer.
+    queue_uri: Option<bool>,
+}
+
+impl Edge {
+    /// Finds the route of a new INVITE; `queue_uri` once queue-svc has been asked.
+    pub(crate) fn handle_invited(&mut self, leg: LegId, invite: Invited, queue_uri: Option<bool>) {
+        if self.draining {
+            return self.refuse_invite(leg, 503, "draining");
+        }
+        if self.calls.live() >= self.settings.max_calls {
+            return self.refuse_invite(leg, 503, "max-calls");
+        }
+        let dial_plan = self.settings.dial_plan.clone();
+        let subject = Subject {
+            request_uri: &invite.request_uri,
+            source: invite.source.addr.ip(),
+            authenticated: invite.user.is_some(),
+            queue_uri,
+        };
+        match dial_plan.find(subject) {
+            Match::Route(route) => self.begin_call(leg, invite, &route.name, route.plan.clone()),
+            Match::Challenge => self.user_agent.challenge(Instant::now(), unix_s(), leg),
+            Match::AskQueues => self.ask_queues(leg, invite),
+            Match::Nothing => self.refuse_invite(leg, 404, "no-route"),
+        }
+    }
+
+    fn begin_call(&mut self, leg: LegId, invite: Invited, route: &str, plan: call::Plan) {
+        let id = CallId::from(boot::new_id());
+        info!(call_id = %id, route, sip_call_id = invite.call_id, "call began");
+        debug!(call_id = %id, from = invite.from_uri, to = invite.request_uri, "call began");
+        metrics::call_began();
+        let facts = Facts {
+            call_id: id.to_string(),
+            from_uri: invite.from_uri.clone(),
+            to_uri: invite.request_uri,
+            route: route.to_owned(),
+        };
+        let call = Call::inbound(now(), facts, plan, invite.sdp);
+        let our_uri = self.own_uri(&invite.from_uri);
+        let mut entry = Entry::new(call, invite.from, our_uri);
+        entry.contact = invite.contact.unwrap_or_default();
+        entry.source = invite.source.addr.ip().to_string();
+        entry.sip_call_ids.push((LegNumber(0), invite.call_id));
+        entry.legs.insert(LegNumber(0), Slot::Live(leg));
+        self.legs.insert(leg, (id.clone(), LegNumber(0)));
+        self.calls.insert(id.clone(), entry);
+        self.mark(id);
+    }
+
+    /// The user of `uri` at our own address: From of the legs that we call for somebody.
+    pub(crate) fn own_uri(&self, uri: &str) -> String {
+        let advertised = &self.settings.advertised;
+        match SipUri::parse(uri).and_then(|uri| uri.user) {
+            Some(user) => format!("sip:{user}@{advertised}"),
+            None => format!("sip:holdfast@{advertised}"),
+        }
+    }
+
+    pub(crate) fn refuse_invite(&mut self, leg: LegId, status: u16, reason: &'static str) {
+        metrics::invite_refused(reason);
+        let retry_after = ("Retry-After".to_owned(), RETRY_AFTER_S.to_string());
+        let headers = if status == 503 { vec![retry_after] } else { Vec::new() };
+        self.user_agent.reject(Instant::now(), leg, Rejection { status, headers });
+    }
+
+    fn ask_queues(&mut self, leg: LegId, invite: Invited) {
+        let queues = self.services.queues.clone();
+        let done = self.done.clone();
+        tokio::spawn(async move {
+            let listed = tokio::time::timeout(QUEUES_TIMEOUT, queues.uris()).await;
+            let wanted = SipUri::parse(&invite.request_uri);
+            let is_queue = |uris: Vec<String>| {
+                let mut uris = uris.iter().filter_map(|uri| SipUri::parse(uri));
+                wanted.is_some_and(|wanted| uris.any(|uri| uri.means(&wanted)))
+            };
+            let queue_uri = match listed {
+                Ok(Ok(uris)) => Some(is_queue(uris)),
+                Ok(Err(e)) => {
+                    warn!("failed to route an INVITE: {e:#}");
+                    None
+                }
+                Err(_) => {
+                    warn!("failed to route an INVITE: queue-svc did not answer in time");
+                    None
+                }
+            };
+            let checked = Checked { leg, invite: Box::new(invite), queue_uri };
+            let _ = done.send(Done::Checked(checked)).await; // The process is ending.
+        });
+    }
+
+    pub(crate) fn handle_checked(&mut self, checked: Checked) {
+        match checked.queue_uri {
+            Some(is_queue) => self.handle_invited(checked.leg, *checked.invite, Some(is_queue)),
+            None => self.refuse_invite(checked.leg, 503, "queue-svc-away"),
+        }
+    }
+}

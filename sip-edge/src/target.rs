@@ -1,0 +1,127 @@
+//! Whom to call: a SIP URI, or `user/NAME` for a registered user.
+
+use sip::{HostPort, Transport};
+
+/// Longest target, in bytes.
+const LENGTH_MAX: usize = 256;
+
+/// A target, parsed once, at the edge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// A user of the registrar.
+    User(String),
+    Uri(SipUri),
+}
+
+/// A `sip:` URI and what its parts say about the next hop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SipUri {
+    /// As it was given.
+    pub(crate) text: String,
+    pub(crate) user: Option<String>,
+    pub(crate) host_port: HostPort,
+    pub(crate) transport: Transport,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{got:?}, wanted `sip:[USER@]HOST[:PORT]` or `user/NAME`")]
+pub(crate) struct NoTarget {
+    got: String,
+}
+
+impl Target {
+    pub(crate) fn parse(text: &str) -> Result<Self, NoTarget> {
+        let user = |name: &str| {
+            let plain = |c: char| c.is_ascii_graphic() && !"@;?/<>\"".contains(c);
+            !name.is_empty() && name.len() <= 64 && name.chars().all(plain)
+        };
+        match text.strip_prefix("user/") {
+            Some(name) if user(name) => Ok(Self::User(name.to_owned())),
+            Some(_) => Err(NoTarget { got: shortened(text) }),
+            None => SipUri::parse(text).map(Self::Uri).ok_or(NoTarget { got: shortened(text) }),
+        }
+    }
+}
+
+impl SipUri {
+    /// `None` for everything but a `sip:` URI with a host.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let printable = text.bytes().all(|b| b.is_ascii_graphic() && !b"<>\"".contains(&b));
+        if text.len() > LENGTH_MAX || !printable || !text.get(..4)?.eq_ignore_ascii_case("sip:") {
+            return None;
+        }
+        let uri = rsip::Uri::try_from(text).ok()?;
+        let host_port: HostPort = uri.host_with_port.to_string().parse().ok()?;
+        let transport = match uri.transport() {
+            None | Some(rsip::Transport::Udp) => Transport::Udp,
+            Some(rsip::Transport::Tcp) => Transport::Tcp,
+            Some(_) => return None, // TLS and WebSocket are not spoken here yet.
+        };
+        let user = uri.user().map(str::to_owned);
+        Some(Self { text: text.to_owned(), user, host_port, transport })
+    }
+
+    /// Whether both mean the same user at the same host and port (RFC 3261 §19.1.4, parameters
+    /// apart; the default port equals none).
+    pub(crate) fn means(&self, other: &Self) -> bool {
+        let port = |uri: &Self| uri.host_port.port.unwrap_or(5060);
+        self.user == other.user
+            && self.host_port.host.eq_ignore_ascii_case(&other.host_port.host)
+            && port(self) == port(other)
+    }
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(LENGTH_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_users_and_sip_uris() {
+        assert_eq!(Target::parse("user/1000"), Ok(Target::User("1000".into())));
+        let Ok(Target::Uri(uri)) = Target::parse("sip:bob@10.0.0.7:5070;transport=tcp") else {
+            panic!("a URI is a target");
+        };
+        assert_eq!(uri.user.as_deref(), Some("bob"));
+        assert_eq!(uri.host_port, HostPort::new("10.0.0.7", 5070));
+        assert_eq!(uri.transport, Transport::Tcp);
+        let plain = SipUri::parse("sip:example.com").unwrap();
+        assert_eq!((plain.user, plain.host_port.port), (None, None));
+        let v6 = SipUri::parse("sip:a@[::1]:5062").unwrap();
+        assert_eq!(v6.host_port, HostPort::new("::1", 5062));
+    }
+
+    #[test]
+    fn anything_else_is_no_target() {
+        for text in [
+            "",
+            "1000",
+            "user/",
+            "user/a b",
+            "user/a@b",
+            "sip:",
+            "sip:a@",
+            "tel:+49",
+            "sips:a@b",
+            "sip:a@b:0",
+            "sip:a@b:99999",
+            "sip:a@b\r\nX: y",
+            "sip:a@b>",
+            "sip:a@b;transport=tls",
+        ] {
+            assert!(Target::parse(text).is_err(), "{text:?}");
+        }
+        assert!(Target::parse(&format!("sip:{}@b", "a".repeat(300))).is_err());
+    }
+
+    #[test]
+    fn the_default_port_and_parameters_do_not_matter() {
+        let uri = |text| SipUri::parse(text).unwrap();
+        assert!(uri("sip:1008@A.b").means(&uri("sip:1008@a.B:5060;user=phone")));
+        assert!(!uri("sip:1008@a.b").means(&uri("sip:1008@a.b:5062")));
+        assert!(!uri("sip:1008@a.b").means(&uri("sip:1009@a.b")));
+    }
+}
