@@ -1,0 +1,113 @@
+//! The flags of media-relay; `--help` is their manual.
+
+use anyhow::{Context as _, bail};
+use clap::Parser;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// RTP for Holdfast: ports, offer/answer, music on hold, prompts, digits, relay and conferences.
+#[derive(Clone, Debug, Parser)]
+#[command(version, mut_arg("grpc", |it| it.default_value("127.0.0.1:50052")))]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub common: boot::Common,
+
+    /// Address that RTP and RTCP are received on and sent from; also in the SDP, unless
+    /// --advertise says otherwise.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
+    pub rtp_address: IpAddr,
+
+    /// Address that the SDP tells remotes to send to, e.g. the public one of a NAT.
+    #[arg(long, value_name = "ADDR")]
+    pub advertise: Option<IpAddr>,
+
+    /// Ports for RTP (even) and RTCP (the odd one above), both included; two for each side of a
+    /// session. A pair that another process has is skipped.
+    #[arg(long, value_name = "FIRST-LAST", default_value = "20000-29999", value_parser = port_range)]
+    pub rtp_ports: RangeInclusive<u16>,
+
+    /// Folder of the audio files; nothing outside it is played.
+    #[arg(long, value_name = "DIR", default_value = "media")]
+    pub media_dir: PathBuf,
+
+    /// After how long without RTP and RTCP a side is reported INACTIVE, while somebody needs to
+    /// hear it; listeners to music may be silent for ever. 0s: never.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub inactivity: Duration,
+
+    /// Most media sessions at a time; further ones get RESOURCE_EXHAUSTED.
+    #[arg(long, value_name = "NUMBER", default_value_t = 5_000)]
+    pub max_sessions: usize,
+
+    /// How long a port pair rests after use, so that late packets do not reach the next call.
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub port_quarantine: Duration,
+}
+
+impl Args {
+    /// What the core must know.
+    ///
+    /// # Errors
+    /// If flags contradict each other.
+    pub(crate) fn config(&self) -> anyhow::Result<media::Config> {
+        let address = self.advertise.unwrap_or(self.rtp_address);
+        if address.is_unspecified() {
+            bail!("use {address} in SDP: with --rtp-address {address}, give --advertise ADDR too");
+        }
+        if address.is_ipv4() != self.rtp_address.is_ipv4() {
+            bail!(
+                "advertise {address} for --rtp-address {}: one is IPv4, the other IPv6",
+                self.rtp_address
+            );
+        }
+        Ok(media::Config {
+            address,
+            rtp_ports: self.rtp_ports.clone(),
+            port_quarantine: self.port_quarantine,
+            inactivity: self.inactivity,
+            sessions_max: self.max_sessions,
+        })
+    }
+}
+
+fn port_range(text: &str) -> anyhow::Result<RangeInclusive<u16>> {
+    let (first, last) = text.split_once('-').context("wanted FIRST-LAST, e.g. 20000-29999")?;
+    let port = |text: &str| -> anyhow::Result<u16> {
+        let port = text.trim().parse::<u16>().ok().filter(|it| *it > 0);
+        port.with_context(|| format!("{text:?} is not a port from 1 to 65535"))
+    };
+    let (first, last) = (port(first)?, port(last)?);
+    let pairs = (first..last).filter(|it| it % 2 == 0).count();
+    if pairs == 0 {
+        bail!("no pair of an even port and the odd one above it from {first} to {last}");
+    }
+    Ok(first..=last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(flags: &[&str]) -> anyhow::Result<media::Config> {
+        Args::try_parse_from([&["media-relay"], flags].concat())?.config()
+    }
+
+    #[test]
+    fn flags_have_the_documented_defaults() {
+        let args = Args::parse_from(["media-relay"]);
+        assert_eq!(args.common.grpc.to_string(), "127.0.0.1:50052");
+        assert_eq!(args.config().unwrap().rtp_ports, 20_000..=29_999);
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_with_the_remedy() {
+        let error = |flags: &[&str]| config(flags).unwrap_err().to_string();
+        assert!(error(&["--rtp-address", "0.0.0.0"]).contains("give --advertise ADDR too"));
+        assert!(error(&["--advertise", "::1"]).contains("one is IPv4, the other IPv6"));
+        assert!(error(&["--rtp-ports", "20000"]).contains("wanted FIRST-LAST"));
+        assert!(error(&["--rtp-ports", "20001-20002"]).contains("no pair"));
+        assert!(error(&["--rtp-ports", "0-20"]).contains("not a port from 1 to 65535"));
+    }
+}

@@ -1,0 +1,41 @@
+//! What media-relay counts. The packet thread keeps its handles, so that counting is cheap.
+
+use media::Discard;
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+pub(crate) struct Metrics {
+    pub received: Counter,
+    pub sent: Counter,
+    /// Datagrams that the kernel did not take.
+    pub send_failures: Counter,
+    pub sessions: Gauge,
+    /// Sides: each has one stream each way.
+    pub streams: Gauge,
+    /// How much later than planned music, prompts and mixes leave.
+    pub lateness: Histogram,
+    discarded: Vec<Counter>,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let discarded = |it: &Discard| counter!("holdfast_media_packets_discarded_total", "reason" => it.label());
+        Self {
+            received: counter!("holdfast_media_packets_received_total"),
+            sent: counter!("holdfast_media_packets_sent_total"),
+            send_failures: counter!("holdfast_media_send_failures_total"),
+            sessions: gauge!("holdfast_media_sessions"),
+            streams: gauge!("holdfast_media_streams"),
+            lateness: histogram!("holdfast_media_send_lateness_seconds"),
+            discarded: Discard::ALL.iter().map(discarded).collect(),
+        }
+    }
+
+    pub(crate) fn count_discard(&self, reason: Discard) {
+        self.discarded[reason as usize].increment(1);
+    }
+}
+
+/// A watcher fell behind and was ended.
+pub(crate) fn count_watcher_lost() {
+    counter!("holdfast_media_watchers_lost_total").increment(1);
+}
