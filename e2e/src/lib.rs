@@ -3,6 +3,7 @@
 
 pub mod audio;
 mod baresip;
+mod drive;
 mod nats;
 pub mod phone;
 mod process;

@@ -9,6 +9,7 @@ use proto::scheduler::v1::scheduler_client::SchedulerClient;
 use proto::sip_edge::v1::sip_edge_client::SipEdgeClient;
 use proto::{media_relay, queue, scheduler, sip_edge};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -138,14 +139,19 @@ pub struct Stack {
     services: BTreeMap<Service, Process>,
     nats: NatsServer,
     _temporary: Option<TempDir>,
+    /// Held by tests: one stack at a time, or they disturb each other's clocks and sound.
+    _alone: Option<File>,
 }
 
 impl Stack {
-    /// On free ports, in a folder that goes with it.
+    /// On free ports, in a folder that goes with it; waits until no other test has a stack.
     pub fn start() -> anyhow::Result<Self> {
+        let alone = File::create(std::env::temp_dir().join("holdfast-e2e.lock"))?;
+        alone.lock().context("wait for the other tests")?;
         let temporary = tempfile::tempdir().context("make a folder for the stack")?;
         let mut stack = Self::start_in(temporary.path(), Ports::free()?, None)?;
         stack._temporary = Some(temporary);
+        stack._alone = Some(alone);
         Ok(stack)
     }
 
@@ -154,8 +160,9 @@ impl Stack {
         prepare(folder)?;
         let nats = NatsServer::start_at(&folder.join("nats"), Some(ports.nats))?;
         let folder = folder.to_owned();
+        let services = BTreeMap::new();
         let mut stack =
-            Self { ports, folder, echo, services: BTreeMap::new(), nats, _temporary: None };
+            Self { ports, folder, echo, services, nats, _temporary: None, _alone: None };
         for service in SERVICES {
             stack.start_service(service)?;
         }
@@ -390,9 +397,9 @@ impl Stack {
 }
 
 impl Drop for Stack {
-    /// A failed test shows what the services said.
+    /// Whoever does not get to [`Stack::stop`] has failed: shows what the services said.
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if self.echo.is_none() {
             for (service, process) in &self.services {
                 let output = process.output();
                 let lines: Vec<&str> = output.lines().collect();

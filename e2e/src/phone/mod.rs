@@ -131,7 +131,11 @@ impl Phone {
 
     /// Waits for an INVITE to this phone.
     pub fn invited(&self) -> anyhow::Result<Invitation<'_>> {
-        let heard = self.wire.wait_for("an INVITE", PATIENCE, |heard| {
+        self.invited_within(PATIENCE)
+    }
+
+    pub fn invited_within(&self, limit: Duration) -> anyhow::Result<Invitation<'_>> {
+        let heard = self.wire.wait_for("an INVITE", limit, |heard| {
             heard.request().is_some_and(|it| it.method == rsip::Method::Invite)
         })?;
         Ok(Invitation::new(self, heard))

@@ -3,8 +3,8 @@
 use crate::transcript::Transcript;
 use anyhow::Context as _;
 use e2e::audio::{longest_silence_ms, tune};
-use e2e::{Account, Baresip, MUSIC, QUEUE, QUEUE_USER, Scenario, Sipp, Stack};
-use proto::queue::v1::{CountRequest, ListRequest, RetrieveRequest, RetrieveResponse};
+use e2e::{Account, Baresip, MUSIC, QUEUE_USER, Scenario, Sipp, Stack};
+use proto::queue::v1::RetrieveResponse;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,7 +12,6 @@ use std::time::Duration;
 const RING_MS: u32 = 3_000;
 /// Longer than the music, so that its seam is heard.
 const LISTEN: Duration = Duration::from_millis(7_000);
-const PATIENCE: Duration = Duration::from_secs(20);
 /// Silence in the music that is heard as a gap.
 const GAP_MAX_MS: u64 = 60;
 
@@ -38,22 +37,22 @@ pub(crate) async fn play(t: &mut Transcript, stack: &Stack, folder: &Path) -> an
         first.dial(&uri).map(|()| &uri),
     )
     .context("go on without a caller")?;
-    wait_count(t, stack, "callers who wait", 1).await?;
+    wait_count(t, stack, "callers who wait", 1).await;
     t.attempt("a second caller (PCMA) calls", "answered", second.dial(&uri).map(|()| &uri));
-    wait_count(t, stack, "callers who wait", 2).await?;
-    let before = line(stack).await?;
+    wait_count(t, stack, "callers who wait", 2).await;
+    let before = stack.line().await?;
     tokio::time::sleep(LISTEN).await;
 
     let silent = Sipp::start(&Scenario::agent_never_answers(), None)?;
-    let outcome = retrieve(stack, &silent.uri()).await?;
+    let outcome = stack.retrieve(&silent.uri(), RING_MS).await?;
     t.same("Retrieve to an agent who never answers", "NO_ANSWER".to_owned(), name_of(&outcome));
     let rung = silent.finish_without_failure().map(|()| "INVITE, 180, CANCEL, 487, ACK");
     t.attempt("that agent's phone saw", "ringing, then CANCEL", rung);
-    let after = line(stack).await?;
+    let after = stack.line().await?;
     t.same("the line afterwards", before.join(" "), after.join(" "));
 
     let busy = Sipp::start(&Scenario::agent_busy(), None)?;
-    let outcome = retrieve(stack, &busy.uri()).await?;
+    let outcome = stack.retrieve(&busy.uri(), RING_MS).await?;
     t.same(
         "Retrieve to an agent who is busy",
         "BUSY 486".to_owned(),
@@ -64,13 +63,13 @@ pub(crate) async fn play(t: &mut Transcript, stack: &Stack, folder: &Path) -> an
         "INVITE, 486, ACK",
         busy.finish_without_failure().map(|()| "that"),
     );
-    t.same("the line afterwards", before.join(" "), line(stack).await?.join(" "));
+    t.same("the line afterwards", before.join(" "), stack.line().await?.join(" "));
 
     let agent = Sipp::start(&Scenario::agent_answers(), Some(&agent_voice))?;
-    let outcome = retrieve(stack, &agent.uri()).await?;
+    let outcome = stack.retrieve(&agent.uri(), RING_MS).await?;
     t.same("Retrieve to an agent who answers", "CONNECTED".to_owned(), name_of(&outcome));
     t.same("whom the agent got", before.first().cloned().unwrap_or_default(), outcome.call_id);
-    wait_count(t, stack, "callers who wait", 1).await?;
+    wait_count(t, stack, "callers who wait", 1).await;
     tokio::time::sleep(Duration::from_secs(3)).await; // They talk.
     t.attempt("the first caller hangs up", "call closed", first.hang_up().map(|()| "closed"));
     let bye = agent.finish_without_failure().map(|()| "BYE");
@@ -108,44 +107,12 @@ pub(crate) async fn play(t: &mut Transcript, stack: &Stack, folder: &Path) -> an
     Ok(())
 }
 
-async fn retrieve(stack: &Stack, agent: &str) -> anyhow::Result<RetrieveResponse> {
-    let request =
-        RetrieveRequest { queue: QUEUE.into(), agent: agent.into(), ring_timeout_ms: RING_MS };
-    Ok(stack.queues().retrieve(request).await.context("retrieve")?.into_inner())
-}
-
 fn name_of(response: &RetrieveResponse) -> String {
     let name = response.outcome().as_str_name();
     name.trim_start_matches("RETRIEVE_OUTCOME_").to_owned()
 }
 
-/// Call ids in the order in which they wait.
-async fn line(stack: &Stack) -> anyhow::Result<Vec<String>> {
-    let request = ListRequest { queue: QUEUE.into(), ..ListRequest::default() };
-    let callers =
-        stack.queues().list(request).await.context("list the queue")?.into_inner().callers;
-    Ok(callers.into_iter().map(|it| it.call_id).collect())
-}
-
-/// Joining is confirmed a moment after the answer.
-async fn wait_count(
-    t: &mut Transcript,
-    stack: &Stack,
-    step: &str,
-    wanted: u32,
-) -> anyhow::Result<()> {
-    let counting = async {
-        loop {
-            let request = CountRequest { queue: QUEUE.into() };
-            let waiting = stack.queues().count(request).await?.into_inner().waiting;
-            if waiting == wanted {
-                return anyhow::Ok(waiting);
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    let counted = tokio::time::timeout(PATIENCE, counting).await;
-    let counted = counted.context("see that number in time").and_then(|it| it);
+async fn wait_count(t: &mut Transcript, stack: &Stack, step: &str, wanted: u32) {
+    let counted = stack.wait_waiting(wanted).await;
     t.attempt(&format!("Count: {step}"), &wanted.to_string(), counted);
-    Ok(())
 }

@@ -4,8 +4,8 @@ use crate::transcript::Transcript;
 use anyhow::Context as _;
 use e2e::audio::{Wav, tune};
 use e2e::{Account, Baresip, PROMPT, Scenario, Sipp, Stack, USERS};
-use proto::scheduler::v1::{GetRequest, Task, TaskState};
-use proto::sip_edge::v1::{Call, CallState, GetCallRequest, OriginateRequest};
+use proto::scheduler::v1::{Task, TaskState};
+use proto::sip_edge::v1::Call;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +13,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const LIMIT_MS: u64 = 4_000;
 /// How late the hangup may be on an idle machine.
 const LATE_MAX_MS: i64 = 50;
-const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) async fn play(t: &mut Transcript, stack: &Stack, folder: &Path) -> anyhow::Result<()> {
     t.heading(
@@ -22,28 +21,28 @@ pub(crate) async fn play(t: &mut Transcript, stack: &Stack, folder: &Path) -> an
     let voices = [tune(21, 4_000), tune(22, 4_000)];
     let [mut phone, mut other] = register(t, stack, &voices)?;
     let joined =
-        originate(stack, "user/1001", r#"{"actions": [{"conference": {"name": "test1"}}]}"#);
+        stack.originate("user/1001", r#"{"actions": [{"conference": {"name": "test1"}}]}"#);
     let member = joined.await?;
     other.wait_answered()?;
 
-    let call = originate(stack, "user/1000", &plan()).await?;
+    let call = stack.originate("user/1000", &plan()).await?;
     phone.wait_answered()?;
     let task_id = call.tasks.get("limit").cloned().unwrap_or_default();
     t.check("Originate replies with the task's id", "a UUID", &task_id, task_id.len() == 36);
-    let task = get_task(stack, &task_id).await?;
+    let task = stack.task(&task_id).await?;
     t.same("the task", "PENDING".to_owned(), state_of(&task));
     tokio::time::sleep(Duration::from_millis(2_000)).await; // The prompt plays.
     phone.press('1')?;
-    let task = wait_state(stack, &task_id, TaskState::Cancelled).await;
+    let task = stack.wait_task(&task_id, TaskState::Cancelled).await;
     t.attempt("digit 1 in time: the task", "CANCELLED", task.map(|it| state_of(&it)));
-    let in_conference = wait_call(stack, &call.call_id, |it| it.conference == "test1").await;
+    let in_conference = stack.wait_call(&call.call_id, |it| it.conference == "test1").await;
     t.attempt("the leg joins", "test1", in_conference.map(|it| it.conference));
-    wait_until(task_deadline(stack, &task_id).await? + 1_500).await;
-    let alive = get_call(stack, &call.call_id).await?;
+    wait_until(stack.task(&task_id).await?.fires_at_unix_ms + 1_500).await;
+    let alive = stack.call(&call.call_id).await?;
     t.same("the call after the deadline", "ANSWERED".to_owned(), call_state(&alive));
     t.attempt("the phone hangs up", "call closed", phone.hang_up().map(|()| "closed"));
     t.attempt("the other participant hangs up", "call closed", other.hang_up().map(|()| "closed"));
-    let ended = wait_call(stack, &member.call_id, |it| it.state() == CallState::Ended).await;
+    let ended = stack.wait_ended(&member.call_id).await;
     t.attempt("that call", "NORMAL_CLEARING", ended.map(|it| it.cause));
     phone.stop()?;
     other.stop()?;
@@ -74,14 +73,14 @@ pub(crate) async fn play(t: &mut Transcript, stack: &Stack, folder: &Path) -> an
 /// The bad branch: nobody presses a key.
 async fn no_digit(t: &mut Transcript, stack: &Stack) -> anyhow::Result<()> {
     let silent = Sipp::start(&Scenario::agent_is_timed_out(), Some(&tune(23, 2_000)))?;
-    let call = originate(stack, &silent.uri(), &plan()).await?;
+    let call = stack.originate(&silent.uri(), &plan()).await?;
     let task_id = call.tasks.get("limit").context("find the task in the reply")?;
-    let ended = wait_call(stack, &call.call_id, |it| it.state() == CallState::Ended).await?;
+    let ended = stack.wait_ended(&call.call_id).await?;
     t.same("no digit: the call ends with", "ALLOTTED_TIMEOUT".to_owned(), ended.cause.clone());
     t.same("ended by", "task".to_owned(), ended.ended_by.clone());
     let bye = silent.finish_without_failure().map(|()| "it has");
     t.attempt("its phone gets BYE with Reason", "text ALLOTTED_TIMEOUT", bye);
-    let task = wait_state(stack, task_id, TaskState::Fired).await?;
+    let task = stack.wait_task(task_id, TaskState::Fired).await?;
     let late_ms = ended.ended_unix_ms - task.fires_at_unix_ms;
     let on_time = (0..=LATE_MAX_MS).contains(&late_ms);
     t.check(
@@ -120,68 +119,6 @@ fn plan() -> String {
             {{"collect": {{"prompt": {{"file": "{PROMPT}"}}, "timeout_ms": 60000, "on": {{"1": {{"actions": [
                 {{"cancel": {{"name": "limit"}}}}, {{"conference": {{"name": "test1"}}}}]}}}}}}}}]}}"#
     )
-}
-
-async fn originate(stack: &Stack, target: &str, plan: &str) -> anyhow::Result<Call> {
-    let plan = proto::json::from_json(plan).context("read the plan")?;
-    let request =
-        OriginateRequest { target: target.into(), plan: Some(plan), ..OriginateRequest::default() };
-    let reply = stack.sip_edge().originate(request).await.context("originate")?;
-    reply.into_inner().call.context("find the call in the reply")
-}
-
-async fn get_call(stack: &Stack, call_id: &str) -> anyhow::Result<Call> {
-    let request = GetCallRequest { call_id: call_id.into() };
-    Ok(stack.sip_edge().get_call(request).await.context("get the call")?.into_inner())
-}
-
-async fn get_task(stack: &Stack, task_id: &str) -> anyhow::Result<Task> {
-    let request = GetRequest { task_id: task_id.into() };
-    Ok(stack.scheduler().get(request).await.context("get the task")?.into_inner())
-}
-
-async fn task_deadline(stack: &Stack, task_id: &str) -> anyhow::Result<i64> {
-    Ok(get_task(stack, task_id).await?.fires_at_unix_ms)
-}
-
-async fn wait_call(
-    stack: &Stack,
-    call_id: &str,
-    wanted: impl Fn(&Call) -> bool,
-) -> anyhow::Result<Call> {
-    let looking = async {
-        loop {
-            let call = get_call(stack, call_id).await?;
-            if wanted(&call) {
-                return anyhow::Ok(call);
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    match tokio::time::timeout(PATIENCE, looking).await {
-        Ok(found) => found,
-        Err(_) => {
-            anyhow::bail!("see it in time; the call is {:?}", get_call(stack, call_id).await?)
-        }
-    }
-}
-
-async fn wait_state(stack: &Stack, task_id: &str, wanted: TaskState) -> anyhow::Result<Task> {
-    let looking = async {
-        loop {
-            let task = get_task(stack, task_id).await?;
-            if task.state() == wanted {
-                return anyhow::Ok(task);
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    match tokio::time::timeout(PATIENCE, looking).await {
-        Ok(found) => found,
-        Err(_) => {
-            anyhow::bail!("see it in time; the task is {:?}", get_task(stack, task_id).await?)
-        }
-    }
 }
 
 async fn wait_until(unix_ms: i64) {
