@@ -19,6 +19,9 @@ const UNPUBLISHED_MAX: usize = 65_536;
 const UNACKED_MAX: usize = 256;
 /// How long NATS may take to confirm an event before it is sent again.
 const ACK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a reader may take for an event before it comes again. Short, because an event that was
+/// on its way to a process that was killed waits so long for the next one.
+const HANDLE_LIMIT: Duration = Duration::from_secs(5);
 /// How long a failed publish, delivery or fetch waits for its next attempt.
 const RETRY_DELAY: Duration = Duration::from_millis(250);
 /// How long NATS may take to answer at start.
@@ -132,6 +135,7 @@ impl Nats {
             durable_name: Some(durable.to_owned()),
             filter_subject: subject.to_owned(),
             ack_policy: AckPolicy::Explicit,
+            ack_wait: HANDLE_LIMIT,
             ..pull::Config::default()
         };
         let consumer: PullConsumer = stream.get_or_create_consumer(durable, config).await?;
