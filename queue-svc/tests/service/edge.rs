@@ -1,0 +1,233 @@
+//! A sip-edge that does what the test says: agents ring until the test decides.
+
+use proto::sip_edge::v1::sip_edge_server::{SipEdge, SipEdgeServer};
+use proto::sip_edge::v1::*;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// What the service under test asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    Ring { call_id: String, assignment_id: String, target: String },
+    StopRinging { call_id: String, assignment_id: String },
+    Hangup { call_id: String, cause: String },
+}
+
+pub(crate) struct Edge {
+    shared: Arc<Shared>,
+    seen: mpsc::UnboundedReceiver<Seen>,
+    addr: SocketAddr,
+    /// Its own, so that every connection breaks when it is dropped.
+    runtime: Option<Runtime>,
+}
+
+struct Shared {
+    calls: Mutex<HashMap<String, CallState>>,
+    rings: Mutex<HashMap<String, watch::Sender<Option<RingResponse>>>>,
+    /// Answers every Ring at once.
+    refusal: Mutex<Option<Status>>,
+    seen: mpsc::UnboundedSender<Seen>,
+}
+
+impl Edge {
+    pub(crate) async fn start() -> Self {
+        Self::start_at("127.0.0.1:0".parse().unwrap()).await
+    }
+
+    pub(crate) async fn start_at(addr: SocketAddr) -> Self {
+        let (tell, seen) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            calls: Mutex::default(),
+            rings: Mutex::default(),
+            refusal: Mutex::default(),
+            seen: tell,
+        });
+        let service = SipEdgeServer::new(Fake(shared.clone()));
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
+        let (bound_at, bound) = oneshot::channel();
+        runtime.spawn(async move {
+            let listener = TcpListener::bind(addr).await.unwrap();
+            bound_at.send(listener.local_addr().unwrap()).unwrap();
+            let incoming = TcpListenerStream::new(listener);
+            let server = tonic::transport::Server::builder().add_service(service);
+            server.serve_with_incoming(incoming).await.unwrap();
+        });
+        let addr = bound.await.unwrap();
+        Self { shared, seen, addr, runtime: Some(runtime) }
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// The call exists and is in this state.
+    pub(crate) fn call(&self, call_id: &str, state: CallState) {
+        self.shared.calls.lock().unwrap().insert(call_id.to_owned(), state);
+    }
+
+    /// The call is unknown from now on.
+    pub(crate) fn forget(&self, call_id: &str) {
+        self.shared.calls.lock().unwrap().remove(call_id);
+    }
+
+    pub(crate) fn refuse_rings(&self, refusal: Option<Status>) {
+        *self.shared.refusal.lock().unwrap() = refusal;
+    }
+
+    /// What the service asks for next.
+    pub(crate) async fn next(&mut self) -> Seen {
+        let seen = tokio::time::timeout(LIMIT, self.seen.recv()).await;
+        seen.expect("the service asks sip-edge in time").unwrap()
+    }
+
+    /// The next thing asked for, which must be to ring: call and assignment.
+    pub(crate) async fn next_ring(&mut self) -> (String, String) {
+        match self.next().await {
+            Seen::Ring { call_id, assignment_id, .. } => (call_id, assignment_id),
+            other => panic!("wanted a Ring, got {other:?}"),
+        }
+    }
+
+    /// The agent who rings for this assignment, or would, does this.
+    pub(crate) fn end_ring(&self, assignment_id: &str, outcome: RingOutcome, sip_status: u32) {
+        let response = RingResponse { outcome: outcome.into(), sip_status, cause: String::new() };
+        self.shared.ring(assignment_id).send_replace(Some(response));
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        let runtime = self.runtime.take().expect("dropped once");
+        let down = std::thread::spawn(move || runtime.shutdown_timeout(LIMIT)); // Not from a task.
+        down.join().unwrap();
+    }
+}
+
+impl Shared {
+    fn ring(&self, assignment_id: &str) -> watch::Sender<Option<RingResponse>> {
+        let mut rings = self.rings.lock().unwrap();
+        rings.entry(assignment_id.to_owned()).or_insert_with(|| watch::Sender::new(None)).clone()
+    }
+
+    fn call(&self, call_id: &str) -> Result<Call, Status> {
+        let calls = self.calls.lock().unwrap();
+        let state = calls.get(call_id).ok_or_else(|| Status::not_found("no such call"))?;
+        let call_id = call_id.to_owned();
+        Ok(Call { call_id, state: (*state).into(), ..Call::default() })
+    }
+}
+
+struct Fake(Arc<Shared>);
+
+type Stream<T> = Pin<Box<dyn futures::Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl SipEdge for Fake {
+    async fn ring(&self, request: Request<RingRequest>) -> Result<Response<RingResponse>, Status> {
+        let RingRequest { call_id, assignment_id, target, .. } = request.into_inner();
+        let seen =
+            Seen::Ring { call_id: call_id.clone(), assignment_id: assignment_id.clone(), target };
+        let _ = self.0.seen.send(seen);
+        if let Some(refusal) = self.0.refusal.lock().unwrap().clone() {
+            return Err(refusal);
+        }
+        self.0.call(&call_id)?;
+        let mut ended = self.0.ring(&assignment_id).subscribe();
+        let response = ended.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+        Ok(Response::new(response))
+    }
+
+    async fn stop_ringing(
+        &self,
+        request: Request<StopRingingRequest>,
+    ) -> Result<Response<StopRingingResponse>, Status> {
+        let StopRingingRequest { call_id, assignment_id } = request.into_inner();
+        let seen = Seen::StopRinging { call_id, assignment_id: assignment_id.clone() };
+        let _ = self.0.seen.send(seen);
+        let stopped = RingResponse { outcome: RingOutcome::Stopped.into(), ..Default::default() };
+        let stopped = self.0.ring(&assignment_id).send_replace(Some(stopped)).is_none();
+        Ok(Response::new(StopRingingResponse { stopped }))
+    }
+
+    async fn hangup(
+        &self,
+        request: Request<HangupRequest>,
+    ) -> Result<Response<HangupResponse>, Status> {
+        let HangupRequest { call_id, cause, .. } = request.into_inner();
+        let call = self.0.call(&call_id);
+        let _ = self.0.seen.send(Seen::Hangup { call_id: call_id.clone(), cause });
+        self.0.calls.lock().unwrap().insert(call_id, CallState::Ended);
+        Ok(Response::new(HangupResponse { already_ended: false, call: Some(call?) }))
+    }
+
+    async fn get_call(&self, request: Request<GetCallRequest>) -> Result<Response<Call>, Status> {
+        Ok(Response::new(self.0.call(&request.into_inner().call_id)?))
+    }
+
+    type WatchCallsStream = Stream<CallEvent>;
+
+    async fn watch_calls(
+        &self,
+        _: Request<WatchCallsRequest>,
+    ) -> Result<Response<Self::WatchCallsStream>, Status> {
+        Err(not_for_queues())
+    }
+
+    async fn originate(
+        &self,
+        _: Request<OriginateRequest>,
+    ) -> Result<Response<OriginateResponse>, Status> {
+        Err(not_for_queues())
+    }
+
+    async fn list_calls(
+        &self,
+        _: Request<ListCallsRequest>,
+    ) -> Result<Response<ListCallsResponse>, Status> {
+        Err(not_for_queues())
+    }
+
+    async fn play(&self, _: Request<PlayRequest>) -> Result<Response<PlayResponse>, Status> {
+        Err(not_for_queues())
+    }
+
+    async fn collect(
+        &self,
+        _: Request<CollectRequest>,
+    ) -> Result<Response<CollectResponse>, Status> {
+        Err(not_for_queues())
+    }
+
+    async fn run_plan(
+        &self,
+        _: Request<RunPlanRequest>,
+    ) -> Result<Response<RunPlanResponse>, Status> {
+        Err(not_for_queues())
+    }
+
+    async fn list_registrations(
+        &self,
+        _: Request<ListRegistrationsRequest>,
+    ) -> Result<Response<ListRegistrationsResponse>, Status> {
+        Err(not_for_queues())
+    }
+}
+
+fn not_for_queues() -> Status {
+    Status::unimplemented("queue-svc has no business with this")
+}

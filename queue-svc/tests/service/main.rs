@@ -1,0 +1,9 @@
+//! queue-svc from outside: its API, its tables, its events, and what it asks sip-edge for.
+
+mod edge;
+mod flags;
+mod line;
+mod retrieve;
+mod survive;
+mod tables;
+mod world;

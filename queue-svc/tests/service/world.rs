@@ -1,0 +1,204 @@
+//! queue-svc as a process, with a real NATS, a real database file, and a sip-edge of the test.
+
+use crate::edge::Edge;
+use e2e::{NatsServer, Process};
+use futures::StreamExt as _;
+use proto::queue::v1::queues_client::QueuesClient;
+use proto::queue::v1::*;
+use proto::sip_edge::v1::{Call, CallEvent, CallEventType, CallState};
+use proto::subjects;
+use sqlx::{Connection as _, SqliteConnection};
+use std::process::Command;
+use std::time::Duration;
+use tempfile::TempDir;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+pub(crate) struct World {
+    pub(crate) edge: Edge,
+    pub(crate) client: QueuesClient<Channel>,
+    pub(crate) process: Process,
+    events: async_nats::Subscriber,
+    bus: async_nats::Client,
+    nats: NatsServer,
+    folder: TempDir,
+}
+
+/// The command line of a queue-svc of its own.
+pub(crate) fn command(folder: &TempDir, nats_url: &str, edge_url: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_queue-svc"));
+    command
+        .current_dir(folder.path())
+        .args(["--grpc", "127.0.0.1:0", "--database-url", "sqlite:queue.db"])
+        .args(["--nats-url", nats_url, "--sip-edge", edge_url]);
+    command
+}
+
+async fn start(mut command: Command) -> (Process, QueuesClient<Channel>) {
+    let process = Process::spawn("queue-svc", &mut command).unwrap();
+    let port = process.wait_for("its port", LIMIT, |line| {
+        let rest = line.split_once(r#""message":"serving""#)?.1;
+        rest.split_once(r#""grpc":"127.0.0.1:"#)?.1.split_once('"')?.0.parse::<u16>().ok()
+    });
+    let url = format!("http://127.0.0.1:{}", port.unwrap());
+    let client = QueuesClient::new(boot::channel("the test's", &url).unwrap());
+    (process, client)
+}
+
+impl World {
+    /// With queue abc, `sip:1008@example.com`, for `max_calls` callers.
+    pub(crate) async fn with_queue(max_calls: u32) -> Self {
+        let mut world = Self::empty().await;
+        world
+            .client
+            .create_queue(CreateQueueRequest { queue: Some(abc(max_calls)) })
+            .await
+            .unwrap();
+        world
+    }
+
+    pub(crate) async fn empty() -> Self {
+        Self::in_folder(tempfile::tempdir().unwrap()).await
+    }
+
+    pub(crate) async fn in_folder(folder: TempDir) -> Self {
+        let nats = NatsServer::start().unwrap();
+        let edge = Edge::start().await;
+        let bus = async_nats::connect(nats.url()).await.unwrap();
+        let events = bus.subscribe("holdfast.queue.>").await.unwrap();
+        bus.flush().await.unwrap();
+        let (process, client) = start(command(&folder, &nats.url(), &edge.url())).await;
+        Self { edge, client, process, events, bus, nats, folder }
+    }
+
+    pub(crate) async fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    pub(crate) async fn restart(&mut self) {
+        self.process.kill();
+        let command = command(&self.folder, &self.nats.url(), &self.edge.url());
+        (self.process, self.client) = start(command).await;
+    }
+
+    /// A call that is answered and waits in abc.
+    pub(crate) async fn join(&mut self, call_id: &str) {
+        self.edge.call(call_id, CallState::Answered);
+        self.enqueue(call_id, false).await.unwrap();
+        self.enqueue(call_id, true).await.unwrap();
+    }
+
+    pub(crate) async fn enqueue(
+        &mut self,
+        call_id: &str,
+        answered: bool,
+    ) -> Result<EnqueueResponse, Status> {
+        let request = EnqueueRequest {
+            call_id: call_id.into(),
+            queue: "abc".into(),
+            from: format!("\"{call_id}\" <sip:{call_id}@example.com>;tag=1"),
+            contact: format!("<sip:{call_id}@10.0.0.1>"),
+            answered,
+            ..EnqueueRequest::default()
+        };
+        Ok(self.client.enqueue(request).await?.into_inner())
+    }
+
+    pub(crate) async fn leave(&mut self, call_id: &str) -> LeaveResponse {
+        let request = LeaveRequest { call_id: call_id.into(), ..LeaveRequest::default() };
+        self.client.leave(request).await.unwrap().into_inner()
+    }
+
+    /// A request that goes on by itself.
+    pub(crate) fn retrieve(
+        &self,
+        agent: &str,
+    ) -> tokio::task::JoinHandle<Result<RetrieveResponse, Status>> {
+        let mut client = self.client.clone();
+        let request =
+            RetrieveRequest { queue: "abc".into(), agent: agent.into(), ..Default::default() };
+        tokio::spawn(async move { Ok(client.retrieve(request).await?.into_inner()) })
+    }
+
+    /// `position call status`, first in line first.
+    pub(crate) async fn list(&mut self, queue: &str) -> String {
+        let request = ListRequest { queue: queue.into(), limit: 10_000 };
+        let callers = self.client.list(request).await.unwrap().into_inner().callers;
+        let one = |it: &Caller| {
+            let status = it.status().as_str_name().trim_start_matches("CALL_STATUS_");
+            format!("{} {} {status}", it.position, it.call_id)
+        };
+        callers.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+
+    pub(crate) async fn count(&mut self) -> (u32, u32, u32) {
+        let request = CountRequest { queue: "abc".into() };
+        let count = self.client.count(request).await.unwrap().into_inner();
+        (count.entering, count.waiting, count.leaving)
+    }
+
+    pub(crate) async fn event(&mut self) -> QueueEvent {
+        let message = tokio::time::timeout(LIMIT, self.events.next()).await;
+        let message = message.expect("an event comes in time").unwrap();
+        let event: QueueEvent =
+            proto::json::from_json(std::str::from_utf8(&message.payload).unwrap()).unwrap();
+        let caller = event.caller.as_ref().unwrap();
+        assert_eq!(message.subject.as_str(), subjects::queue(event.r#type(), &caller.queue));
+        event
+    }
+
+    /// The next event: `TYPE call at position of waiting: reason`.
+    pub(crate) async fn event_text(&mut self) -> String {
+        let event = self.event().await;
+        let name = event.r#type().as_str_name().trim_start_matches("QUEUE_EVENT_TYPE_");
+        let caller = event.caller.unwrap();
+        let (position, waiting, reason) = (caller.position, event.waiting, event.reason);
+        format!("{name} {} at {position} of {waiting}: {reason}", caller.call_id)
+    }
+
+    /// Tells everybody that the call has ended, as sip-edge does.
+    pub(crate) async fn publish_end(&self, call_id: &str) {
+        let call =
+            Call { call_id: call_id.into(), cause: "NORMAL_CLEARING".into(), ..Call::default() };
+        let event = CallEvent {
+            event_id: format!("end-{call_id}"),
+            r#type: CallEventType::Ended.into(),
+            call: Some(call),
+            ..CallEvent::default()
+        };
+        let subject = subjects::call(CallEventType::Ended, call_id);
+        let jetstream = async_nats::jetstream::new(self.bus.clone());
+        let sent = jetstream.publish(subject, proto::json::to_json(&event).into()).await.unwrap();
+        sent.await.unwrap();
+    }
+
+    /// A connection of somebody else to the database.
+    pub(crate) async fn database(&self) -> SqliteConnection {
+        open(&self.folder).await
+    }
+}
+
+pub(crate) async fn open(folder: &TempDir) -> SqliteConnection {
+    let path = folder.path().join("queue.db");
+    SqliteConnection::connect(&format!("sqlite:{}?mode=rwc", path.display())).await.unwrap()
+}
+
+pub(crate) fn abc(max_calls: u32) -> Queue {
+    Queue {
+        name: "abc".into(),
+        uri: "sip:1008@example.com".into(),
+        mohdir: "/var/moh".into(),
+        mohfile: "music.wav".into(),
+        max_calls,
+        ..Queue::default()
+    }
+}
+
+#[track_caller]
+pub(crate) fn refused<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, says: &str) {
+    let status = result.unwrap_err();
+    assert_eq!(status.code(), code, "{status}");
+    assert!(status.message().contains(says), "{:?} does not say {says:?}", status.message());
+}
