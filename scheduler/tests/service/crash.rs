@@ -2,6 +2,7 @@
 
 use crate::edge::Manner;
 use crate::stack::{Stack, request};
+use futures::future::join_all;
 use proto::scheduler::v1::*;
 use std::collections::{HashMap, HashSet};
 
@@ -83,44 +84,43 @@ async fn a_task_is_cancelled_if_and_only_if_its_effect_never_happens_whenever_it
     let mut tasks = Vec::new();
     let mut said_cancelled = HashSet::new();
     for round in 0..ROUNDS {
-        let mut made = Vec::new();
         let seen = stack.edge.requests().len();
-        for nth in 0..TASKS {
-            let after_ms = 60 + (nth as i64 * 11) % 120;
-            made.push(stack.schedule(&boot::new_id(), after_ms).await);
-        }
-        // Cancels race with the deadlines, and the kill with both.
-        let mut client = stack.client.clone();
-        let ids: Vec<_> = made.iter().step_by(2).map(|task| task.task_id.clone()).collect();
-        let cancelling = tokio::spawn(async move {
-            let mut cancelled = Vec::new();
-            for task_id in ids {
-                let request = CancelRequest { task_id: task_id.clone(), by: String::new() };
-                let Ok(response) = client.cancel(request).await else { break };
-                if response.into_inner().outcome() == CancelOutcome::Cancelled {
-                    cancelled.push(task_id);
-                }
-            }
-            cancelled
+        let asks = (0..TASKS as i64).map(|nth| {
+            let mut client = stack.client.clone();
+            let request = request(&boot::new_id(), 200 + (nth * 11) % 120);
+            async move { client.schedule(request).await.unwrap().into_inner() }
         });
-        stack.edge.wait_for_requests(seen + 1 + 3 * round).await; // At least TASKS / 2 will come.
+        let made = join_all(asks).await;
+        // Half are cancelled while the first fire, and the kill races with both.
+        stack.edge.wait_for_requests(seen + 1).await;
+        let cancels = made.iter().step_by(2).map(|task| {
+            let (mut client, task_id) = (stack.client.clone(), task.task_id.clone());
+            tokio::spawn(async move {
+                let request = CancelRequest { task_id: task_id.clone(), by: String::new() };
+                let response = client.cancel(request).await.ok()?.into_inner();
+                (response.outcome() == CancelOutcome::Cancelled).then_some(task_id)
+            })
+        });
+        let cancels: Vec<_> = cancels.collect();
+        stack.edge.wait_for_requests(seen + 2 + 2 * round).await; // More will come.
         stack.kill();
-        said_cancelled.extend(cancelling.await.unwrap());
-        tasks.extend(made);
+        said_cancelled.extend(join_all(cancels).await.into_iter().filter_map(Result::unwrap));
         stack.restart();
+        for task in made {
+            tasks.push(stack.ended(&task.task_id).await);
+        }
     }
     let (mut fired, mut cancelled) = (0, 0);
-    for task in &tasks {
-        let ended = stack.ended(&task.task_id).await;
-        let ended_by = stack.edge.ended_by(&task.call_id);
+    for ended in &tasks {
+        let ended_by = stack.edge.ended_by(&ended.call_id);
         match ended.state() {
-            TaskState::Fired => assert_eq!(ended_by.as_ref(), Some(&task.task_id)),
+            TaskState::Fired => assert_eq!(ended_by.as_ref(), Some(&ended.task_id)),
             TaskState::Cancelled => assert_eq!(ended_by, None),
             _ => panic!("{ended:?}"),
         }
         fired += usize::from(ended.state() == TaskState::Fired);
         cancelled += usize::from(ended.state() == TaskState::Cancelled);
-        if said_cancelled.contains(&task.task_id) {
+        if said_cancelled.contains(&ended.task_id) {
             assert_eq!(ended.state(), TaskState::Cancelled);
         }
     }
