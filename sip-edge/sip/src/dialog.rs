@@ -155,19 +155,18 @@ impl Dialog {
 
     /// First route or remote target, if it is an address that can be reached from here; else where
     /// the last message came from: host names (no DNS yet), private addresses behind a public one,
-    /// and an open connection to the same host.
+    /// and hosts that talk to us by a TCP connection, unless their URI says UDP.
     fn next_hop(&self) -> Peer {
         let (uri, routed) = match self.route_set.first().and_then(|it| NameAddr::parse(it)) {
             Some(route) => (route.uri, true),
             None => (self.remote_target.as_str(), false),
         };
-        let Some(target) = SipUri::parse(uri).ok().and_then(|uri| uri.peer()) else {
-            return self.peer;
-        };
+        let Ok(uri) = SipUri::parse(uri) else { return self.peer };
+        let Some(target) = uri.peer() else { return self.peer };
         let (wanted, seen) = (target.addr.ip(), self.peer.addr.ip());
-        let connected = target.transport == Transport::Tcp
-            && self.peer.transport == Transport::Tcp
-            && wanted == seen;
+        let may_be_tcp =
+            target.transport == Transport::Tcp || uri.params.get("transport").is_none();
+        let connected = self.peer.transport == Transport::Tcp && may_be_tcp && wanted == seen;
         if connected || (!routed && wanted != seen && is_private(wanted)) {
             return self.peer;
         }

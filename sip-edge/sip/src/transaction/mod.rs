@@ -2,14 +2,17 @@
 
 mod client_invite;
 mod client_non_invite;
+mod key;
 #[cfg(test)]
 mod ladder;
+mod machine;
 mod server_invite;
 mod server_non_invite;
 mod table;
 mod timers;
 
-pub(crate) use table::{Failed, Key, Match, Transactions, TxId};
+pub(crate) use key::Key;
+pub(crate) use table::{Failed, Match, OurRequest, Transactions, TxId};
 pub(crate) use timers::Timing;
 
 use smallvec::SmallVec;

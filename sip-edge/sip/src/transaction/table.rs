@@ -1,7 +1,9 @@
-//! All transactions, and which one a message belongs to (RFC 3261 §17.1.3, §17.2.3).
+//! All transactions: found by key, driven, and forgotten when they terminate (RFC 3261 §17).
 
 use super::client_invite::{self, ClientInvite};
 use super::client_non_invite::{self, ClientNonInvite};
+use super::key::Key;
+use super::machine::Machine;
 use super::server_invite::{self, ServerInvite};
 use super::server_non_invite::{self, ServerNonInvite};
 use super::timers::Timing;
@@ -9,8 +11,7 @@ use super::{Failure, Output};
 use crate::compose;
 use crate::deadlines::Deadlines;
 use crate::envelope::Envelope;
-use crate::header::Name;
-use crate::message::{Request, Response};
+use crate::message::Response;
 use crate::method::Method;
 use crate::peer::Peer;
 use crate::user_agent::{self, LegId};
@@ -24,120 +25,8 @@ type Outbox = VecDeque<user_agent::Output>;
 /// 2xx of different callees that one INVITE may bring: the first is kept, the others ended.
 const MAX_FORKS: usize = 16;
 
-const MAGIC: &str = "z9hG4bK";
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct TxId(u64);
-
-/// What makes a message belong to a transaction.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Key(Box<str>);
-
-impl Key {
-    /// Of a request from a peer: branch, sent-by and method, ACK being its INVITE's. Without the
-    /// magic cookie, what RFC 2543 has instead.
-    pub(crate) fn server(request: &Request, envelope: &Envelope<'_>) -> Self {
-        let method = match request.method {
-            Method::Ack => "INVITE",
-            _ => request.method_name(),
-        };
-        Self::of_server(request, envelope, method)
-    }
-
-    /// Of the INVITE that this CANCEL is about (RFC 3261 §9.2).
-    pub(crate) fn cancelled(request: &Request, envelope: &Envelope<'_>) -> Self {
-        Self::of_server(request, envelope, "INVITE")
-    }
-
-    fn of_server(request: &Request, envelope: &Envelope<'_>, method: &str) -> Self {
-        let text = match envelope.via.branch() {
-            Some(branch) if branch.starts_with(MAGIC) => {
-                format!("s {branch} {} {method}", envelope.via.sent_by).to_ascii_lowercase()
-            }
-            _ => {
-                let via = request.headers.get(Name::Via).unwrap_or_default();
-                let tag = envelope.from.tag().unwrap_or_default();
-                let (call_id, cseq) = (envelope.call_id, envelope.cseq);
-                format!("2 {} {tag} {call_id} {cseq} {via} {method}", request.uri())
-            }
-        };
-        Self(text.into())
-    }
-
-    /// Of a request of ours, and of its responses.
-    pub(crate) fn client(branch: &str, method: &str) -> Self {
-        Self(format!("c {branch} {method}").into())
-    }
-
-    /// The same request by another way (RFC 3261 §8.2.2.2).
-    fn merged(envelope: &Envelope<'_>) -> Option<Self> {
-        if envelope.to.tag().is_some() {
-            return None;
-        }
-        let tag = envelope.from.tag().unwrap_or_default();
-        let (call_id, cseq, method) = (envelope.call_id, envelope.cseq, envelope.cseq_method);
-        Some(Self(format!("m {tag} {call_id} {cseq} {method}").into()))
-    }
-}
-
-#[derive(Debug)]
-enum Machine {
-    ClientInvite(ClientInvite),
-    ClientNonInvite(ClientNonInvite),
-    ServerInvite(ServerInvite),
-    ServerNonInvite(ServerNonInvite),
-}
-
-impl Machine {
-    fn poll_output(&mut self) -> Option<Output> {
-        match self {
-            Machine::ClientInvite(tx) => tx.poll_output(),
-            Machine::ClientNonInvite(tx) => tx.poll_output(),
-            Machine::ServerInvite(tx) => tx.poll_output(),
-            Machine::ServerNonInvite(tx) => tx.poll_output(),
-        }
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        match self {
-            Machine::ClientInvite(tx) => tx.poll_timeout(),
-            Machine::ClientNonInvite(tx) => tx.poll_timeout(),
-            Machine::ServerInvite(tx) => tx.poll_timeout(),
-            Machine::ServerNonInvite(tx) => tx.poll_timeout(),
-        }
-    }
-
-    fn handle_timeout(&mut self, now: Instant) {
-        match self {
-            Machine::ClientInvite(tx) => tx.handle_timeout(now),
-            Machine::ClientNonInvite(tx) => tx.handle_timeout(now),
-            Machine::ServerInvite(tx) => tx.handle_timeout(now),
-            Machine::ServerNonInvite(tx) => tx.handle_timeout(now),
-        }
-    }
-
-    fn handle_transport_failed(&mut self, now: Instant) {
-        match self {
-            Machine::ClientInvite(tx) => tx.handle(now, client_invite::Input::TransportFailed),
-            Machine::ClientNonInvite(tx) => {
-                tx.handle(now, client_non_invite::Input::TransportFailed);
-            }
-            Machine::ServerInvite(tx) => tx.handle(now, server_invite::Input::TransportFailed),
-            Machine::ServerNonInvite(tx) => {
-                tx.handle(now, server_non_invite::Input::TransportFailed);
-            }
-        }
-    }
-
-    fn is_terminated(&self) -> bool {
-        match self {
-            Machine::ClientInvite(tx) => tx.is_terminated(),
-            Machine::ClientNonInvite(tx) => tx.is_terminated(),
-            Machine::ServerInvite(tx) => tx.is_terminated(),
-            Machine::ServerNonInvite(tx) => tx.is_terminated(),
-        }
-    }
-}
 
 #[derive(Debug)]
 struct Transaction {
@@ -153,6 +42,16 @@ struct Transaction {
     acks: Vec<(String, Peer, Bytes)>,
     leg: Option<LegId>,
     deadline: Option<Instant>,
+}
+
+/// A request of ours, about to be sent.
+pub(crate) struct OurRequest {
+    pub(crate) key: Key,
+    pub(crate) is_invite: bool,
+    pub(crate) peer: Peer,
+    pub(crate) bytes: Bytes,
+    /// Whom the outcome concerns; nobody, if the leg is over or never was.
+    pub(crate) leg: Option<LegId>,
 }
 
 /// What came of a request.
@@ -321,19 +220,16 @@ impl Transactions {
     pub(crate) fn open_client(
         &mut self,
         now: Instant,
-        key: Key,
-        is_invite: bool,
-        peer: Peer,
-        request: Bytes,
-        leg: Option<LegId>,
+        request: OurRequest,
         out: &mut Outbox,
     ) -> TxId {
+        let OurRequest { key, is_invite, peer, bytes, leg } = request;
         let reliable = peer.transport.is_reliable();
         let machine = match is_invite {
             true => Machine::ClientInvite(ClientInvite::new(now, self.timing, reliable)),
             false => Machine::ClientNonInvite(ClientNonInvite::new(now, self.timing, reliable)),
         };
-        let id = self.insert(machine, key, None, peer, request, leg);
+        let id = self.insert(machine, key, None, peer, bytes, leg);
         self.settle(now, id, out);
         id
     }
@@ -392,14 +288,15 @@ impl Transactions {
         }
     }
 
-    /// Gives a response to its transaction; what comes back is for the TU.
+    /// Gives a response to its transaction; what comes back is for the TU: the transaction, which
+    /// may be over by now, and its leg.
     pub(crate) fn receive_response(
         &mut self,
         now: Instant,
         key: &Key,
         response: &Response,
         out: &mut Outbox,
-    ) -> Option<TxId> {
+    ) -> Option<(TxId, Option<LegId>)> {
         let id = *self.by_key.get(key)?;
         let tx = self.all.get_mut(&id).expect("every key has its transaction");
         match &mut tx.machine {
@@ -414,7 +311,8 @@ impl Transactions {
             }
             Machine::ServerInvite(_) | Machine::ServerNonInvite(_) => return None,
         }
-        self.settle(now, id, out).passed_up.then_some(id)
+        let leg = tx.leg;
+        self.settle(now, id, out).passed_up.then_some((id, leg))
     }
 
     /// The request of a client transaction, and where it went.
@@ -478,11 +376,7 @@ impl Transactions {
                 }
                 Output::PassUp => settled.passed_up = true,
                 Output::Failed(failure) => {
-                    let machine = &tx.machine;
-                    let is_client =
-                        matches!(machine, Machine::ClientInvite(_) | Machine::ClientNonInvite(_));
-                    let is_invite =
-                        matches!(machine, Machine::ClientInvite(_) | Machine::ServerInvite(_));
+                    let (is_client, is_invite) = (tx.machine.is_client(), tx.machine.is_invite());
                     let leg = tx.leg;
                     settled.failed = Some(Failed { tx: id, leg, failure, is_invite, is_client });
                 }

@@ -26,9 +26,10 @@ pub(super) enum State {
         tx: TxId,
         reason: Option<String>,
     },
-    /// CANCEL is sent, the INVITE's final response awaited.
+    /// CANCEL is sent, the INVITE's final response awaited; the reason is for a BYE, if that is 2xx.
     Cancelling {
         tx: TxId,
+        reason: Option<String>,
     },
     Confirmed,
     /// Our BYE is sent, its final response awaited.

@@ -160,7 +160,7 @@ impl UserAgent {
         let leg = self.legs.get_mut(&id).expect("every deadline has its leg");
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if due(leg.cancel_ends_at) {
-            if let State::Cancelling { tx } = leg.state {
+            if let State::Cancelling { tx, .. } = leg.state {
                 self.transactions.destroy(tx);
             }
             return self.end(id, End::HungUp { bye_status: None });

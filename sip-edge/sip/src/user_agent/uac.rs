@@ -9,7 +9,7 @@ use crate::header::Name;
 use crate::message::{Message, Response};
 use crate::param;
 use crate::peer::Peer;
-use crate::transaction::{Key, TxId};
+use crate::transaction::{Key, OurRequest, TxId};
 use crate::uri::{self, SipUri};
 use crate::{body, via};
 use bytes::Bytes;
@@ -33,8 +33,8 @@ impl UserAgent {
         };
         let id = self.next_leg_id();
         let key = Key::client(&branch, "INVITE");
-        let out = &mut self.outputs;
-        let tx = self.transactions.open_client(now, key, true, peer, bytes, Some(id), out);
+        let request = OurRequest { key, is_invite: true, peer, bytes, leg: Some(id) };
+        let tx = self.transactions.open_client(now, request, &mut self.outputs);
         self.insert(Leg::new(id, State::Calling { tx }, dialog));
         Ok(id)
     }
@@ -55,7 +55,7 @@ impl UserAgent {
         request.header("From", from).header("To", format_args!("<{}>", invite.target));
         request.header("Call-ID", self.tokens.call_id()).header("CSeq", "1 INVITE");
         request.header("Contact", self.contact(transport)).allow();
-        request.header("Accept", body::ACCEPT).header("Supported", "");
+        request.header("Accept", body::ACCEPT);
         request.header("User-Agent", &self.config.user_agent);
         for (name, value) in &invite.headers {
             request.header(name, value);
@@ -75,13 +75,13 @@ impl UserAgent {
             return self.discard("stray_response");
         }
         let tx = self.transactions.receive_response(now, &key, response, &mut self.outputs);
-        let Some(tx) = tx else { return }; // A retransmission, absorbed.
-        match envelope.cseq_method {
-            "INVITE" => self.receive_invite_response(now, tx, source, response, &envelope),
-            "BYE" if response.status >= 200 => {
-                if let Some(leg) = self.transactions.leg(tx) {
-                    self.end(leg, End::HungUp { bye_status: Some(response.status) });
-                }
+        let Some((tx, leg)) = tx else { return }; // A retransmission, absorbed.
+        match (envelope.cseq_method, leg) {
+            ("INVITE", _) => {
+                self.receive_invite_response(now, tx, leg, source, response, &envelope)
+            }
+            ("BYE", Some(leg)) if response.status >= 200 => {
+                self.end(leg, End::HungUp { bye_status: Some(response.status) });
             }
             _ => (), // 1xx of BYE, any of CANCEL: the INVITE's own response decides.
         }
@@ -91,19 +91,20 @@ impl UserAgent {
         &mut self,
         now: Instant,
         tx: TxId,
+        leg: Option<LegId>,
         source: Peer,
         response: &Response,
         envelope: &Envelope<'_>,
     ) {
-        let leg = self.transactions.leg(tx).and_then(|leg| self.legs.get_mut(&leg));
-        let state = leg.as_ref().map(|leg| (leg.id, leg.state.clone()));
+        let leg = leg.and_then(|leg| self.legs.get(&leg));
+        let state = leg.map(|leg| (leg.id, leg.state.clone()));
         match (state, response.status) {
             (_, 200..=299) => self.receive_2xx(now, tx, source, response, envelope),
             (Some((id, State::Calling { .. } | State::Proceeding { .. })), 100..=199) => {
                 self.proceed(tx, id, source, response);
             }
             (Some((id, State::CancelWaiting { reason, .. })), 100..=199) => {
-                self.cancel(now, tx, id, reason.as_deref());
+                self.cancel(now, tx, id, reason);
             }
             (Some((id, State::Calling { .. } | State::Proceeding { .. })), _) => {
                 self.end(id, rejected(response));
@@ -159,9 +160,9 @@ impl UserAgent {
                 self.confirm(id, dialog, State::Confirmed);
                 self.tell(Event::Answered { leg: id, sdp });
             }
-            Some((id, State::CancelWaiting { .. } | State::Cancelling { .. })) => {
-                self.confirm(id, dialog.clone(), State::Closing);
-                self.send_bye(now, &mut dialog, None, Some(id));
+            Some((id, State::CancelWaiting { reason, .. } | State::Cancelling { reason, .. })) => {
+                self.send_bye(now, &mut dialog, reason.as_deref(), Some(id));
+                self.confirm(id, dialog, State::Closing);
             }
             _ => self.send_bye(now, &mut dialog, None, None),
         }
@@ -192,7 +193,7 @@ impl UserAgent {
                 self.end(leg, End::HungUp { bye_status: None });
             }
             State::Calling { tx } => held.state = State::CancelWaiting { tx, reason },
-            State::Proceeding { tx } => self.cancel(now, tx, leg, reason.as_deref()),
+            State::Proceeding { tx } => self.cancel(now, tx, leg, reason),
             State::Confirmed if held.unacked.as_ref().is_some_and(|it| it.is_initial) => {
                 held.hangup.get_or_insert(hangup);
             }
@@ -202,16 +203,16 @@ impl UserAgent {
     }
 
     /// Sends CANCEL of an INVITE that has a provisional response.
-    fn cancel(&mut self, now: Instant, tx: TxId, id: LegId, reason: Option<&str>) {
+    fn cancel(&mut self, now: Instant, tx: TxId, id: LegId, reason: Option<String>) {
         let Some((invite, peer)) = self.transactions.request(tx) else { return };
-        let cancel = compose::cancel(&invite, reason);
+        let cancel = compose::cancel(&invite, reason.as_deref());
         let branch = branch_of(&invite);
         let (Some(cancel), Some(branch)) = (cancel, branch) else { return };
         let key = Key::client(&branch, "CANCEL");
-        let out = &mut self.outputs;
-        self.transactions.open_client(now, key, false, peer, cancel, Some(id), out);
+        let request = OurRequest { key, is_invite: false, peer, bytes: cancel, leg: Some(id) };
+        self.transactions.open_client(now, request, &mut self.outputs);
         if let Some(leg) = self.legs.get_mut(&id) {
-            leg.state = State::Cancelling { tx };
+            leg.state = State::Cancelling { tx, reason };
             leg.cancel_ends_at = Some(now + self.timing.timeout());
         }
         self.reschedule(id);
@@ -233,8 +234,8 @@ impl UserAgent {
             bye.header("Reason", reason);
         }
         let key = Key::client(&branch, "BYE");
-        let out = &mut self.outputs;
-        self.transactions.open_client(now, key, false, peer, bye.empty(), leg, out);
+        let request = OurRequest { key, is_invite: false, peer, bytes: bye.empty(), leg };
+        self.transactions.open_client(now, request, &mut self.outputs);
     }
 }
 

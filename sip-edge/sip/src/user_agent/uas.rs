@@ -47,7 +47,7 @@ impl UserAgent {
             }
             Match::New | Match::PassedUp => (),
         }
-        let is_merged = self.transactions.is_merged(&envelope);
+        let is_merged = method != Method::Cancel && self.transactions.is_merged(&envelope);
         let peer = envelope.via.response_peer(source);
         let Ok(tx) = self.transactions.open_server(key, method, &envelope, peer) else {
             self.discard("transactions_full");
@@ -219,7 +219,7 @@ impl UserAgent {
         let contact = self.contact(incoming.source.transport);
         let mut response = self.compose(&incoming, 200, Some(&tag));
         record_route(&mut response, &incoming.request);
-        response.header("Contact", contact).allow().header("Supported", "");
+        response.header("Contact", contact).allow();
         let response = response.sdp(&sdp);
         self.send(now, &incoming, 200, response.clone());
         self.await_ack(now, leg, &incoming, response);

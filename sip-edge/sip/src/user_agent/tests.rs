@@ -1,1 +1,0 @@
-//! Tests of the user agent, in virtual time.

@@ -1,0 +1,332 @@
+//! One user agent, a phone made of text, and a clock that the test moves.
+
+use crate::header::Name;
+use crate::message::{Message, Request};
+use crate::name_addr::NameAddr;
+use crate::peer::{Peer, Transport};
+use crate::user_agent::{
+    Config, Event, Hangup, LegId, OutboundInvite, Output, Rejection, UserAgent,
+};
+use crate::{HostPort, Response};
+use bytes::Bytes;
+use expect_test::Expect;
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+pub(super) const SDP: &str = "v=0";
+/// Unix seconds at the start of every test.
+pub(super) const WALL: u64 = 1_700_000_000;
+
+pub(super) fn udp_phone() -> Peer {
+    Peer { transport: Transport::Udp, addr: "192.0.2.1:5060".parse().unwrap() }
+}
+
+pub(super) fn tcp_phone() -> Peer {
+    Peer { transport: Transport::Tcp, ..udp_phone() }
+}
+
+pub(super) struct Bench {
+    pub(super) ua: UserAgent,
+    pub(super) phone: Peer,
+    start: Instant,
+    pub(super) now: Instant,
+    log: String,
+    pub(super) sent: Vec<(Peer, Bytes)>,
+}
+
+impl Bench {
+    pub(super) fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    pub(super) fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::new(HostPort::new("198.51.100.1", 5060));
+        config.users = [("anna".to_owned(), "secret".to_owned())].into();
+        change(&mut config);
+        let (start, phone) = (Instant::now(), udp_phone());
+        let ua = UserAgent::new(config, 1);
+        Self { ua, phone, start, now: start, log: String::new(), sent: Vec::new() }
+    }
+
+    /// Moves the clock, firing what is due on the way.
+    pub(super) fn until(&mut self, seconds: f64) -> &mut Self {
+        let end = self.start + Duration::from_secs_f64(seconds);
+        while let Some(at) = self.ua.poll_timeout().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            self.ua.handle_timeout(self.now);
+            self.drain();
+        }
+        self.now = end;
+        self
+    }
+
+    pub(super) fn receive(&mut self, message: impl Into<Bytes>) -> &mut Self {
+        self.receive_from(self.phone, message)
+    }
+
+    pub(super) fn receive_from(&mut self, source: Peer, message: impl Into<Bytes>) -> &mut Self {
+        let wall = WALL + (self.now - self.start).as_secs();
+        self.ua.handle_message(self.now, wall, source, message.into());
+        self.drain();
+        self
+    }
+
+    pub(super) fn order(&mut self, order: impl FnOnce(&mut UserAgent, Instant)) -> &mut Self {
+        order(&mut self.ua, self.now);
+        self.drain();
+        self
+    }
+
+    pub(super) fn ring(&mut self, leg: u64) -> &mut Self {
+        self.order(|ua, now| ua.ring(now, LegId(leg), 180, None))
+    }
+
+    pub(super) fn answer(&mut self, leg: u64) -> &mut Self {
+        self.order(|ua, now| ua.answer(now, LegId(leg), SDP.into()))
+    }
+
+    pub(super) fn reject(&mut self, leg: u64, status: u16) -> &mut Self {
+        self.order(|ua, now| ua.reject(now, LegId(leg), Rejection { status, headers: vec![] }))
+    }
+
+    pub(super) fn hangup(&mut self, leg: u64) -> &mut Self {
+        let reason = Some("Q.850;cause=16".to_owned());
+        self.order(|ua, now| ua.hangup(now, LegId(leg), Hangup { reason, unanswered_status: 480 }))
+    }
+
+    /// An INVITE of ours to the phone.
+    pub(super) fn invite(&mut self) -> &mut Self {
+        let invite = OutboundInvite {
+            target: "sip:bob@192.0.2.1".into(),
+            peer: self.phone,
+            from_uri: "sip:queue@198.51.100.1".into(),
+            from_display: Some("The \"Queue\"".into()),
+            sdp: SDP.into(),
+            headers: vec![("X-Call".into(), "7".into())],
+        };
+        self.order(|ua, now| assert!(ua.invite(now, invite).is_ok()))
+    }
+
+    /// The phone's response to our last request of this method.
+    pub(super) fn respond(&mut self, method: &str, status: u16, to_tag: &str) -> &mut Self {
+        self.respond_with(method, status, to_tag, "", "")
+    }
+
+    /// As [`Bench::respond`], with further header lines (each with its CRLF) and a body.
+    pub(super) fn respond_with(
+        &mut self,
+        method: &str,
+        status: u16,
+        to_tag: &str,
+        extra: &str,
+        sdp: &str,
+    ) -> &mut Self {
+        let request = self.last_request(method);
+        let value = |name| request.headers.get(name).unwrap().to_owned();
+        let to = match value(Name::To) {
+            to if to_tag.is_empty() || to.contains(";tag=") => to,
+            to => format!("{to};tag={to_tag}"),
+        };
+        let kind = if sdp.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
+        let text = format!(
+            "SIP/2.0 {status} Phrase\r\nVia: {}\r\nFrom: {}\r\nTo: {to}\r\nCall-ID: {}\r\n\
+             CSeq: {}\r\nContact: <sip:bob@192.0.2.1:5060>\r\n{kind}{extra}Content-Length: {}\r\n\r\n{sdp}",
+            value(Name::Via),
+            value(Name::From),
+            value(Name::CallId),
+            value(Name::CSeq),
+            sdp.len()
+        );
+        self.receive(text)
+    }
+
+    pub(super) fn last_request(&self, method: &str) -> Request {
+        let mut requests = self.sent.iter().rev().filter_map(|(_, bytes)| request_of(bytes));
+        requests.find(|it| it.method_name() == method).expect("such a request was sent")
+    }
+
+    pub(super) fn last_response(&self) -> Response {
+        let mut messages = self.sent.iter().rev().map(|(_, bytes)| Message::parse(bytes.clone()));
+        messages
+            .find_map(|it| if let Ok(Message::Response(it)) = it { Some(it) } else { None })
+            .expect("a response was sent")
+    }
+
+    /// Our tag in the last response.
+    pub(super) fn tag(&self) -> String {
+        let response = self.last_response();
+        let to = NameAddr::parse(response.headers.get(Name::To).unwrap()).unwrap();
+        to.tag().expect("a To tag").to_owned()
+    }
+
+    pub(super) fn last_text(&self) -> String {
+        String::from_utf8(self.sent.last().unwrap().1.to_vec()).unwrap()
+    }
+
+    /// Leaves what happened until now out of the next check.
+    pub(super) fn forget(&mut self) -> &mut Self {
+        self.log.clear();
+        self
+    }
+
+    /// Adds lines to what is compared.
+    pub(super) fn note(&mut self, lines: &str) {
+        self.log.push_str(lines);
+    }
+
+    /// Compares what happened since the last check.
+    #[track_caller]
+    pub(super) fn check(&mut self, expected: Expect) -> &mut Self {
+        expected.assert_eq(&std::mem::take(&mut self.log));
+        self
+    }
+
+    /// Lets every timer run out and demands that nothing is left over.
+    #[track_caller]
+    pub(super) fn check_over(&mut self, expected: Expect) {
+        let hour = (self.now - self.start).as_secs_f64() + 3600.0;
+        self.until(hour);
+        self.check(expected);
+        assert_eq!((self.ua.dialogs(), self.ua.transactions()), (0, 0), "legs, transactions");
+        assert_eq!(self.ua.poll_timeout(), None);
+    }
+
+    fn drain(&mut self) {
+        let elapsed = (self.now - self.start).as_secs_f64();
+        while let Some(output) = self.ua.poll_output() {
+            write!(self.log, "{elapsed:06.3} ").unwrap();
+            match output {
+                Output::Send { peer, bytes } => {
+                    self.log.push_str(&summary(&bytes));
+                    if peer != self.phone {
+                        write!(self.log, " to {peer}").unwrap();
+                    }
+                    self.sent.push((peer, bytes));
+                }
+                Output::Event(event) => self.log.push_str(&event_text(&event)),
+                Output::Discarded(reason) => write!(self.log, "discarded {reason}").unwrap(),
+            }
+            self.log.push('\n');
+        }
+    }
+}
+
+fn request_of(bytes: &Bytes) -> Option<Request> {
+    match Message::parse(bytes.clone()) {
+        Ok(Message::Request(request)) => Some(request),
+        _ => None,
+    }
+}
+
+/// `> INVITE 1` or `> 200 INVITE 1`.
+fn summary(bytes: &Bytes) -> String {
+    match Message::parse(bytes.clone()).expect("we send proper messages") {
+        Message::Request(request) => {
+            let cseq = request.headers.get(Name::CSeq).unwrap().split(' ').next().unwrap();
+            format!("> {} {cseq}", request.method_name())
+        }
+        Message::Response(response) => {
+            let cseq = response.headers.get(Name::CSeq).unwrap();
+            let (number, method) = cseq.split_once(' ').unwrap();
+            format!("> {} {method} {number}", response.status)
+        }
+    }
+}
+
+fn event_text(event: &Event) -> String {
+    let sdp = |sdp: &Option<Bytes>| if sdp.is_some() { " sdp" } else { "" };
+    match event {
+        Event::Invited { leg, invite } => {
+            let user = invite.user.as_ref().map(|user| format!(" by {user}"));
+            format!("Invited {}{}{}", leg.0, sdp(&invite.sdp), user.unwrap_or_default())
+        }
+        Event::Acknowledged { leg, sdp: it } => format!("Acknowledged {}{}", leg.0, sdp(it)),
+        Event::Ringing { leg, status, sdp: it } => {
+            format!("Ringing {} {status}{}", leg.0, sdp(it))
+        }
+        Event::Answered { leg, sdp: it } => format!("Answered {}{}", leg.0, sdp(it)),
+        Event::Reinvited { leg, sdp: it } => format!("Reinvited {}{}", leg.0, sdp(it)),
+        Event::Info { leg, content_type, body } => {
+            format!("Info {} {content_type} {:?}", leg.0, body)
+        }
+        Event::Ended { leg, end } => format!("Ended {} {end:?}", leg.0),
+        Event::Registered { user, contacts } => format!("Registered {user} {contacts}"),
+    }
+}
+
+/// A request of the phone.
+#[derive(Clone)]
+pub(super) struct Phone {
+    method: &'static str,
+    branch: String,
+    cseq: u32,
+    call_id: &'static str,
+    to_tag: String,
+    extra: String,
+    body: &'static str,
+}
+
+impl Phone {
+    pub(super) fn sends(method: &'static str) -> Self {
+        let branch = format!("z9hG4bK{method}");
+        let (to_tag, extra) = (String::new(), String::new());
+        Self { method, branch, cseq: 1, call_id: "c1", to_tag, extra, body: "" }
+    }
+
+    /// An INVITE with an offer.
+    pub(super) fn invite() -> Self {
+        Self::sends("INVITE").sdp()
+    }
+
+    pub(super) fn branch(self, branch: &str) -> Self {
+        Self { branch: format!("z9hG4bK{branch}"), ..self }
+    }
+
+    pub(super) fn cseq(self, cseq: u32) -> Self {
+        let branch = format!("{}{cseq}", self.branch);
+        Self { cseq, branch, ..self }
+    }
+
+    pub(super) fn call_id(self, call_id: &'static str) -> Self {
+        Self { call_id, branch: format!("{}{call_id}", self.branch), ..self }
+    }
+
+    pub(super) fn tag(self, tag: &str) -> Self {
+        Self { to_tag: format!(";tag={tag}"), ..self }
+    }
+
+    /// A further header line, without its CRLF.
+    pub(super) fn header(mut self, line: &str) -> Self {
+        write!(self.extra, "{line}\r\n").unwrap();
+        self
+    }
+
+    pub(super) fn sdp(self) -> Self {
+        Self { body: SDP, ..self }.header("Content-Type: application/sdp")
+    }
+
+    pub(super) fn body(self, body: &'static str) -> Self {
+        Self { body, ..self }
+    }
+
+    pub(super) fn text(&self) -> Bytes {
+        let Self { method, branch, cseq, call_id, to_tag, extra, body } = self;
+        let hops = if extra.contains("Max-Forwards") { "" } else { "Max-Forwards: 70\r\n" };
+        let contact =
+            if extra.contains("Contact") { "" } else { "Contact: <sip:anna@192.0.2.1:5060>\r\n" };
+        let text = format!(
+            "{method} sip:1008@198.51.100.1 SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1:5060;branch={branch}\r\n\
+             From: \"Anna\" <sip:anna@holdfast>;tag=f1\r\nTo: <sip:anna@holdfast>{to_tag}\r\n\
+             Call-ID: {call_id}\r\nCSeq: {cseq} {method}\r\n{contact}{hops}{extra}\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        text.into()
+    }
+}
+
+impl From<Phone> for Bytes {
+    fn from(phone: Phone) -> Self {
+        phone.text()
+    }
+}

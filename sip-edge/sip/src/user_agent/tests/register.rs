@@ -1,0 +1,81 @@
+//! REGISTER from the wire to the bindings.
+
+use super::bench::{Bench, Phone, WALL};
+use crate::digest::authorize;
+use expect_test::expect;
+
+#[test]
+fn registration_is_challenged_with_sha_256_first_and_then_held() {
+    for algorithm in [0, 1] {
+        let mut bench = Bench::new();
+        bench.receive(Phone::sends("REGISTER"));
+        let challenge = challenges(&bench).swap_remove(algorithm);
+        assert!(challenge.contains(["algorithm=SHA-256", "algorithm=MD5"][algorithm]));
+        bench.receive(register(&challenge, 2, 1));
+        assert!(bench.last_text().starts_with("SIP/2.0 200 OK\r\n"));
+        let contacts = bench.ua.lookup(WALL, "anna");
+        assert_eq!(contacts[0].uri, "sip:anna@192.0.2.1:5060");
+        assert_eq!(contacts[0].peer, bench.phone);
+        assert_eq!(bench.ua.registrations(WALL)[0].user, "anna");
+        assert!(bench.last_text().contains("Contact: <sip:anna@192.0.2.1:5060>;expires=3600\r\n"));
+        assert_eq!(bench.ua.lookup(WALL + 3600, "anna"), []);
+    }
+}
+
+#[test]
+fn old_nonce_is_called_stale_and_a_repeated_count_too() {
+    let mut bench = Bench::new();
+    bench.receive(Phone::sends("REGISTER"));
+    let challenge = challenges(&bench).swap_remove(0);
+    bench.receive(register(&challenge, 2, 1)).receive(register(&challenge, 3, 1));
+    assert!(challenges(&bench).iter().all(|it| it.ends_with("stale=true")));
+    bench.until(300.0).receive(register(&challenge, 4, 2));
+    assert!(challenges(&bench).iter().all(|it| it.ends_with("stale=true")));
+    bench.check(expect![[r#"
+        00.000 > 401 REGISTER 1
+        00.000 > 200 REGISTER 2
+        00.000 Registered anna 1
+        00.000 > 401 REGISTER 3
+        300.000 > 401 REGISTER 4
+    "#]]);
+}
+
+#[test]
+fn wrong_password_is_challenged_again_and_a_foreign_record_forbidden() {
+    let mut bench = Bench::new();
+    bench.receive(Phone::sends("REGISTER"));
+    let challenge = challenges(&bench).swap_remove(0);
+    let wrong = authorize(&challenge, "anna", "guess", "REGISTER", "sip:h", 1);
+    bench.receive(Phone::sends("REGISTER").cseq(2).header(&format!("Authorization: {wrong}")));
+    let text = String::from_utf8(register(&challenge, 3, 1).text().to_vec()).unwrap();
+    bench.receive(text.replace("To: <sip:anna@", "To: <sip:boss@")).check(expect![[r#"
+        00.000 > 401 REGISTER 1
+        00.000 > 401 REGISTER 2
+        00.000 > 403 REGISTER 3
+    "#]]);
+    assert_eq!(bench.ua.registrations(WALL), []);
+}
+
+#[test]
+fn too_brief_registration_is_told_the_least() {
+    let mut bench = Bench::new();
+    bench.receive(Phone::sends("REGISTER"));
+    let challenge = challenges(&bench).swap_remove(0);
+    bench.receive(register(&challenge, 2, 1).header("Expires: 59"));
+    assert!(bench.last_text().contains("\r\nMin-Expires: 60\r\n"));
+    bench.check(expect![[r#"
+        00.000 > 401 REGISTER 1
+        00.000 > 423 REGISTER 2
+    "#]]);
+}
+
+fn register(challenge: &str, cseq: u32, nc: u32) -> Phone {
+    let value = authorize(challenge, "anna", "secret", "REGISTER", "sip:h", nc);
+    Phone::sends("REGISTER").cseq(cseq).header(&format!("Authorization: {value}"))
+}
+
+fn challenges(bench: &Bench) -> Vec<String> {
+    let text = bench.last_text();
+    let lines = text.lines().filter_map(|line| line.strip_prefix("WWW-Authenticate: "));
+    lines.map(str::to_owned).collect()
+}
