@@ -50,14 +50,24 @@ impl SipUri {
         if text.len() > LENGTH_MAX || !printable || !text.get(..4)?.eq_ignore_ascii_case("sip:") {
             return None;
         }
-        let uri = rsip::Uri::try_from(text).ok()?;
-        let host_port: HostPort = uri.host_with_port.to_string().parse().ok()?;
-        let transport = match uri.transport() {
-            None | Some(rsip::Transport::Udp) => Transport::Udp,
-            Some(rsip::Transport::Tcp) => Transport::Tcp,
+        // A user part may have `;` and `?`, so it is cut off first; headers do not belong here.
+        let (user, rest) = match text[4..].rsplit_once('@') {
+            Some(("", _)) => return None,
+            Some((user, rest)) => (Some(user), rest),
+            None => (None, &text[4..]),
+        };
+        let mut parts = rest.split(';');
+        let host_port: HostPort = parts.next()?.parse().ok()?;
+        let named = |part: &'_ str| {
+            let (name, value) = part.split_once('=')?;
+            name.eq_ignore_ascii_case("transport").then(|| value.to_ascii_lowercase())
+        };
+        let transport = match parts.find_map(named).as_deref() {
+            None | Some("udp") => Transport::Udp,
+            Some("tcp") => Transport::Tcp,
             Some(_) => return None, // TLS and WebSocket are not spoken here yet.
         };
-        let user = uri.user().map(str::to_owned);
+        let user = user.map(|it| it.split(':').next().unwrap_or(it).to_owned());
         Some(Self { text: text.to_owned(), user, host_port, transport })
     }
 
@@ -110,6 +120,7 @@ mod tests {
             "sip:a@b:99999",
             "sip:a@b\r\nX: y",
             "sip:a@b>",
+            "sip:a@b?Replaces=x",
             "sip:a@b;transport=tls",
         ] {
             assert!(Target::parse(text).is_err(), "{text:?}");
