@@ -1,0 +1,9 @@
+//! The relay as a whole, in virtual time: commands and datagrams in, datagrams and events out.
+
+mod bench;
+mod bounds;
+mod conference;
+mod hold;
+mod music;
+mod negotiation;
+mod talk;

@@ -1,0 +1,244 @@
+//! Offers, answers, sessions and ports.
+
+use crate::bench::{A, B, Bench, SESSION, audio, rtp, sdp, sdp_with};
+use expect_test::{Expect, expect};
+use media::sdp::{Refusal, Remote};
+use media::{Codec, Error, Side};
+
+/// The description with what differs from run to run made plain.
+fn plain(sdp: &[u8]) -> String {
+    let text = String::from_utf8(sdp.to_vec()).unwrap();
+    let line = |line: &str| match line.split(' ').collect::<Vec<_>>().as_slice() {
+        ["o=-", _, version, rest @ ..] => format!("o=- ID {version} {}\n", rest.join(" ")),
+        _ => format!("{line}\n"),
+    };
+    text.lines().map(line).collect()
+}
+
+fn check_answer(offer: &str, expected: Expect) {
+    let mut bench = Bench::with(|it| it.rtp_ports = 20_000..=20_001);
+    let described = bench.offer(SESSION, Side::A, Some(offer)).unwrap();
+    expected.assert_eq(&plain(&described.sdp));
+}
+
+#[test]
+fn an_answer_keeps_the_offer_s_order_and_numbers_and_rejects_the_rest_in_place() {
+    check_answer(
+        "v=0\r\no=phone 5 6 IN IP4 192.0.2.1\r\ns=-\r\nt=0 0\r\na=sendonly\r\n\
+         m=video 6000 RTP/AVP 96\r\nc=IN IP4 192.0.2.1\r\na=rtpmap:96 H264/90000\r\n\
+         m=audio 4000 RTP/AVP 9 8 97 0 98\r\nc=IN IP4 192.0.2.7\r\n\
+         a=rtpmap:97 opus/48000/2\r\na=rtpmap:98 telephone-event/8000\r\na=ptime:30\r\n\
+         m=audio 4002 RTP/AVP 0\r\nc=IN IP4 192.0.2.1\r\n",
+        expect![[r#"
+            v=0
+            o=- ID 0 IN IP4 198.51.100.1
+            s=-
+            c=IN IP4 198.51.100.1
+            t=0 0
+            m=video 0 RTP/AVP 96
+            m=audio 20000 RTP/AVP 8 0 98
+            a=rtpmap:8 PCMA/8000
+            a=rtpmap:0 PCMU/8000
+            a=rtpmap:98 telephone-event/8000
+            a=fmtp:98 0-15
+            a=ptime:30
+            a=rtcp:20001
+            a=recvonly
+            m=audio 0 RTP/AVP 0
+        "#]],
+    );
+}
+
+#[test]
+fn dynamic_numbers_and_capitals_are_understood() {
+    check_answer(
+        "v=0\no=- 1 1 IN IP4 192.0.2.1\ns=-\nc=IN IP4 192.0.2.1\nt=0 0\n\
+         m=audio 4000 RTP/AVP 100 105\na=rtpmap:100 pcmu/8000/1\n\
+         a=rtpmap:105 Telephone-Event/8000\na=RecvOnly\n",
+        expect![[r#"
+            v=0
+            o=- ID 0 IN IP4 198.51.100.1
+            s=-
+            c=IN IP4 198.51.100.1
+            t=0 0
+            m=audio 20000 RTP/AVP 100 105
+            a=rtpmap:100 PCMU/8000
+            a=rtpmap:105 telephone-event/8000
+            a=fmtp:105 0-15
+            a=ptime:20
+            a=rtcp:20001
+            a=sendonly
+        "#]],
+    );
+}
+
+#[test]
+fn the_version_goes_up_when_the_description_changes_and_only_then() {
+    let mut bench = Bench::new();
+    let mut version = |attributes| {
+        let offer = sdp_with(A, "0 101", attributes);
+        let described = bench.offer(SESSION, Side::A, Some(&offer)).unwrap();
+        plain(&described.sdp).lines().nth(1).unwrap().split(' ').nth(2).unwrap().to_owned()
+    };
+    let versions = ["", "", "sendonly", "sendonly", ""].map(&mut version);
+    assert_eq!(versions, ["0", "0", "1", "1", "2"]);
+}
+
+#[test]
+fn our_offer_is_completed_by_the_answer() {
+    let mut bench = Bench::with(|it| it.rtp_ports = 20_000..=20_001);
+    let offered = bench.offer(SESSION, Side::A, None).unwrap();
+    assert_eq!((offered.codec, offered.held), (None, false));
+    expect![[r#"
+        v=0
+        o=- ID 0 IN IP4 198.51.100.1
+        s=-
+        c=IN IP4 198.51.100.1
+        t=0 0
+        m=audio 20000 RTP/AVP 0 8 101
+        a=rtpmap:0 PCMU/8000
+        a=rtpmap:8 PCMA/8000
+        a=rtpmap:101 telephone-event/8000
+        a=fmtp:101 0-15
+        a=ptime:20
+        a=rtcp:20001
+        a=sendrecv
+    "#]]
+    .assert_eq(&plain(&offered.sdp));
+    bench.play(Side::A, "music", &audio(Codec::Pcmu, 1, 8_000), true);
+    bench.run(100);
+    assert_eq!(bench.take_rtp(A), [], "nobody is known to listen yet");
+    let answered = bench.answer(Side::A, &sdp(A, "8 96")).unwrap();
+    assert_eq!(answered.codec, Some(Codec::Pcma));
+    bench.run(100);
+    let packets = bench.take_rtp(A);
+    assert_eq!((packets.len(), packets[0].payload_type), (6, 8), "music begins at the answer");
+    // The remote sends events with the number that we offered, or with its own.
+    bench.receive(Side::A, A, &rtp(77, 1, 0, 101, &[1, 10, 0, 160]));
+    bench.receive(Side::A, A, &rtp(77, 2, 800, 96, &[2, 10, 0, 160]));
+    assert_eq!(bench.digits(), "12");
+    let again = bench.answer(Side::A, &sdp(A, "8")).unwrap_err();
+    assert!(matches!(again, Error::NoOpenOffer { .. }), "{again}");
+}
+
+#[test]
+fn an_offer_of_ours_on_a_live_side_keeps_the_numbers_in_use() {
+    let mut bench = Bench::new();
+    bench.offer(SESSION, Side::A, Some(&sdp(A, "8 97"))).unwrap();
+    let offered = bench.offer(SESSION, Side::A, None).unwrap();
+    assert_eq!(offered.codec, Some(Codec::Pcma));
+    assert!(plain(&offered.sdp).contains("RTP/AVP 8 0 97\n"), "{}", plain(&offered.sdp));
+    assert!(bench.answer(Side::A, &sdp(A, "0")).is_ok());
+    assert_eq!(bench.status(SESSION, Side::A).codec, Some(Codec::Pcmu));
+}
+
+#[test]
+fn what_cannot_be_used_is_refused_and_changes_nothing() {
+    let refusal = |sdp: &str| Remote::parse(sdp.as_bytes()).unwrap_err().to_string();
+    expect!["no codec in common: wanted PCMU or PCMA at 8000 Hz, got 9, opus/48000/2"].assert_eq(
+        &refusal(&sdp_with(A, "9 97", "").replace("telephone-event/8000", "opus/48000/2")),
+    );
+    expect!["no codec in common: wanted PCMU or PCMA at 8000 Hz, got telephone-event/8000"]
+        .assert_eq(&refusal(&sdp(A, "101")));
+    expect!["no usable audio: wanted `m=audio` with RTP/AVP, got audio over RTP/SAVP"]
+        .assert_eq(&refusal(&sdp(A, "0").replace("RTP/AVP", "RTP/SAVP")));
+    expect!["no usable audio: wanted `m=audio` with RTP/AVP, got no media description"]
+        .assert_eq(&refusal("v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nt=0 0\r\n"));
+    expect![[r#"connection address "239.1.1.1" is not a unicast IP address"#]]
+        .assert_eq(&refusal(&sdp("239.1.1.1:4000", "0")));
+    expect![[r#"connection address "255.255.255.255" is not a unicast IP address"#]]
+        .assert_eq(&refusal(&sdp("255.255.255.255:4000", "0")));
+    expect![[r#"connection address "phone.example" is not a unicast IP address"#]]
+        .assert_eq(&refusal(&sdp(A, "0").replace("192.0.2.1", "phone.example")));
+    assert!(refusal("hello").starts_with("not a session description (RFC 8866)"));
+    assert!(
+        refusal(&"m=audio 1 RTP/AVP 0\r\n".repeat(40).replacen("", "v=0\r\n", 1))
+            .contains("40 media")
+    );
+    let huge = vec![b'a'; 65_536];
+    assert_eq!(Remote::parse(&huge).unwrap_err(), Refusal::TooLong { len: 65_536 });
+
+    let mut bench = Bench::one_side();
+    let v6 = sdp(A, "0").replace("192.0.2.1", "2001:db8::1").replace("IP4", "IP6");
+    let error = bench.offer(SESSION, Side::A, Some(&v6)).unwrap_err().to_string();
+    assert_eq!(error, "an IPv6 address cannot be reached from our IPv4 one");
+    let status = bench.status(SESSION, Side::A);
+    assert_eq!(status.signalled, Some(A.parse().unwrap()), "the old one stays in force");
+}
+
+#[test]
+fn a_refused_first_offer_leaves_no_session_and_no_port() {
+    let mut bench = Bench::new();
+    let off = sdp(A, "0").replace("m=audio 4000", "m=audio 0");
+    let error = bench.offer(SESSION, Side::A, Some(&off)).unwrap_err();
+    assert!(matches!(error, Error::Refused(Refusal::NoAudio { .. })), "{error}");
+    assert_eq!((bench.relay.sessions(), bench.closed.len()), (0, 1));
+}
+
+#[test]
+fn port_0_on_a_live_side_turns_the_stream_off_and_on_again() {
+    let mut bench = Bench::one_side();
+    bench.play(Side::A, "music", &audio(Codec::Pcmu, 1, 8_000), true);
+    let off = sdp(A, "0 101").replace("m=audio 4000", "m=audio 0");
+    let described = bench.offer(SESSION, Side::A, Some(&off)).unwrap();
+    assert!(described.held);
+    assert!(plain(&described.sdp).contains("m=audio 0 RTP/AVP 0 101\n"));
+    bench.take_rtp(A);
+    bench.run(1_000);
+    assert_eq!(bench.take_rtp(A), []);
+    bench.offer(SESSION, Side::A, Some(&sdp(A, "0 101"))).unwrap();
+    bench.run(100);
+    assert_eq!(bench.take_rtp(A).len(), 6);
+}
+
+#[test]
+fn rtcp_goes_where_the_attribute_says() {
+    let mut bench = Bench::new();
+    bench.offer(SESSION, Side::A, Some(&sdp_with(A, "0", "rtcp:4777"))).unwrap();
+    bench.run(10_000);
+    assert!(!bench.take_rtcp("192.0.2.1:4777").is_empty());
+}
+
+#[test]
+fn delete_says_goodbye_frees_the_ports_at_once_and_can_come_twice() {
+    let mut bench = Bench::connected("0 101");
+    let now = bench.now();
+    assert!(bench.relay.delete(now, SESSION, None));
+    assert!(!bench.relay.delete(now, SESSION, None));
+    bench.run(0);
+    assert_eq!(bench.closed.len(), 2);
+    assert_eq!((bench.relay.sessions(), bench.relay.poll_timeout()), (0, None));
+    let goodbye = bench.take_rtcp("192.0.2.2:5001").remove(0).1;
+    assert!(goodbye.windows(2).any(|it| it == [0x81, 203]), "{goodbye:02x?}");
+    let port = bench.closed[0].rtp();
+    let late = rtp(1, 1, 1, 0, &[0; 160]);
+    assert_eq!(bench.receive_on(port, A, &late).as_deref(), Some("no_listener"));
+}
+
+#[test]
+fn ports_rest_after_use_and_run_out_honestly() {
+    let mut bench = Bench::with(|it| it.rtp_ports = 20_000..=20_003);
+    bench.offer("one", Side::A, Some(&sdp(A, "0"))).unwrap();
+    bench.offer("one", Side::B, Some(&sdp(B, "0"))).unwrap();
+    let error = bench.offer("two", Side::A, Some(&sdp(A, "0"))).unwrap_err().to_string();
+    assert_eq!(error, "all 2 port pairs are in use or in quarantine (--rtp-ports)");
+    let now = bench.now();
+    bench.relay.delete(now, "one", None);
+    assert!(bench.offer("two", Side::A, Some(&sdp(A, "0"))).is_err(), "still in quarantine");
+    bench.run(5_000);
+    assert!(bench.offer("two", Side::A, Some(&sdp(A, "0"))).is_ok());
+}
+
+#[test]
+fn sessions_are_limited_and_named_in_errors() {
+    let mut bench = Bench::with(|it| it.sessions_max = 1);
+    bench.offer("one", Side::A, Some(&sdp(A, "0"))).unwrap();
+    let error = bench.offer("two", Side::A, Some(&sdp(A, "0"))).unwrap_err().to_string();
+    assert_eq!(error, "all 1 media sessions are in use (--max-sessions)");
+    assert_eq!(bench.closed.len(), 1);
+    let now = bench.now();
+    let error = bench.relay.connect(now, "two").unwrap_err().to_string();
+    assert_eq!(error, "no media session \"two\"");
+    let error = bench.relay.connect(now, "one").unwrap_err().to_string();
+    assert_eq!(error, "media session \"one\" has no side B");
+}
