@@ -71,6 +71,7 @@ pub(crate) async fn open(
         writing: None,
         store_failed_at: None,
         table_at: Instant::now(),
+        table_is_fresh: false,
         bad_rows: HashMap::new(),
         checks: Arc::new(Semaphore::new(CHECKS_MAX)),
     };
@@ -114,6 +115,8 @@ struct Work {
     store_failed_at: Option<Instant>,
     /// When the table of queues was last read.
     table_at: Instant,
+    /// It was read after the requests at hand had come.
+    table_is_fresh: bool,
     /// Rows of the table that cannot be used, and why, so that each is logged once.
     bad_rows: HashMap<i64, String>,
     checks: Arc<Semaphore>,
@@ -135,6 +138,7 @@ impl Work {
             }
             self.queues.handle_timeout(now);
             self.finish(Step::default());
+            self.table_is_fresh = false;
             for request in batch.drain(..) {
                 self.handle(now, request).await;
             }

@@ -68,7 +68,7 @@ CREATE TABLE IF NOT EXISTS queue_limits (
 );
 CREATE TABLE IF NOT EXISTS queue_callers (
     call_id VARCHAR(100) PRIMARY KEY NOT NULL,
-    arrival_sequence INTEGER NOT NULL UNIQUE,
+    arrival_sequence INTEGER NOT NULL,
     arrived_unix_ms INTEGER NOT NULL,
     call_from TEXT NOT NULL,
     call_contact TEXT NOT NULL,
@@ -90,7 +90,7 @@ const SAVE_CALLER: &str = "
 INSERT INTO queue_callers (call_id, arrival_sequence, arrived_unix_ms, call_from, call_contact,
     assignment_id, agent, reserved_unix_ms, ring_ms)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-ON CONFLICT (call_id) DO UPDATE SET
+ON CONFLICT (call_id) DO UPDATE SET arrival_sequence = ?2,
     assignment_id = ?6, agent = ?7, reserved_unix_ms = ?8, ring_ms = ?9";
 
 /// In order of arrival; rows that mohqueue itself left behind come last.
@@ -345,7 +345,7 @@ fn read_queue(row: &SqliteRow) -> Result<(QueueId, SettingsRow), sqlx::Error> {
     Ok((QueueId(row.try_get("id")?), queue))
 }
 
-/// `next_sequence` is for a row that mohqueue left behind, which has no place of ours.
+/// `next_sequence` is the lowest that is free; for a row that mohqueue left behind, which has none.
 fn read_caller(row: &SqliteRow, next_sequence: u64) -> anyhow::Result<Caller> {
     let sequence: Option<i64> = row.try_get("arrival_sequence")?;
     let call_status: i64 = row.try_get("call_status")?;
@@ -364,7 +364,8 @@ fn read_caller(row: &SqliteRow, next_sequence: u64) -> anyhow::Result<Caller> {
     Ok(Caller {
         call_id: CallId::parse(row.try_get("call_id")?)?,
         queue: QueueId(row.try_get("mohq_id")?),
-        place: Place { sequence: sequence.map_or(Ok(next_sequence), u64::try_from)? },
+        // Never two at one place, whatever was written by hand.
+        place: Place { sequence: sequence.map_or(Ok(0), u64::try_from)?.max(next_sequence) },
         arrived_at: row.try_get("arrived_unix_ms")?,
         from: row.try_get("call_from")?,
         contact: row.try_get("call_contact")?,

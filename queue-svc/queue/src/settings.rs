@@ -35,9 +35,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// From the API.
+    ///
     /// # Errors
     /// [`Malformed`] for the first field that breaks its rule or mohqueue's column size.
-    pub fn parse(mut row: SettingsRow) -> Result<Self, Malformed> {
+    pub fn parse(row: SettingsRow) -> Result<Self, Malformed> {
         let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
         check(
             "name",
@@ -45,6 +47,17 @@ impl Settings {
             "1 to 25 of [A-Za-z0-9_.-]",
             (1..=NAME_MAX).contains(&row.name.len()) && row.name.chars().all(plain),
         )?;
+        Self::read(row)
+    }
+
+    /// From the table, where mohqueue takes any name.
+    ///
+    /// # Errors
+    /// [`Malformed`] for the first field that cannot be used.
+    pub fn read(mut row: SettingsRow) -> Result<Self, Malformed> {
+        let named = !row.name.is_empty() && row.name.chars().count() <= NAME_MAX;
+        let named = named && !row.name.chars().any(char::is_control);
+        check("name", &row.name, "1 to 25 characters, none of them a control character", named)?;
         check("uri", &row.uri, "at most 100 bytes", row.uri.len() <= COLUMN_MAX)?;
         let uri = Uri::parse("uri", &row.uri)?;
         let printable =

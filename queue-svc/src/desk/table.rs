@@ -9,9 +9,11 @@ use std::time::Instant;
 use tracing::warn;
 
 impl Work {
-    /// Reads the table if this queue is in none of the rows read so far.
+    /// Reads the table if this queue is in none of the rows read so far; once for all requests that
+    /// have come meanwhile.
     pub(super) async fn know(&mut self, wanted: &Wanted) {
-        if !self.queues.knows(wanted) {
+        if !self.table_is_fresh && !self.queues.knows(wanted) {
+            self.table_is_fresh = true;
             self.read_table_if_possible().await;
         }
     }
@@ -29,7 +31,7 @@ impl Work {
         self.bad_rows.retain(|id, _| rows.contains_key(&QueueId(*id)));
         let mut table = std::collections::BTreeMap::new();
         for (id, row) in rows {
-            match Settings::parse(row) {
+            match Settings::read(row) {
                 Ok(settings) => {
                     self.bad_rows.remove(&id.0);
                     table.insert(id, settings);

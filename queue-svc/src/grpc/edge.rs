@@ -85,8 +85,8 @@ impl RingAnswer {
 
 /// What sip-edge says of a call.
 enum CallIs {
-    /// Ended or unknown.
-    Over,
+    /// Ended at this time, in Unix ms; 0 if it is not known any more.
+    Over(UnixMs),
     Connected,
     /// Neither, with its state and what it is in.
     Alone(Box<pb::Call>),
@@ -140,7 +140,10 @@ impl Edge {
             };
             let begun = resumed || broken_since.is_some();
             let e = match self.client.clone().ring(request).await {
-                Ok(response) => return rung(&response.into_inner(), assignment.ring_ms),
+                Ok(response) => {
+                    let answer = rung(&response.into_inner(), assignment.ring_ms);
+                    return self.since_when(call_id, assignment, answer).await;
+                }
                 Err(e) => e,
             };
             match e.code() {
@@ -164,11 +167,27 @@ impl Edge {
         }
     }
 
+    /// A call that was over before it was reserved should not have been in line any more.
+    async fn since_when(
+        &self,
+        call_id: &CallId,
+        assignment: &Assignment,
+        answer: RingAnswer,
+    ) -> RingAnswer {
+        if answer != RingAnswer::CallerGone {
+            return answer;
+        }
+        match self.call(call_id).await {
+            Ok(CallIs::Over(ended_at)) if ended_at < assignment.reserved_at => RingAnswer::Stale,
+            _ => answer,
+        }
+    }
+
     /// The call is not one that can be rung for. If the attempt was begun before, the reason may be
     /// that it succeeded.
     async fn not_possible(&self, call_id: &CallId, begun: bool, e: &Status) -> RingAnswer {
         match self.call(call_id).await {
-            Ok(CallIs::Over) => RingAnswer::Stale,
+            Ok(CallIs::Over(_)) => RingAnswer::Stale,
             Ok(CallIs::Connected) if begun => RingAnswer::Connected { sip_status: 0 },
             Ok(CallIs::Connected) => RingAnswer::Stale,
             Ok(CallIs::Alone(_)) => RingAnswer::Unavailable(e.message().to_owned()),
@@ -180,7 +199,7 @@ impl Edge {
     async fn settle(&self, call_id: &CallId, assignment: &Assignment) -> RingAnswer {
         self.stop_ringing(call_id, &assignment.id).await;
         match self.call(call_id).await {
-            Ok(CallIs::Over) => RingAnswer::Stale,
+            Ok(CallIs::Over(_)) => RingAnswer::Stale,
             Ok(CallIs::Connected) => RingAnswer::Connected { sip_status: 0 },
             Ok(CallIs::Alone(_)) => {
                 RingAnswer::NoAnswer { sip_status: 0, ring_ms: assignment.ring_ms }
@@ -205,7 +224,7 @@ impl Edge {
     /// Whether the caller is still one who waits.
     pub(crate) async fn check(&self, call_id: &CallId) -> Found {
         match self.call(call_id).await {
-            Ok(CallIs::Over | CallIs::Connected) => Found::Gone,
+            Ok(CallIs::Over(_) | CallIs::Connected) => Found::Gone,
             Ok(CallIs::Alone(call)) if !call.conference.is_empty() => Found::Gone,
             Ok(CallIs::Alone(call)) if call.state() == pb::CallState::Early => Found::Early,
             Ok(CallIs::Alone(_)) => Found::Waiting,
@@ -237,12 +256,12 @@ impl Edge {
             Ok(response) => {
                 let call = response.into_inner();
                 Ok(match call.state() {
-                    pb::CallState::Ended => CallIs::Over,
+                    pb::CallState::Ended => CallIs::Over(call.ended_unix_ms),
                     pb::CallState::Connected => CallIs::Connected,
                     _ => CallIs::Alone(Box::new(call)),
                 })
             }
-            Err(e) if e.code() == Code::NotFound => Ok(CallIs::Over),
+            Err(e) if e.code() == Code::NotFound => Ok(CallIs::Over(0)),
             Err(e) => Err(e),
         }
     }

@@ -5,6 +5,7 @@ use proto::sip_edge::v1::*;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -13,6 +14,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
+/// More than any test makes the service ask for.
+const SEEN_MAX: usize = 100;
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// What the service under test asked for.
@@ -25,7 +28,7 @@ pub(crate) enum Seen {
 
 pub(crate) struct Edge {
     shared: Arc<Shared>,
-    seen: mpsc::UnboundedReceiver<Seen>,
+    seen: mpsc::Receiver<Seen>,
     addr: SocketAddr,
     /// Its own, so that every connection breaks when it is dropped.
     runtime: Option<Runtime>,
@@ -34,9 +37,11 @@ pub(crate) struct Edge {
 struct Shared {
     calls: Mutex<HashMap<String, CallState>>,
     rings: Mutex<HashMap<String, watch::Sender<Option<RingResponse>>>>,
+    /// Stops nothing, as if it were stuck.
+    stuck: AtomicBool,
     /// Answers every Ring at once.
     refusal: Mutex<Option<Status>>,
-    seen: mpsc::UnboundedSender<Seen>,
+    seen: mpsc::Sender<Seen>,
 }
 
 impl Edge {
@@ -45,10 +50,11 @@ impl Edge {
     }
 
     pub(crate) async fn start_at(addr: SocketAddr) -> Self {
-        let (tell, seen) = mpsc::unbounded_channel();
+        let (tell, seen) = mpsc::channel(SEEN_MAX);
         let shared = Arc::new(Shared {
             calls: Mutex::default(),
             rings: Mutex::default(),
+            stuck: AtomicBool::default(),
             refusal: Mutex::default(),
             seen: tell,
         });
@@ -85,6 +91,11 @@ impl Edge {
         self.shared.calls.lock().unwrap().remove(call_id);
     }
 
+    /// StopRinging does nothing from now on.
+    pub(crate) fn ignore_stops(&self) {
+        self.shared.stuck.store(true, Ordering::Relaxed);
+    }
+
     pub(crate) fn refuse_rings(&self, refusal: Option<Status>) {
         *self.shared.refusal.lock().unwrap() = refusal;
     }
@@ -119,6 +130,10 @@ impl Drop for Edge {
 }
 
 impl Shared {
+    fn tell(&self, seen: Seen) {
+        let _ = self.seen.try_send(seen); // The test may have ended.
+    }
+
     fn ring(&self, assignment_id: &str) -> watch::Sender<Option<RingResponse>> {
         let mut rings = self.rings.lock().unwrap();
         rings.entry(assignment_id.to_owned()).or_insert_with(|| watch::Sender::new(None)).clone()
@@ -128,11 +143,19 @@ impl Shared {
         let calls = self.calls.lock().unwrap();
         let state = calls.get(call_id).ok_or_else(|| Status::not_found("no such call"))?;
         let call_id = call_id.to_owned();
-        Ok(Call { call_id, state: (*state).into(), ..Call::default() })
+        let ended_unix_ms = i64::from(*state == CallState::Ended); // Long ago.
+        Ok(Call { call_id, state: (*state).into(), ended_unix_ms, ..Call::default() })
     }
 }
 
 struct Fake(Arc<Shared>);
+
+impl Fake {
+    fn end(&self, assignment_id: &str, outcome: RingOutcome) -> bool {
+        let response = RingResponse { outcome: outcome.into(), ..RingResponse::default() };
+        self.0.ring(assignment_id).send_replace(Some(response)).is_none()
+    }
+}
 
 type Stream<T> = Pin<Box<dyn futures::Stream<Item = Result<T, Status>> + Send>>;
 
@@ -142,11 +165,13 @@ impl SipEdge for Fake {
         let RingRequest { call_id, assignment_id, target, .. } = request.into_inner();
         let seen =
             Seen::Ring { call_id: call_id.clone(), assignment_id: assignment_id.clone(), target };
-        let _ = self.0.seen.send(seen);
+        self.0.tell(seen);
         if let Some(refusal) = self.0.refusal.lock().unwrap().clone() {
             return Err(refusal);
         }
-        self.0.call(&call_id)?;
+        if self.0.call(&call_id)?.state() == CallState::Ended {
+            self.end(&assignment_id, RingOutcome::CallerGone);
+        }
         let mut ended = self.0.ring(&assignment_id).subscribe();
         let response = ended.wait_for(Option::is_some).await.unwrap().clone().unwrap();
         Ok(Response::new(response))
@@ -158,9 +183,9 @@ impl SipEdge for Fake {
     ) -> Result<Response<StopRingingResponse>, Status> {
         let StopRingingRequest { call_id, assignment_id } = request.into_inner();
         let seen = Seen::StopRinging { call_id, assignment_id: assignment_id.clone() };
-        let _ = self.0.seen.send(seen);
-        let stopped = RingResponse { outcome: RingOutcome::Stopped.into(), ..Default::default() };
-        let stopped = self.0.ring(&assignment_id).send_replace(Some(stopped)).is_none();
+        self.0.tell(seen);
+        let stuck = self.0.stuck.load(Ordering::Relaxed);
+        let stopped = !stuck && self.end(&assignment_id, RingOutcome::Stopped);
         Ok(Response::new(StopRingingResponse { stopped }))
     }
 
@@ -170,7 +195,7 @@ impl SipEdge for Fake {
     ) -> Result<Response<HangupResponse>, Status> {
         let HangupRequest { call_id, cause, .. } = request.into_inner();
         let call = self.0.call(&call_id);
-        let _ = self.0.seen.send(Seen::Hangup { call_id: call_id.clone(), cause });
+        self.0.tell(Seen::Hangup { call_id: call_id.clone(), cause });
         self.0.calls.lock().unwrap().insert(call_id, CallState::Ended);
         Ok(Response::new(HangupResponse { already_ended: false, call: Some(call?) }))
     }

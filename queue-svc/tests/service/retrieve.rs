@@ -2,7 +2,7 @@
 
 use crate::edge::Seen;
 use crate::world::{World, refused};
-use proto::queue::v1::{RetrieveOutcome, RetrieveResponse};
+use proto::queue::v1::{RetrieveOutcome, RetrieveRequest, RetrieveResponse};
 use proto::sip_edge::v1::{CallState, RingOutcome};
 use tonic::{Code, Status};
 
@@ -109,7 +109,7 @@ async fn call_that_is_over_is_passed_by_for_the_next_caller() {
         world.join(call_id).await;
     }
     world.edge.forget("a");
-    world.edge.forget("b");
+    world.edge.call("b", CallState::Ended);
     let retrieved = world.retrieve("user/1001");
     let rung = [world.edge.next_ring().await, world.edge.next_ring().await];
     assert_eq!([rung[0].0.as_str(), rung[1].0.as_str()], ["a", "b"]);
@@ -152,4 +152,18 @@ async fn assignment_goes_on_when_the_operator_goes_away() {
     world.event().await;
     world.event().await;
     assert_eq!(world.event_text().await, "CONNECTED a at 0 of 0: agent answered");
+}
+
+#[tokio::test]
+async fn edge_that_never_answers_is_given_up_and_looked_at() {
+    let mut world = World::with_queue(0).await;
+    world.join("a").await;
+    world.edge.ignore_stops();
+    let request =
+        RetrieveRequest { queue: "abc".into(), agent: "user/1001".into(), ring_timeout_ms: 1000 };
+    let retrieved = world.client.retrieve(request).await.unwrap().into_inner();
+    let (call_id, assignment_id) = world.edge.next_ring().await;
+    assert_eq!(world.edge.next().await, Seen::StopRinging { call_id, assignment_id });
+    assert_eq!(retrieved.outcome(), RetrieveOutcome::NoAnswer);
+    assert_eq!(world.list("abc").await, "1 a IN_QUEUE");
 }

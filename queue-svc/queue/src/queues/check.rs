@@ -10,7 +10,7 @@ use crate::{CallId, CallerState, Place};
 /// How long a caller may be entering before sip-edge is asked about the call, in ms.
 pub const ENTER_MS: UnixMs = 60_000;
 /// How often sip-edge is asked about a call that waits, in ms.
-pub const VERIFY_MS: UnixMs = 300_000;
+pub const VERIFY_MS: UnixMs = 60_000;
 /// When to ask again if there was no answer, in ms.
 pub const CHECK_AGAIN_MS: UnixMs = 5_000;
 
