@@ -182,10 +182,14 @@ impl Call {
 
     pub(crate) fn handle_reinvite(&mut self, now: Now, number: LegNumber, sdp: Option<Bytes>) {
         let leg = self.leg_mut(number);
-        if !leg.is_confirmed() || leg.reinvite != Reinvite::None {
-            let retry_after_s = None;
-            return self
-                .sip(number, SipOrder::Reject { status: 491, warning: None, retry_after_s });
+        match (&leg.state, leg.reinvite) {
+            (LegState::Confirmed, Reinvite::None) => (),
+            (LegState::Confirmed | LegState::AwaitingAck | LegState::Negotiating, _) => {
+                let retry_after_s = None;
+                let order = SipOrder::Reject { status: 491, warning: None, retry_after_s };
+                return self.sip(number, order);
+            }
+            _ => return, // No dialog that could be changed: a refusal would hit the first INVITE.
         }
         leg.reinvite = Reinvite::Offering { late: sdp.is_none() };
         let side = leg.side;

@@ -113,7 +113,7 @@ fn a_cancel_without_an_answer_is_asked_again_until_it_is_known() {
     check(
         Begin::Originate,
         limit_plan(),
-        "2 a 200 sdp\n 2.5 scheduler silent\n 4 digit a 1\n 4.1 scheduler away\n 8.5 scheduler ok\n 10 ask 1 hangup",
+        "2 a 200 sdp\n 2.5 scheduler silent\n 4 digit a 1\n 4.1 scheduler away\n 5.2 scheduler away\n 6.3 scheduler ok\n 10 ask 1 hangup",
         expect![[r#"
             00.000 event Created
             00.000 media offer A ours
@@ -133,8 +133,12 @@ fn a_cancel_without_an_answer_is_asked_again_until_it_is_known() {
             04.000 scheduler cancel t2
             04.100 > scheduler away
             05.100 scheduler cancel t2
-            08.500 > scheduler ok
-            09.100 scheduler cancel t2
+            05.200 > scheduler away
+            06.200 scheduler cancel t2
+            06.300 > scheduler ok
+            06.300 event Action conference
+            06.300 media join A test1
+            06.300 event Action conference
             10.000 > ask 1 hangup
             10.000 sip a hangup Q.850;cause=16;text="NORMAL_CLEARING" or 480
             10.000 media delete all
