@@ -102,12 +102,12 @@ impl<'a> SipUri<'a> {
         if !scheme.eq_ignore_ascii_case("sip") {
             return Err(UriError::Host { got: text.to_owned() });
         }
-        let rest = rest.split('?').next().unwrap_or_default();
-        // A `;` may stand in the user part, so the `@` comes first.
-        let (user, rest) = match rest.rsplit_once('@') {
+        // `;` and `?` may stand in the user part, so the `@` comes first.
+        let (user, rest) = match rest.split_once('@') {
             Some((user, rest)) => (Some(user.split(':').next().unwrap_or_default()), rest),
             None => (None, rest),
         };
+        let rest = rest.split('?').next().unwrap_or_default();
         let (host, params) = rest.split_once(';').unwrap_or((rest, ""));
         Ok(Self { user, host: host.parse()?, params: Params(params) })
     }

@@ -26,6 +26,10 @@ impl<'a> Via<'a> {
         }
         let (_transport, rest) = rest.trim_start().split_once([' ', '\t'])?;
         let (sent_by, params) = rest.split_once(';').unwrap_or((rest, ""));
+        let mut parts = params.trim_end().trim_end_matches(';').split(';');
+        if !params.is_empty() && parts.any(|part| part.trim().is_empty()) {
+            return None; // `;;`, but one `;` too many at the end is forgiven.
+        }
         let (host, port) = match sent_by.rsplit_once(':') {
             Some((host, port)) if !port.contains(']') => (host.trim(), Some(port.trim())),
             _ => (sent_by.trim(), None),
@@ -109,6 +113,8 @@ mod tests {
         assert!(via.wants_rport());
         let via = Via::parse("SIP/2.0/TCP [2001:db8::1];branch=1, SIP/2.0/UDP x").unwrap();
         assert_eq!(via.sent_by, HostPort::new("2001:db8::1", None));
+        assert!(Via::parse("SIP/2.0/UDP a;branch=1;").is_some());
+        assert!(Via::parse("SIP/2.0/UDP a;;branch=1").is_none());
         assert!(Via::parse("SIP/2.0/UDP").is_none());
         assert!(Via::parse("SIP/2.0/UDP a:99999").is_none());
     }

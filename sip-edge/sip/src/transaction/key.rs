@@ -30,7 +30,7 @@ impl Key {
 
     fn of_server(request: &Request, envelope: &Envelope<'_>, method: &str) -> Self {
         let text = match envelope.via.branch() {
-            Some(branch) if branch.starts_with(MAGIC) => {
+            Some(branch) if branch.starts_with(MAGIC) && branch.len() > MAGIC.len() => {
                 format!("s {branch} {} {method}", envelope.via.sent_by).to_ascii_lowercase()
             }
             _ => {

@@ -51,7 +51,7 @@ impl UserAgent {
         let peer = envelope.via.response_peer(source);
         let Ok(tx) = self.transactions.open_server(key, method, &envelope, peer) else {
             self.discard("transactions_full");
-            return self.respond_stateless(source, &request, &envelope.via, 503, "Overloaded");
+            return self.respond_stateless(source, peer, &request, 503, "Overloaded");
         };
         let incoming = Incoming { tx, request, source };
         if is_merged {
@@ -69,23 +69,24 @@ impl UserAgent {
         }
     }
 
-    /// A request that is no proper one is answered without a transaction, if its Via says where.
+    /// A request that is no proper one is answered without a transaction; to its source, if its
+    /// Via says no better.
     fn refuse_defect(&mut self, source: Peer, request: &Request, defect: Defect) {
         self.discard("malformed_request");
-        let held = request.clone();
-        let Some(via) = held.headers.get(Name::Via).and_then(Via::parse) else { return };
-        if request.method != Method::Ack {
-            let phrase = defect.to_string();
-            self.respond_stateless(source, request, &via, defect.status(), &phrase);
+        if request.headers.count(Name::Via) == 0 {
+            return;
         }
+        let via = request.headers.get(Name::Via).and_then(Via::parse);
+        let peer = via.map_or(source, |via| via.response_peer(source));
+        self.respond_stateless(source, peer, request, defect.status(), &defect.to_string());
     }
 
     /// The same request gets the same To tag each time (RFC 3261 §8.2.7).
     fn respond_stateless(
         &mut self,
         source: Peer,
+        peer: Peer,
         request: &Request,
-        via: &Via<'_>,
         status: u16,
         phrase: &str,
     ) {
@@ -93,14 +94,15 @@ impl UserAgent {
             return;
         }
         let mut hasher = DefaultHasher::new();
-        (via.branch(), request.headers.get(Name::CallId), self.stateless_salt).hash(&mut hasher);
+        let (via, call_id) = (request.headers.get(Name::Via), request.headers.get(Name::CallId));
+        (via, call_id, self.stateless_salt).hash(&mut hasher);
         let tag = format!("{:016x}", hasher.finish());
         let mut response = Composer::respond(request, source.addr, status, phrase, Some(&tag));
         if status == 503 {
             response.header("Retry-After", self.config.retry_after_s);
         }
         response.header("Server", &self.config.user_agent);
-        let (peer, bytes) = (via.response_peer(source), response.empty());
+        let bytes = response.empty();
         self.outputs.push_back(super::Output::Send { peer, bytes });
     }
 
