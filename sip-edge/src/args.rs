@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
-use sip::HostPort;
+use sip::{Algorithm, HostPort};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -58,6 +58,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "REALM", default_value = "holdfast")]
     pub(crate) realm: String,
 
+    /// What registering phones may prove their password with: `sha-256`, `md5`, or both, the
+    /// strongest first (RFC 8760). Old phones (baresip 1.0, for one) give up when a challenge has
+    /// an algorithm that they do not know: they need `md5` alone.
+    #[arg(long, value_name = "ALGORITHMS", default_value = "sha-256,md5", value_delimiter = ',', value_parser = digest)]
+    pub(crate) digest: Vec<Algorithm>,
+
     /// How long a call that has ended can still be asked for, e.g. `10m`; at most 20,000 are kept.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration)]
     pub(crate) ended_retention: Duration,
@@ -111,6 +117,14 @@ fn credentials(text: &str) -> Result<(String, String), String> {
         return Err("wanted NAME:PASSWORD, the name 1 to 64 characters of a SIP user".to_owned());
     }
     Ok((name.to_owned(), password.to_owned()))
+}
+
+fn digest(name: &str) -> Result<Algorithm, String> {
+    match name {
+        "sha-256" => Ok(Algorithm::Sha256),
+        "md5" => Ok(Algorithm::Md5),
+        _ => Err("wanted sha-256 or md5".to_owned()),
+    }
 }
 
 fn edge_name(text: &str) -> Result<String, String> {

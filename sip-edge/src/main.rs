@@ -122,6 +122,6 @@ fn user_agent(
 ) -> UserAgent {
     let max_dialogs = args.max_calls as usize * 2 + 1; // So that --max-calls is what is met first.
     let defaults = sip::Config::new(advertised);
-    let realm = args.realm.clone();
-    UserAgent::new(sip::Config { realm, users, max_dialogs, ..defaults }, rand::random())
+    let (realm, digest) = (args.realm.clone(), args.digest.clone());
+    UserAgent::new(sip::Config { realm, digest, users, max_dialogs, ..defaults }, rand::random())
 }

@@ -26,13 +26,21 @@ pub(crate) enum Proof {
     Wrong,
 }
 
+/// What a password is proved with (RFC 7616 §3.3, RFC 8760).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Algorithm {
+pub enum Algorithm {
     Md5,
     Sha256,
 }
 
 impl Algorithm {
+    fn name(self) -> &'static str {
+        match self {
+            Algorithm::Md5 => "MD5",
+            Algorithm::Sha256 => "SHA-256",
+        }
+    }
+
     fn hash(self, text: &str) -> String {
         match self {
             Algorithm::Md5 => hex(&Md5::digest(text)),
@@ -45,6 +53,7 @@ impl Algorithm {
 pub(crate) struct Authenticator {
     realm: String,
     users: HashMap<String, String>,
+    algorithms: Vec<Algorithm>,
     nonce_life_s: u64,
     secret: String,
     issued: u64,
@@ -56,25 +65,29 @@ impl Authenticator {
     pub(crate) fn new(
         realm: String,
         users: HashMap<String, String>,
+        algorithms: Vec<Algorithm>,
         nonce_life: Duration,
         secret: [u64; 2],
     ) -> Self {
         let secret = format!("{:016x}{:016x}", secret[0], secret[1]);
         let nonce_life_s = nonce_life.as_secs();
-        Self { realm, users, nonce_life_s, secret, issued: 0, used: HashMap::new() }
+        Self { realm, users, algorithms, nonce_life_s, secret, issued: 0, used: HashMap::new() }
     }
 
-    /// Values of WWW-Authenticate, strongest first (RFC 8760 §2.4); one nonce for both.
-    pub(crate) fn challenge(&mut self, wall_unix_s: u64, stale: bool) -> [String; 2] {
+    /// Values of WWW-Authenticate, in the order of the algorithms (RFC 8760 §2.4: strongest first);
+    /// one nonce for all.
+    pub(crate) fn challenge(&mut self, wall_unix_s: u64, stale: bool) -> Vec<String> {
         self.issued += 1;
         let nonce = self.nonce(wall_unix_s, self.issued);
         let realm = param::quote(&self.realm);
         let stale = if stale { ", stale=true" } else { "" };
-        ["SHA-256", "MD5"].map(|algorithm| {
+        let challenge = |algorithm: &Algorithm| {
+            let name = algorithm.name();
             format!(
-                "Digest realm={realm}, nonce=\"{nonce}\", algorithm={algorithm}, qop=\"auth\"{stale}"
+                "Digest realm={realm}, nonce=\"{nonce}\", algorithm={name}, qop=\"auth\"{stale}"
             )
-        })
+        };
+        self.algorithms.iter().map(challenge).collect()
     }
 
     /// Date, number and keyed hash of both.
@@ -126,6 +139,9 @@ impl Authenticator {
             None => Algorithm::Md5,
             Some(_) => return None,
         };
+        if !self.algorithms.contains(&algorithm) {
+            return None;
+        }
         if get(fields, "qop")? != "auth" {
             return None;
         }
@@ -249,9 +265,19 @@ mod tests {
     }
 
     #[test]
+    fn an_algorithm_that_was_not_offered_proves_nothing() {
+        let mut auth = authenticator();
+        let sha_256 = auth.challenge(1000, false).remove(0);
+        let value = authorize(&sha_256, "anna", "secret", "REGISTER", "sip:h", 1);
+        auth.algorithms = vec![Algorithm::Md5];
+        assert_eq!(auth.challenge(1000, false).len(), 1);
+        assert_eq!(auth.verify(1000, "REGISTER", [value.as_str()].into_iter()), Proof::Wrong);
+    }
+
+    #[test]
     fn old_or_repeated_or_foreign_nonce_is_stale_and_all_else_wrong() {
         let mut auth = authenticator();
-        let [challenge, _] = auth.challenge(1000, false);
+        let challenge = auth.challenge(1000, false).remove(0);
         let mut check = |wall, user: &str, password: &str, method: &str, nc, nonce: &str| {
             let challenge = challenge.replace("nonce=\"", &format!("nonce=\"{nonce}"));
             let value = authorize(&challenge, user, password, "REGISTER", "sip:h", nc);
@@ -270,6 +296,7 @@ mod tests {
 
     fn authenticator() -> Authenticator {
         let users = HashMap::from([("anna".to_owned(), "secret".to_owned())]);
-        Authenticator::new("holdfast".into(), users, Duration::from_secs(300), [1, 2])
+        let algorithms = vec![Algorithm::Sha256, Algorithm::Md5];
+        Authenticator::new("holdfast".into(), users, algorithms, Duration::from_secs(300), [1, 2])
     }
 }

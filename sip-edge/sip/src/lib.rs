@@ -26,6 +26,7 @@ mod uri;
 mod user_agent;
 mod via;
 
+pub use digest::Algorithm;
 pub use framer::{Frame, FrameError, Framer, MAX_HEAD_BYTES, PONG};
 pub use header::{Headers, MAX_HEADERS, Name};
 pub use message::{MAX_MESSAGE_BYTES, Message, ParseError, Request, Response};

@@ -1,6 +1,6 @@
 //! What the user agent must know before its first message.
 
-use crate::HostPort;
+use crate::{Algorithm, HostPort};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -15,6 +15,9 @@ pub struct Config {
     pub realm: String,
     /// Name → password, for digest. A user in here owns the address-of-record of the same name.
     pub users: HashMap<String, String>,
+    /// What users may prove their password with, in the order of the challenges (RFC 8760). Old
+    /// phones give up when they see one that they do not know.
+    pub digest: Vec<Algorithm>,
     /// Legs at once; above it a new INVITE is answered 503 with Retry-After.
     pub max_dialogs: usize,
     /// Transactions at once, both roles; above it a new request is answered 503 statelessly.
@@ -41,6 +44,7 @@ impl Config {
             user_agent: concat!("Holdfast/", env!("CARGO_PKG_VERSION")).to_owned(),
             realm: "holdfast".to_owned(),
             users: HashMap::new(),
+            digest: vec![Algorithm::Sha256, Algorithm::Md5],
             max_dialogs: 10_000,
             max_transactions: 100_000,
             max_bindings_per_user: 10,

@@ -58,6 +58,7 @@ impl UserAgent {
         let authenticator = Authenticator::new(
             config.realm.clone(),
             config.users.clone(),
+            config.digest.clone(),
             config.nonce_life,
             [tokens.number(), tokens.number()],
         );
