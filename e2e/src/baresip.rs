@@ -4,6 +4,7 @@
 use crate::Process;
 use crate::audio::{PHONE_RATE_HZ, Reference, Wav};
 use anyhow::{Context as _, bail, ensure};
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -38,6 +39,8 @@ pub struct Baresip {
     folder: TempDir,
     control: TcpStream,
     unread: Vec<u8>,
+    /// Events that came before the answer to a command.
+    events: VecDeque<serde_json::Value>,
     process: Process,
 }
 
@@ -60,7 +63,15 @@ impl Baresip {
         }
         let control = TcpStream::connect(("127.0.0.1", ports.control))?;
         let user = account.user.to_owned();
-        Ok(Self { user, port: ports.sip, folder, control, unread: Vec::new(), process })
+        Ok(Self {
+            user,
+            port: ports.sip,
+            folder,
+            control,
+            unread: Vec::new(),
+            events: VecDeque::new(),
+            process,
+        })
     }
 
     /// Where it can be called directly, without a registrar.
@@ -126,9 +137,14 @@ impl Baresip {
     fn command(&mut self, command: &str, params: &str) -> anyhow::Result<()> {
         let json = serde_json::json!({ "command": command, "params": params }).to_string();
         self.control.write_all(format!("{}:{json},", json.len()).as_bytes())?;
-        let answer = self.wait_message(&format!("an answer to {command}"), READY_LIMIT, |it| {
-            it["response"].as_bool() == Some(true)
-        })?;
+        let deadline = Instant::now() + READY_LIMIT;
+        let answer = loop {
+            let message = self.next_message(&format!("an answer to {command}"), deadline)?;
+            match message["response"].as_bool() {
+                Some(true) => break message,
+                _ => self.events.push_back(message),
+            }
+        };
         ensure!(
             answer["ok"].as_bool() == Some(true),
             "baresip refused {command} {params}: {answer}"
@@ -136,39 +152,42 @@ impl Baresip {
         Ok(())
     }
 
+    /// Skips events up to the first of this type.
     fn wait_event(&mut self, event: &str, limit: Duration) -> anyhow::Result<()> {
-        self.wait_message(event, limit, |it| it["type"].as_str() == Some(event)).map(drop)
-    }
-
-    /// Skips messages up to the first that `wanted` accepts.
-    fn wait_message(
-        &mut self,
-        what: &str,
-        limit: Duration,
-        wanted: impl Fn(&serde_json::Value) -> bool,
-    ) -> anyhow::Result<serde_json::Value> {
         let deadline = Instant::now() + limit;
         loop {
-            while let Some(message) = self.next_message()? {
-                if wanted(&message) {
-                    return Ok(message);
-                }
+            let message = match self.events.pop_front() {
+                Some(message) => message,
+                None => self.next_message(event, deadline)?,
+            };
+            if message["type"].as_str() == Some(event) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The next message on the wire.
+    fn next_message(&mut self, what: &str, deadline: Instant) -> anyhow::Result<serde_json::Value> {
+        loop {
+            if let Some(message) = self.take_message()? {
+                return Ok(message);
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                bail!("{} did not say {what} within {limit:?}:\n{}", self.user, self.output());
+                bail!("wait for {}: it did not say {what} in time:\n{}", self.user, self.output());
             }
             self.control.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
             let mut chunk = [0; 4096];
             match self.control.read(&mut chunk) {
-                Ok(0) => bail!("{} has ended:\n{}", self.user, self.output()),
+                Ok(0) => bail!("wait for {}: it has ended:\n{}", self.user, self.output()),
                 Ok(len) => self.unread.extend(&chunk[..len]),
                 Err(_) => (), // Nothing came in time: the deadline will tell.
             }
         }
     }
 
-    fn next_message(&mut self) -> anyhow::Result<Option<serde_json::Value>> {
+    /// A whole message of those bytes that have been read.
+    fn take_message(&mut self) -> anyhow::Result<Option<serde_json::Value>> {
         let Some(colon) = self.unread.iter().position(|byte| *byte == b':') else {
             return Ok(None);
         };

@@ -15,4 +15,6 @@ pub use baresip::{Account, Baresip};
 pub use nats::NatsServer;
 pub use process::{Process, binary};
 pub use sipp::{Scenario, Sipp, Tally};
-pub use stack::{Echo, MUSIC, PROMPT, Ports, QUEUE, QUEUE_USER, SERVICES, Service, Stack, USERS};
+pub use stack::{
+    Echo, MUSIC, PROMPT, Ports, QUEUE, QUEUE_USER, SERVICES, Service, Setup, Stack, USERS,
+};

@@ -131,10 +131,25 @@ impl Ports {
 /// Sees every line that a process prints, with the name of the process.
 pub type Echo = Arc<dyn Fn(&str, &str) + Send + Sync>;
 
+/// How a stack differs from another.
+pub struct Setup {
+    pub ports: Ports,
+    pub echo: Option<Echo>,
+    /// More flags for sip-edge.
+    pub sip_edge_flags: &'static [&'static str],
+}
+
+impl Setup {
+    pub fn on(ports: Ports) -> Self {
+        Self { ports, echo: None, sip_edge_flags: &[] }
+    }
+}
+
 pub struct Stack {
     ports: Ports,
     folder: PathBuf,
     echo: Option<Echo>,
+    sip_edge_flags: &'static [&'static str],
     /// Dropped in this order.
     services: BTreeMap<Service, Process>,
     nats: NatsServer,
@@ -149,20 +164,29 @@ impl Stack {
         let alone = File::create(std::env::temp_dir().join("holdfast-e2e.lock"))?;
         alone.lock().context("wait for the other tests")?;
         let temporary = tempfile::tempdir().context("make a folder for the stack")?;
-        let mut stack = Self::start_in(temporary.path(), Ports::free()?, None)?;
+        let mut stack = Self::start_in(temporary.path(), Setup::on(Ports::free()?))?;
         stack._temporary = Some(temporary);
         stack._alone = Some(alone);
         Ok(stack)
     }
 
     /// With its databases, events, dial plan and media in `folder`, which may have them already.
-    pub fn start_in(folder: &Path, ports: Ports, echo: Option<Echo>) -> anyhow::Result<Self> {
+    pub fn start_in(folder: &Path, setup: Setup) -> anyhow::Result<Self> {
+        let Setup { ports, echo, sip_edge_flags } = setup;
         prepare(folder)?;
         let nats = NatsServer::start_at(&folder.join("nats"), Some(ports.nats))?;
         let folder = folder.to_owned();
         let services = BTreeMap::new();
-        let mut stack =
-            Self { ports, folder, echo, services, nats, _temporary: None, _alone: None };
+        let mut stack = Self {
+            ports,
+            folder,
+            echo,
+            sip_edge_flags,
+            services,
+            nats,
+            _temporary: None,
+            _alone: None,
+        };
         for service in SERVICES {
             stack.start_service(service)?;
         }
@@ -219,6 +243,7 @@ impl Stack {
                     ("--dial-plan", "dial-plan.yaml"),
                 ]);
                 flags.extend(pairs(users));
+                flags.extend(self.sip_edge_flags.iter().map(|it| (*it).to_owned()));
                 flags
             }
         });

@@ -3,7 +3,7 @@
 //! `cargo xtask up` builds and starts it; its argument is the folder.
 
 use anyhow::{Context as _, bail};
-use e2e::{MUSIC, PROMPT, Ports, QUEUE, QUEUE_USER, SERVICES, Stack, USERS};
+use e2e::{MUSIC, PROMPT, Ports, QUEUE, QUEUE_USER, SERVICES, Setup, Stack, USERS};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,7 +34,8 @@ async fn run() -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let echo = Arc::new(|service: &str, line: &str| println!("{service:>11} | {line}"));
-    let mut stack = Stack::start_in(&folder, ports()?, Some(echo)).context("start")?;
+    let mut stack = Stack::start_in(&folder, Setup { echo: Some(echo), ..Setup::on(ports()?) })
+        .context("start")?;
     stack.create_queue().await?;
     println!("{}", manual(&stack));
     let died = loop {
