@@ -12,9 +12,6 @@ use std::time::Duration;
 #[derive(Parser, Clone, Debug)]
 #[command(name = "scheduler", version, mut_arg("grpc", |arg| arg.default_value("127.0.0.1:50053")))]
 pub(crate) struct Args {
-    #[command(flatten)]
-    pub(crate) common: Common,
-
     /// Where tasks are kept: `sqlite:FILE`, made if there is none. One scheduler at a time may use it.
     #[arg(long, value_name = "URL", default_value = "sqlite:scheduler.db")]
     pub(crate) database_url: String,
@@ -37,6 +34,9 @@ pub(crate) struct Args {
     /// How long ended tasks can be asked about, and idempotency keys are remembered, e.g. `30m`, `1d`.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
     pub(crate) retention: Duration,
+
+    #[command(flatten)]
+    pub(crate) common: Common,
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use wheel::{Effect, Event, IN_FLIGHT_MAX, State, TaskId, Tick, Verdict};
 const WRITES_WAITING_MAX: usize = 4_096;
 /// Claims and settlements that wait: twice as many as the firing loop can have.
 const FIRING_WAITING_MAX: usize = 2 * IN_FLIGHT_MAX;
-/// Writes of each kind in one transaction: at about 15 µs each, a claim waits a few ms at most.
+/// Writes of each kind in one transaction: at about 15 µs each, a claim waits 2 ms for the others.
 const WRITES_PER_COMMIT: usize = 128;
 /// Changes that the firing loop has not taken yet; the writer waits when there are more.
 const CHANGES_WAITING_MAX: usize = 8_192;
@@ -223,8 +223,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Waits for a write, then takes what else is there, claims first, of each kind at most
-    /// [`WRITES_PER_COMMIT`]. False when there can be none.
+    /// Waits for a write, then takes what else is there, of each kind at most [`WRITES_PER_COMMIT`];
+    /// claims last, so that a cancel which came in time is not overtaken. False when there can be
+    /// none.
     async fn collect(&mut self, writes: &mut Vec<Write>) -> bool {
         let first = tokio::select! {
             biased;
@@ -232,7 +233,7 @@ impl Writer {
             first = self.writes.recv() => first,
         };
         writes.extend(first);
-        for queue in [&mut self.firing, &mut self.writes] {
+        for queue in [&mut self.writes, &mut self.firing] {
             let full = writes.len() + WRITES_PER_COMMIT;
             while writes.len() < full
                 && let Ok(write) = queue.try_recv()

@@ -9,14 +9,43 @@ use boot::{Nats, Publisher};
 use proto::scheduler::v1::TaskEvent;
 use proto::sip_edge::v1::CallEvent;
 use proto::subjects;
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 use wheel::Event;
 
 /// Names this reader of the bus across restarts.
 const DURABLE: &str = "scheduler";
 
-/// Tells the world what `task` is now.
-pub(crate) fn publish(publisher: &Publisher, task: &Task) {
+/// Changed tasks that wait to be put into words; more are not told of.
+const UNTOLD_MAX: usize = 65_536;
+
+/// Tells the world what became of tasks, without making the firing loop wait for the words.
+pub(crate) struct Teller(mpsc::Sender<Task>);
+
+impl Teller {
+    /// A teller and its task, which never ends.
+    pub(crate) fn new(
+        publisher: Publisher,
+    ) -> (Self, impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+        let (tasks, mut untold) = mpsc::channel(UNTOLD_MAX);
+        let telling = async move {
+            while let Some(task) = untold.recv().await {
+                publish(&publisher, &task);
+            }
+            Ok(())
+        };
+        (Self(tasks), telling)
+    }
+
+    /// The task, after the change.
+    pub(crate) fn tell(&self, task: Task) {
+        if self.0.try_send(task).is_err() {
+            metrics::event_dropped();
+        }
+    }
+}
+
+fn publish(publisher: &Publisher, task: &Task) {
     let event_id = boot::new_id();
     let task = grpc::task(task);
     let subject = subjects::task(task.state(), &task.call_id);

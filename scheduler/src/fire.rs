@@ -3,9 +3,9 @@
 use crate::clock::Clock;
 use crate::commits::{Change, Commits};
 use crate::edge::Edge;
+use crate::events::Teller;
+use crate::metrics;
 use crate::store::{Ending, Live};
-use crate::{events, metrics};
-use boot::Publisher;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ pub(crate) struct Firing {
     pub(crate) clock: Clock,
     pub(crate) commits: Commits,
     pub(crate) edge: Edge,
-    pub(crate) publisher: Publisher,
+    pub(crate) teller: Teller,
     pub(crate) changes: mpsc::Receiver<Change>,
     /// True once the process drains.
     pub(crate) draining: watch::Receiver<bool>,
@@ -77,14 +77,14 @@ impl Firing {
         }
     }
 
-    /// A commit has changed a task: tell the world, and the agenda.
+    /// A commit has changed a task: tell the agenda, and the world.
     fn changed(&mut self, Change { task, due }: Change) {
-        events::publish(&self.publisher, &task);
         metrics::changed(task.state);
         let (id, call_id, state) = (task.id, &task.call_id, task.state);
         match state {
-            State::Pending | State::Cancelled => debug!(task_id = %id, %call_id, ?state, "task"),
-            State::Firing => debug!(task_id = %id, %call_id, ?state, "task"),
+            State::Pending | State::Firing | State::Cancelled => {
+                debug!(task_id = %id, %call_id, ?state, "task");
+            }
             State::Fired | State::Expired => {
                 info!(task_id = %id, %call_id, ?state, late_ms = task.late_ms, "task: {}", task.result);
             }
@@ -92,8 +92,10 @@ impl Firing {
                 warn!(task_id = %id, %call_id, ?state, late_ms = task.late_ms, "task: {}", task.result);
             }
         }
+        let revision = task.revision;
+        self.teller.tell(task);
         let input = match (state, due) {
-            (State::Pending, Some(due)) => Input::Armed { revision: task.revision, due },
+            (State::Pending, Some(due)) => Input::Armed { revision, due },
             (state, _) if state.has_ended() => Input::Ended,
             _ => return,
         };

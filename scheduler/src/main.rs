@@ -4,6 +4,7 @@
 //! the core crate `wheel`, `edge.rs` hangs up, `events.rs` talks to the bus.
 
 mod args;
+mod checkpoint;
 mod clock;
 mod commits;
 mod edge;
@@ -36,6 +37,8 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
     let nats = service.connect_nats().await?;
     let (publisher, publishing) = nats.publisher();
     service.spawn_vital("publishing events", publishing);
+    let (teller, telling) = events::Teller::new(publisher);
+    service.spawn_vital("telling of tasks", telling);
 
     let clock = clock::Clock::start();
     let live = store.live().await.context("read tasks from --database-url")?;
@@ -53,7 +56,7 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
         clock,
         commits: commits.clone(),
         edge,
-        publisher,
+        teller,
         changes,
         draining,
         idle,
@@ -63,6 +66,7 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
         "reading the ends of calls",
         events::expire_with_calls(nats, clock, commits.clone()),
     );
+    service.spawn_vital("checkpointing", checkpoint::keep_up(store.clone()));
     let sweeping =
         retention::sweep(store.clone(), commits.clone(), clock, args.retention, args.max_tasks);
     service.spawn_vital("forgetting ended tasks", sweeping);

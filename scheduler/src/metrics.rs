@@ -53,3 +53,13 @@ pub(crate) fn commit_failed() {
 pub(crate) fn event_malformed() {
     counter!("holdfast_scheduler_events_malformed_total").increment(1);
 }
+
+/// A change of a task was not told on the bus.
+pub(crate) fn event_dropped() {
+    counter!("holdfast_events_dropped_total").increment(1);
+}
+
+/// Moving the log of commits into the database failed; it is tried again.
+pub(crate) fn checkpoint_failed() {
+    counter!("holdfast_scheduler_checkpoint_failures_total").increment(1);
+}

@@ -21,6 +21,9 @@ use wheel::{Event, State, TaskId};
 /// given up; readers wait as long for a connection.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 const READERS: u32 = 4;
+/// Pages (of 4 KiB) in the log of commits at which the writer moves them into the database itself:
+/// ten times SQLite's default, because `checkpoint.rs` does it long before.
+const LOG_PAGES_MAX: &str = "10000";
 /// Rows that one statement ends or deletes, so that no transaction is long.
 pub(crate) const ROWS_PER_STATEMENT: u32 = 1_000;
 
@@ -141,9 +144,13 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(busy_timeout)
+            .pragma("wal_autocheckpoint", LOG_PAGES_MAX)
             .disable_statement_logging();
         let lock = lock(&options).with_context(context)?;
-        let pool = || SqlitePoolOptions::new().acquire_timeout(BUSY_TIMEOUT + busy_timeout);
+        let pool = || {
+            let wait = BUSY_TIMEOUT + busy_timeout;
+            SqlitePoolOptions::new().acquire_timeout(wait).test_before_acquire(false)
+        };
         let writer = pool().max_connections(1).connect_with(options.clone());
         let writer = writer.await.with_context(context)?;
         migrate(&writer).await.with_context(context)?;
@@ -210,6 +217,11 @@ impl Store {
     pub(crate) async fn ended(&self) -> sqlx::Result<i64> {
         let count = sqlx::query("SELECT COUNT(*) FROM tasks WHERE ended_unix_ms > 0");
         count.fetch_one(&self.readers).await?.try_get(0)
+    }
+
+    /// Moves what is in the log of commits into the database, without disturbing the writer.
+    pub(crate) async fn checkpoint(&self) -> sqlx::Result<()> {
+        sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&self.readers).await.map(drop)
     }
 
     /// As if the disk were full at so many pages; None: it is not.

@@ -2,6 +2,9 @@
 
 use super::*;
 use crate::store::Store;
+use futures::stream::{self, StreamExt as _};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -64,23 +67,30 @@ async fn of_a_cancel_and_a_claim_at_once_exactly_one_wins_each_of_a_thousand_tim
     for id in 0..1_000 {
         bench.schedule(id, &format!("call-{id}"), "").await.unwrap();
     }
-    let mut races = Vec::new();
-    for id in (0..1_000).map(TaskId) {
-        let (cancels, claims) = (bench.commits.clone(), bench.commits.clone());
-        // No more claims wait than the firing loop may have in flight.
-        let gate = async move {
-            let cancel = tokio::spawn(async move { cancels.cancel(id, by("me")).await.unwrap() });
-            let claim = tokio::spawn(async move { claims.claim(id, 1, false).await.unwrap() });
-            (cancel.await.unwrap(), claim.await.unwrap())
-        };
-        races.push(gate);
+    // Both for each, in an order that is random over a short way, 200 at a time.
+    let mut order: Vec<_> = (0..2_000u64).map(|nth| (nth + nth * 7_919 % 67, nth)).collect();
+    order.sort_unstable();
+    let asks = order.into_iter().map(|(_, nth)| {
+        let (commits, id) = (bench.commits.clone(), TaskId(u128::from(nth / 2)));
+        tokio::spawn(async move {
+            match nth % 2 {
+                0 => (id, Ok(commits.cancel(id, by("me")).await.unwrap())),
+                _ => (id, Err(commits.claim(id, 1, false).await.unwrap())),
+            }
+        })
+    });
+    let answers: Vec<_> = stream::iter(asks).buffered(200).map(Result::unwrap).collect().await;
+    let (mut cancels, mut claims) = (BTreeMap::new(), BTreeMap::new());
+    for (id, answer) in answers {
+        match answer {
+            Ok(cancelled) => drop(cancels.insert(id, cancelled)),
+            Err(granted) => drop(claims.insert(id, granted)),
+        }
     }
-    use futures::StreamExt as _;
-    let results: Vec<_> = futures::stream::iter(races).buffered(IN_FLIGHT_MAX).collect().await;
     let mut cancelled = 0;
-    for (id, (cancel, claim)) in results.into_iter().enumerate() {
-        let state = bench.store.get(TaskId(id as u128)).await.unwrap().unwrap().state;
-        match (cancel, claim) {
+    for (id, cancel) in cancels {
+        let state = bench.store.get(id).await.unwrap().unwrap().state;
+        match (cancel, &claims[&id]) {
             (Cancelled::Now(_), None) => assert_eq!(state, State::Cancelled),
             (Cancelled::TooLate(task), Some(_)) => {
                 assert_eq!((task.state, state), (State::Firing, State::Firing));
@@ -233,4 +243,140 @@ async fn more_writes_than_may_wait_are_refused_at_once() {
         waiting.push(ask);
     }
     assert_eq!(commits.cancel(TaskId(0), by("me")).await, Err(Unwritten::TooMany));
+}
+
+/// What a client or the firing loop may ask for, of the n-th of few tasks.
+#[derive(Clone, Copy, Debug)]
+enum Ask {
+    Schedule(u128, u8),
+    Reschedule(u128, i64),
+    Cancel(u128),
+    CancelGroup,
+    EndCall(u128),
+    Claim(u128, i64),
+    ClaimAgain(u128),
+    Settle(u128, Verdict),
+}
+
+/// The same, said with a map and the core's table of arrows.
+#[derive(Default)]
+struct Model {
+    tasks: BTreeMap<u128, (State, i64)>,
+    keys: BTreeMap<u8, u128>,
+}
+
+impl Model {
+    fn change(&mut self, id: u128, event: Event) -> bool {
+        let Some(task) = self.tasks.get_mut(&id) else { return false };
+        let next = task.0.next(event);
+        if let Ok(next) = next {
+            *task = (next, task.1 + 1);
+        }
+        next.is_ok()
+    }
+
+    fn has(&self, id: u128, revision: i64) -> bool {
+        self.tasks.get(&id).is_some_and(|task| revision == 0 || task.1 == revision)
+    }
+
+    /// Whether it was done.
+    fn apply(&mut self, ask: Ask) -> bool {
+        match ask {
+            Ask::Schedule(_, key) if self.keys.contains_key(&key) => false,
+            Ask::Schedule(id, key) => {
+                self.keys.insert(key, id);
+                self.tasks.insert(id, (State::Pending, 1)).is_none()
+            }
+            Ask::Reschedule(id, revision) => {
+                self.has(id, revision) && self.change(id, Event::Rescheduled)
+            }
+            Ask::Cancel(id) => self.change(id, Event::Cancelled),
+            Ask::CancelGroup => {
+                let ids: Vec<_> = self.tasks.keys().copied().collect();
+                ids.into_iter().filter(|id| self.change(*id, Event::Cancelled)).count() > 0
+            }
+            Ask::EndCall(id) => self.change(id, Event::CallEnded),
+            Ask::Claim(id, revision) => self.has(id, revision) && self.change(id, Event::Claimed),
+            Ask::ClaimAgain(id) => self.tasks.get(&id).is_some_and(|task| task.0 == State::Firing),
+            Ask::Settle(id, verdict) => self.change(id, Event::Answered(verdict)),
+        }
+    }
+}
+
+/// Whether it was done; `None` where the answer does not say it.
+async fn carry_out(commits: &Commits, ask: Ask) -> Option<bool> {
+    Some(match ask {
+        Ask::Schedule(id, key) => {
+            let task = sample(id, &format!("call-{id}"));
+            drop(commits.schedule(task, format!("key-{key}"), 7).await.unwrap());
+            return None;
+        }
+        Ask::Reschedule(id, revision) => {
+            commits.reschedule(TaskId(id), revision, (9, 9)).await.unwrap().is_ok()
+        }
+        Ask::Cancel(id) => {
+            matches!(commits.cancel(TaskId(id), by("me")).await.unwrap(), Cancelled::Now(_))
+        }
+        Ask::CancelGroup => {
+            let scope = Scope::Group("g".to_owned());
+            commits.end_all(scope, Event::Cancelled, by("me")).await.unwrap().0 > 0
+        }
+        Ask::EndCall(id) => {
+            let scope = Scope::Call(format!("call-{id}"));
+            commits.end_all(scope, Event::CallEnded, by("bus")).await.unwrap().0 > 0
+        }
+        Ask::Claim(id, revision) => {
+            commits.claim(TaskId(id), revision, false).await.unwrap().is_some()
+        }
+        Ask::ClaimAgain(id) => commits.claim(TaskId(id), 0, true).await.unwrap().is_some(),
+        Ask::Settle(id, verdict) => {
+            commits.settle(TaskId(id), verdict, by("edge")).await.unwrap();
+            return None;
+        }
+    })
+}
+
+fn ask() -> impl Strategy<Value = Ask> {
+    let id = || 0..6u128;
+    let verdict = prop_oneof![Just(Verdict::Done), Just(Verdict::CallGone), Just(Verdict::Refused)];
+    prop_oneof![
+        6 => (id(), 0..8u8).prop_map(|(id, key)| Ask::Schedule(id, key)),
+        3 => (id(), 0..4i64).prop_map(|(id, revision)| Ask::Reschedule(id, revision)),
+        3 => id().prop_map(Ask::Cancel),
+        1 => Just(Ask::CancelGroup),
+        1 => id().prop_map(Ask::EndCall),
+        5 => (id(), 0..4i64).prop_map(|(id, revision)| Ask::Claim(id, revision)),
+        1 => id().prop_map(Ask::ClaimAgain),
+        4 => (id(), verdict).prop_map(|(id, verdict)| Ask::Settle(id, verdict)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// The SQL does what the core's table of arrows says, whatever is asked, and however often.
+    #[test]
+    fn the_disk_agrees_with_the_life_of_a_task(asks in prop::collection::vec(ask(), 1..60)) {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let mut bench = Bench::start(LIMITS).await;
+            bench.discard_changes();
+            let mut model = Model::default();
+            for ask in asks {
+                if let Ask::Schedule(id, key) = ask
+                    && model.tasks.contains_key(&id) && !model.keys.contains_key(&key)
+                {
+                    continue; // An id is new each time.
+                }
+                let done = carry_out(&bench.commits, ask).await;
+                let expected = model.apply(ask);
+                prop_assert_eq!(done.unwrap_or(expected), expected, "{:?}", ask);
+                for (id, expected) in &model.tasks {
+                    let task = bench.store.get(TaskId(*id)).await.unwrap().unwrap();
+                    prop_assert_eq!((task.state, task.revision), *expected, "{} after {:?}", id, ask);
+                }
+            }
+            Ok(())
+        })?;
+    }
 }

@@ -166,3 +166,16 @@ async fn old_ends_are_forgotten_oldest_first() {
     assert!(store.get(TaskId(3)).await.unwrap().is_some());
     assert_eq!(store.live().await.unwrap().len(), 4);
 }
+
+#[tokio::test]
+async fn a_checkpoint_leaves_nothing_in_the_log_of_commits() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&url(&dir)).await.unwrap();
+    insert(&store, 0..100).await;
+    store.checkpoint().await.unwrap();
+    let row = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&store.writer).await.unwrap();
+    let (pages, moved): (i64, i64) = (row.get(1), row.get(2));
+    assert!(pages > 0 && pages == moved, "{moved} of {pages}");
+    let row = sqlx::query("PRAGMA wal_autocheckpoint").fetch_one(&store.writer).await.unwrap();
+    assert_eq!(row.get::<i64, _>(0).to_string(), LOG_PAGES_MAX);
+}

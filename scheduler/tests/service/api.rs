@@ -182,10 +182,10 @@ async fn a_list_is_paged_and_filtered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_does_not_answer_is_unavailable_and_what_was_armed_fires_afterwards() {
     let mut stack = Stack::start(&[]).await;
-    let task = stack.schedule(&boot::new_id(), 300).await;
+    let task = stack.schedule(&boot::new_id(), 1_500).await;
     let other = sqlx::SqlitePool::connect(&stack.database_url()).await.unwrap();
     let lock = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
-    // Longer than it waits for a lock, and than the task has left.
+    // A second each, until it gives up the lock: longer than the task has left.
     for _ in 0..2 {
         let status = stack.client.schedule(request(CALL, 60_000)).await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable, "{}", status.message());

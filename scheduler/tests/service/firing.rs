@@ -181,7 +181,7 @@ async fn every_change_is_an_event_on_the_bus() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_moved_task_fires_at_its_new_time_only() {
     let mut stack = Stack::start(&[]).await;
-    let later = stack.schedule(&boot::new_id(), 300).await;
+    let later = stack.schedule(&boot::new_id(), 1_500).await;
     let sooner = stack.schedule(&boot::new_id(), 60_000).await;
     let reschedule = |task: &Task, after_ms, revision| RescheduleRequest {
         task_id: task.task_id.clone(),
@@ -193,10 +193,10 @@ async fn a_moved_task_fires_at_its_new_time_only() {
     let stale = stack.client.reschedule(reschedule(&later, 1, 1)).await.unwrap_err();
     assert_eq!(stale.code(), tonic::Code::Aborted);
     assert_eq!(stale.message(), "revision is 1, the task has 2");
-    let moved = stack.client.reschedule(reschedule(&sooner, 400, 0)).await.unwrap().into_inner();
+    let moved = stack.client.reschedule(reschedule(&sooner, 1_600, 0)).await.unwrap().into_inner();
     let ended = stack.ended(&sooner.task_id).await;
     assert_eq!(ended.fires_at_unix_ms, moved.fires_at_unix_ms);
-    // 400 ms from the second reply is after 300 ms from the first.
+    // Its first time has passed: 1,600 ms from the later request are more than 1,500 from the first.
     assert_eq!(stack.get(&later.task_id).await.state(), TaskState::Pending);
     let requests = stack.edge.requests();
     assert_eq!((requests.len(), &requests[0].task_id), (1, &sooner.task_id));

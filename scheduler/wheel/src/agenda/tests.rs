@@ -451,7 +451,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    #![proptest_config(ProptestConfig::with_cases(400))]
 
     /// Whatever is added, moved, cancelled, lost, delayed or killed at whichever step: every task
     /// ends, it is cancelled if and only if its effect did not happen, and nothing is early.
