@@ -74,7 +74,7 @@ impl Authenticator {
         Self { realm, users, algorithms, nonce_life_s, secret, issued: 0, used: HashMap::new() }
     }
 
-    /// Values of WWW-Authenticate, in the order of the algorithms (RFC 8760 §2.4: strongest first);
+    /// Values of WWW-Authenticate, in the order of the algorithms (RFC 8760 §2.3: strongest first);
     /// one nonce for all.
     pub(crate) fn challenge(&mut self, wall_unix_s: u64, stale: bool) -> Vec<String> {
         self.issued += 1;
@@ -251,16 +251,12 @@ mod tests {
 
     #[test]
     fn right_password_is_valid_by_both_algorithms() {
-        let mut auth = authenticator();
-        for challenge in auth.challenge(1000, false) {
+        for algorithm in [0, 1] {
+            let mut auth = authenticator();
+            let challenge = auth.challenge(1000, false).remove(algorithm);
             let value = authorize(&challenge, "anna", "secret", "REGISTER", "sip:h", 1);
-            let value = value.as_str();
-            let proof = auth.verify(1299, "REGISTER", [value].into_iter());
-            // Both answer one nonce, so the second must count on.
-            let again = authorize(&challenge, "anna", "secret", "REGISTER", "sip:h", 2);
-            let again = auth.verify(1299, "REGISTER", [again.as_str()].into_iter());
-            assert!(proof == Proof::Valid("anna".into()) || again == Proof::Stale);
-            auth.used.clear();
+            let proof = auth.verify(1299, "REGISTER", [value.as_str()].into_iter());
+            assert_eq!(proof, Proof::Valid("anna".into()), "{challenge}");
         }
     }
 

@@ -25,7 +25,7 @@ fn each_message_gets_what_it_deserves() {
         badbranch            200 OK
         baddate              100 Trying, Invited
         baddn                200 OK
-        badinv01             (malformed_request)
+        badinv01             (malformed_request), 400 Missing or Invalid Via Header Field
         badvers              (malformed_request), 505 Version Not Supported
         bcast                (foreign_via)
         bext01               420 Bad Extension
