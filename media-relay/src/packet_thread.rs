@@ -194,8 +194,8 @@ impl PacketThread {
         Some(deadline.saturating_duration_since(Instant::now()))
     }
 
-    /// Sends what is to be sent, then closes and tells.
-    fn drain(&mut self) {
+    /// Sends what is to be sent.
+    fn transmit(&mut self) {
         let now = Instant::now();
         while let Some(transmit) = self.relay.poll_transmit() {
             if let Some(due) = transmit.due {
@@ -207,6 +207,11 @@ impl PacketThread {
                 Err(_) => self.metrics.send_failures.increment(1),
             }
         }
+    }
+
+    /// Sends, then closes and tells.
+    fn drain(&mut self) {
+        self.transmit();
         while let Some(output) = self.relay.poll_output() {
             match output {
                 Output::ClosePorts(pair) => self.sockets.close(pair),
@@ -230,6 +235,7 @@ impl PacketThread {
             if !self.read_socket(port, buffer) {
                 self.readable.push_back(port);
             }
+            self.transmit(); // What is relayed must not wait for the other sockets.
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::library::Unusable;
 use media::{CLOCK_RATE_HZ, SAMPLES_MAX};
 use rubato::audioadapter_buffers::direct::InterleavedSlice;
-use rubato::{Fft, FixedSync, Indexing, Resampler as _};
+use rubato::{Fft, FixedSync, Indexing, Resampler as _, WindowFunction};
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
@@ -15,8 +15,8 @@ use symphonia::core::meta::MetadataOptions;
 
 /// Sample rates that are taken, in Hz.
 const RATES_HZ: std::ops::RangeInclusive<u32> = 4_000..=384_000;
-/// Input samples that are resampled at a time.
-const CHUNK: usize = 1_024;
+/// Input samples that are resampled at a time, at least; more make a steeper filter.
+const CHUNK_MIN: usize = 2_048;
 /// Chunks looked at in search of the samples.
 const RIFF_CHUNKS_MAX: usize = 1_000;
 
@@ -98,10 +98,7 @@ impl To8KHz {
     fn new(rate_hz: u32) -> Result<Self, Unusable> {
         let resampler = match rate_hz {
             CLOCK_RATE_HZ => None,
-            _ => Some(
-                Fft::new(rate_hz as usize, CLOCK_RATE_HZ as usize, CHUNK, 1, FixedSync::Input)
-                    .map_err(|e| Unusable::Unsupported { reason: e.to_string() })?,
-            ),
+            _ => Some(resampler(rate_hz as usize)?),
         };
         let delay_left = resampler.as_ref().map_or(0, |it| it.output_delay());
         let (pending, output) = (Vec::new(), Vec::new());
@@ -155,13 +152,28 @@ impl To8KHz {
     fn finish(mut self) -> Result<Vec<i16>, Unusable> {
         let wanted = self.wanted();
         while self.resampler.is_some() && self.output.len() < wanted {
-            let padded = self.pending.len() + CHUNK;
+            let padded = self.pending.len() + CHUNK_MIN;
             self.pending.resize(padded, 0.0);
             self.resample()?;
         }
         self.output.truncate(wanted);
         Ok(self.output)
     }
+}
+
+/// The filter delays by half a chunk. So that this is a whole number of samples, and none is shifted
+/// against its source, a chunk is an even multiple of the shortest stretch that both rates divide.
+fn resampler(rate_hz: usize) -> Result<Fft<f32>, Unusable> {
+    let rate_out_hz = CLOCK_RATE_HZ as usize;
+    let stretch = rate_hz / greatest_common_divisor(rate_hz, rate_out_hz);
+    let chunk = stretch * CHUNK_MIN.div_ceil(stretch).next_multiple_of(2);
+    let (window, fixed) = (WindowFunction::BlackmanHarris2, FixedSync::Both);
+    Fft::new_custom(rate_hz, rate_out_hz, chunk, 1, 1, window, fixed)
+        .map_err(|e| Unusable::Unsupported { reason: e.to_string() })
+}
+
+fn greatest_common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
 fn to_linear(sample: f32) -> i16 {

@@ -1,0 +1,135 @@
+//! Files: which are heard as what they hold, and which are refused and how.
+
+use crate::phone::Phone;
+use crate::service::Service;
+use crate::sound::{correlation, looped, melody, wav, with_header};
+use media::Codec;
+use proto::media_relay::v1::Side;
+use tonic::Code;
+
+/// A length that no packet time divides.
+const MS: u32 = 1_303;
+
+#[tokio::test]
+async fn a_loop_is_heard_as_its_source_in_both_laws_without_a_gap() {
+    let service = Service::start(&[]).await;
+    service.write("moh.wav", &wav(melody, MS, 44_100, 2));
+    for codec in Codec::ALL {
+        let mut phone = Phone::new(codec).await;
+        let session_id = codec.encoding_name();
+        phone.join(&service, session_id, Side::A).await;
+        let playing = service.play(session_id, "moh", true).await.unwrap();
+        assert_eq!(playing.duration_ms, MS);
+        let heard = phone.hear(200).await;
+        for pair in heard.windows(2) {
+            assert_eq!(pair[1].sequence, pair[0].sequence.wrapping_add(1));
+            assert_eq!(pair[1].timestamp, pair[0].timestamp.wrapping_add(160));
+            assert_eq!(pair[1].ssrc, pair[0].ssrc);
+        }
+        assert!(heard.iter().all(|it| it.payload_type == codec.static_payload_type()));
+        let codes = heard.iter().flat_map(|it| &it.payload);
+        let samples: Vec<f64> = codes.map(|it| f64::from(codec.decode(*it))).collect();
+        let similarity = correlation(&samples, &looped(melody, MS, samples.len()));
+        assert!(similarity >= 0.98, "{codec:?}: {similarity}");
+    }
+}
+
+#[tokio::test]
+async fn every_common_wav_is_heard_as_what_it_holds() {
+    let service = Service::start(&[]).await;
+    let eight = |n: usize| (melody(n as f64 / 11_025.0) * 100.0 + 128.0) as u8;
+    let float = |n: usize| (melody(n as f64 / 48_000.0) as f32).to_le_bytes();
+    let law = |n: usize| Codec::Pcma.encode((melody(n as f64 / 8_000.0) * 20_000.0) as i16);
+    let three = |n: usize| {
+        let [a, b, c, _] = ((melody(n as f64 / 16_000.0) * 8_000_000.0) as i32).to_le_bytes();
+        [a, b, c]
+    };
+    let files = [
+        ("8 kHz", wav(melody, 1_000, 8_000, 1)),
+        ("96 kHz, 6 channels", wav(melody, 1_000, 96_000, 6)),
+        ("8 bit", with_header(1, 8, 11_025, 1, &(0..11_025).map(eight).collect::<Vec<_>>())),
+        ("24 bit", with_header(1, 24, 16_000, 1, &(0..16_000).flat_map(three).collect::<Vec<_>>())),
+        ("44101 Hz", wav(melody, 1_000, 44_101, 1)),
+        ("float", with_header(3, 32, 48_000, 1, &(0..48_000).flat_map(float).collect::<Vec<_>>())),
+        ("A-law", with_header(6, 8, 8_000, 1, &(0..8_000).map(law).collect::<Vec<_>>())),
+    ];
+    for (name, bytes) in files {
+        service.write(&format!("{name}.wav"), &bytes);
+        let mut phone = Phone::new(Codec::Pcmu).await;
+        phone.join(&service, name, Side::A).await;
+        let playing = service.play(name, name, true).await.unwrap();
+        assert_eq!(playing.duration_ms, 1_000, "{name}");
+        let samples = phone.hear_samples(60).await;
+        let similarity = correlation(&samples, &looped(melody, 1_000, samples.len()));
+        assert!(similarity >= 0.99, "{name}: {similarity}");
+    }
+}
+
+#[tokio::test]
+async fn mohqueue_s_raw_files_are_played_byte_for_byte() {
+    let service = Service::start(&[]).await;
+    let codes: Vec<u8> = (0..16_000)
+        .map(|n| Codec::Pcma.encode((melody(f64::from(n) / 8_000.0) * 20_000.0) as i16))
+        .collect();
+    std::fs::create_dir(service.dir().join("moh")).unwrap();
+    service.write("moh/abc.8", &codes);
+    let mut phone = Phone::new(Codec::Pcma).await;
+    phone.join(&service, "s", Side::A).await;
+    service.play("s", "moh/abc", true).await.unwrap();
+    let heard: Vec<u8> = phone.hear(10).await.into_iter().flat_map(|it| it.payload).collect();
+    assert_eq!(heard, codes[..heard.len()]);
+    let absolute = service.dir().canonicalize().unwrap().join("moh/abc.8");
+    service.play("s", absolute.to_str().unwrap(), true).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_has_changed_is_read_again() {
+    let service = Service::start(&[]).await;
+    service.write("a.wav", &wav(melody, 500, 8_000, 1));
+    let mut phone = Phone::new(Codec::Pcmu).await;
+    phone.join(&service, "s", Side::A).await;
+    assert_eq!(service.play("s", "a", true).await.unwrap().duration_ms, 500);
+    service.write("a.wav", &wav(melody, 700, 8_000, 1));
+    assert_eq!(service.play("s", "a", true).await.unwrap().duration_ms, 700);
+}
+
+#[tokio::test]
+async fn what_a_file_is_not_is_said_with_the_remedy() {
+    let service = Service::start(&[]).await;
+    let good = wav(melody, 1_000, 8_000, 1);
+    service.write("song.wav", b"ID3\x04\0\0\0\0\0\0\0\0");
+    service.write("nothing.wav", b"");
+    service.write("cut.wav", &good[..good.len() / 2]);
+    service.write("silent.wav", &with_header(1, 16, 8_000, 1, &[]));
+    service.write("test.pcm.8", &good[44..]);
+    service.write("renamed.0", &good);
+    service.write("tune.mp3", b"\xff\xfb\x90\0");
+    service.write("empty.0", b"");
+    service.write("gsm.wav", &with_header(49, 0, 8_000, 1, &[1; 650]));
+    let outside = tempfile::NamedTempFile::new().unwrap();
+    std::os::unix::fs::symlink(outside.path(), service.dir().join("link.wav")).unwrap();
+    let mut phone = Phone::new(Codec::Pcmu).await;
+    phone.join(&service, "s", Side::A).await;
+    let refusals = [
+        ("song", "not a WAV file: it looks like an MP3 file; convert it with `sox"),
+        ("nothing", "looks like an empty file"),
+        ("cut", "is truncated: 7978 bytes of samples, 16000 promised"),
+        ("silent", "holds no samples"),
+        ("test.pcm", "named as raw PCMA but looks like 16-bit linear PCM (little-endian)"),
+        ("renamed", "named as raw PCMU but looks like a WAV file"),
+        ("tune.mp3", "an extension that is not .wav, .0 (raw PCMU) or .8 (raw PCMA)"),
+        ("empty", "holds no samples"),
+        ("gsm", "cannot be decoded"),
+        ("../etc/passwd", "it contains `..`"),
+        ("/etc/passwd", "it leads outside"),
+        ("link", "it leads outside"),
+        ("", "wanted 1 to 1024 bytes"),
+    ];
+    for (name, wanted) in refusals {
+        let status = service.play("s", name, false).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{name}: {status}");
+        assert!(status.message().contains(wanted), "{name}: {}", status.message());
+    }
+    let status = service.play("s", "missing", false).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+}

@@ -1,0 +1,9 @@
+//! The real binary over gRPC, with UDP sockets as phones.
+
+mod errors;
+mod files;
+mod life;
+mod phone;
+mod service;
+mod sound;
+mod talk;
