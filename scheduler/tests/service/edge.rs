@@ -4,11 +4,11 @@ use futures::future::BoxFuture;
 use proto::sip_edge::v1::sip_edge_server::{SipEdge, SipEdgeServer};
 use proto::sip_edge::v1::*;
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
@@ -21,6 +21,8 @@ pub(crate) enum Manner {
     Obey,
     /// Ends the call, but never answers.
     ObeySilently,
+    /// Does nothing, and never answers.
+    Ignore,
     /// Answers with this status, and does nothing.
     Refuse(Status),
     /// Says that the caller had hung up before.
@@ -52,10 +54,25 @@ pub(crate) struct Edge {
     pub(crate) addr: SocketAddr,
 }
 
+/// The process of an edge, as far as others can tell: when it stops, its connections break.
+pub(crate) struct Serving(Option<Runtime>);
+
+impl Serving {
+    pub(crate) fn stop(&mut self) {
+        self.0.take().into_iter().for_each(Runtime::shutdown_background);
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 impl Edge {
-    /// Serves on a free port until the runtime ends.
-    pub(crate) async fn start() -> (Self, JoinHandle<()>) {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    /// Serves on a free port.
+    pub(crate) fn start() -> (Self, Serving) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let world = Arc::default();
         let edge = Self { world, requested: watch::Sender::new(0), addr };
@@ -64,17 +81,27 @@ impl Edge {
     }
 
     /// Serves again, on the port it had.
-    pub(crate) async fn restart(&self) -> JoinHandle<()> {
-        self.serve(tokio::net::TcpListener::bind(self.addr).await.unwrap())
+    pub(crate) fn restart(&self) -> Serving {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            match TcpListener::bind(self.addr) {
+                Ok(listener) => return self.serve(listener),
+                Err(e) => assert!(Instant::now() < deadline, "bind {}: {e}", self.addr),
+            }
+        }
     }
 
-    fn serve(&self, listener: tokio::net::TcpListener) -> JoinHandle<()> {
+    fn serve(&self, listener: TcpListener) -> Serving {
+        let runtime = Runtime::new().unwrap();
         let service = SipEdgeServer::new(self.clone());
-        tokio::spawn(async move {
+        listener.set_nonblocking(true).unwrap();
+        runtime.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             let incoming = TcpListenerStream::new(listener);
             let server = tonic::transport::Server::builder().add_service(service);
             server.serve_with_incoming(incoming).await.unwrap();
-        })
+        });
+        Serving(Some(runtime))
     }
 
     pub(crate) fn behave(&self, manner: Manner) {
@@ -127,6 +154,7 @@ impl Edge {
             Some(Call { call_id: call_id.clone(), cause, ended_by, ..Call::default() })
         };
         match manner {
+            Manner::Ignore => None,
             Manner::Refuse(status) => Some(Err(status)),
             Manner::AlreadyEnded => {
                 let call = call("caller");

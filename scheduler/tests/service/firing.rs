@@ -129,16 +129,57 @@ async fn what_sip_edge_could_not_do_while_it_was_away_is_done_when_it_is_back() 
     stack.edge.behave(Manner::Refuse(Status::unavailable("draining")));
     let task = stack.schedule(&boot::new_id(), 0).await;
     stack.edge.wait_for_requests(2).await;
-    stack.edge_serving.abort();
-    let _ = (&mut stack.edge_serving).await; // Its port is free now.
+    stack.edge_serving.stop();
     let later = stack.schedule(&boot::new_id(), 0).await;
     stack.event(TaskState::Firing).await;
     stack.edge.behave(Manner::Obey);
-    stack.edge_serving = stack.edge.restart().await;
+    stack.edge_serving = stack.edge.restart();
     for task in [task, later] {
         assert_eq!(stack.ended(&task.task_id).await.state(), TaskState::Fired);
         assert_eq!(stack.edge.ended_by(&task.call_id), Some(task.task_id));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sip_edge_that_dies_over_a_hangup_is_asked_again() {
+    let mut stack = Stack::start(&[]).await;
+    let (done, undone) = (boot::new_id(), boot::new_id());
+    stack.edge.behave_to(&done, Manner::ObeySilently);
+    stack.edge.behave_to(&undone, Manner::Ignore);
+    let tasks = [stack.schedule(&done, 0).await, stack.schedule(&undone, 0).await];
+    stack.edge.wait_for_call(&done).await;
+    stack.edge.wait_for_call(&undone).await;
+    stack.edge_serving.stop(); // The connection breaks with both unanswered.
+    stack.edge.behave_to(&done, Manner::Obey);
+    stack.edge.behave_to(&undone, Manner::Obey);
+    stack.edge_serving = stack.edge.restart();
+    for task in tasks {
+        assert_eq!(stack.ended(&task.task_id).await.state(), TaskState::Fired);
+        assert_eq!(stack.edge.ended_by(&task.call_id), Some(task.task_id));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_herd_fires_completely_and_the_api_answers_meanwhile() {
+    const TASKS: usize = 600;
+    let mut stack = Stack::start(&[]).await;
+    let at = schedule_request::When::AtUnixMs(boot::unix_ms() + 1_500);
+    let asks = (0..TASKS).map(|_| {
+        let mut client = stack.client.clone();
+        let request = ScheduleRequest { when: Some(at), ..request(&boot::new_id(), 0) };
+        async move { client.schedule(request).await.unwrap().into_inner() }
+    });
+    let tasks = futures::future::join_all(asks).await;
+    stack.edge.wait_for_requests(1).await;
+    let bystander = stack.schedule(&boot::new_id(), 600_000).await;
+    assert_eq!(stack.cancel(&bystander.task_id).await.0, CancelOutcome::Cancelled);
+    for task in &tasks {
+        assert_eq!(stack.ended(&task.task_id).await.state(), TaskState::Fired);
+    }
+    let mut asked: Vec<_> = stack.edge.requests().into_iter().map(|it| it.task_id).collect();
+    asked.sort_unstable();
+    asked.dedup();
+    assert_eq!(asked.len(), TASKS);
 }
 
 #[tokio::test(flavor = "multi_thread")]

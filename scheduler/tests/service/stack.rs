@@ -1,6 +1,6 @@
 //! NATS, an edge, a database file, and the scheduler's process, which can be killed and restarted.
 
-use crate::edge::Edge;
+use crate::edge::{Edge, Serving};
 use e2e::{NatsServer, Process};
 use proto::scheduler::v1::scheduler_client::SchedulerClient;
 use proto::scheduler::v1::*;
@@ -10,7 +10,6 @@ use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
 /// How long the process may take to start, to end, and to do what a test waits for.
@@ -19,7 +18,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 pub(crate) struct Stack {
     pub(crate) nats: NatsServer,
     pub(crate) edge: Edge,
-    pub(crate) edge_serving: JoinHandle<()>,
+    pub(crate) edge_serving: Serving,
     pub(crate) process: Process,
     pub(crate) client: SchedulerClient<Channel>,
     pub(crate) events: mpsc::Receiver<TaskEvent>,
@@ -31,7 +30,7 @@ pub(crate) struct Stack {
 impl Stack {
     pub(crate) async fn start(flags: &[&str]) -> Self {
         let nats = NatsServer::start().unwrap();
-        let (edge, edge_serving) = Edge::start().await;
+        let (edge, edge_serving) = Edge::start();
         let dir = tempfile::tempdir().unwrap();
         let bus = boot::Nats::connect("test", &nats.url()).await.unwrap();
         let events = task_events(bus.clone());
