@@ -5,6 +5,7 @@ use e2e::phone::{PATIENCE, Phone};
 use e2e::{MUSIC, QUEUE_USER, Service, Stack};
 use proto::queue::v1::RetrieveOutcome;
 use proto::scheduler::v1::TaskState;
+use proto::sip_edge::v1::CallState;
 use std::time::Duration;
 
 const GAP_MAX: Duration = Duration::from_millis(60);
@@ -95,6 +96,7 @@ async fn a_queue_svc_killed_while_an_agent_rings_resolves_the_ringing() -> anyho
         (Phone::start("alice", Codec::Pcmu)?, Phone::start("agent", Codec::Pcmu)?);
     let call = caller.dial(stack.sip(), &stack.uri(QUEUE_USER))?;
     stack.wait_waiting(1).await?;
+    let line = stack.line().await?;
     let retrieving = stack.start_retrieve(&agent.uri(), 8_000);
     let invitation = agent.invited()?;
     invitation.ring();
@@ -102,7 +104,7 @@ async fn a_queue_svc_killed_while_an_agent_rings_resolves_the_ringing() -> anyho
     assert!(retrieving.await?.is_err(), "whom did it tell?");
     stack.start_service(Service::QueueSvc)?;
     let answered = invitation.answer()?;
-    stack.wait_waiting(0).await?;
+    stack.wait_call(&line[0], |it| it.state() == CallState::Connected).await?;
     answered.bye()?;
     caller.wait_bye(PATIENCE)?;
     drop(call);
