@@ -16,8 +16,11 @@ use std::collections::{HashMap, VecDeque};
 pub const IN_FLIGHT_MAX: usize = 256;
 /// Wait after the first attempt without an answer; doubled after each further one.
 const RETRY_MIN_MS: u64 = 50;
-/// Longest wait between two attempts.
+/// Longest wait between two attempts, unless very many tasks wait for one.
 const RETRY_MAX_MS: u64 = 2_000;
+/// Repeated attempts of all tasks together are not more per ms: a sip-edge that is away must not
+/// cost a core, nor be trampled when it is back.
+const RETRIES_PER_MS: u64 = 2;
 /// Wait after the store has failed.
 const STORE_RETRY_MS: u64 = 250;
 /// An effect that got no answer for so long, in ms, is given up: a day, as long as the bus keeps
@@ -66,6 +69,7 @@ pub struct Agenda {
     tasks: HashMap<TaskId, Task>,
     outputs: VecDeque<Output>,
     in_flight: usize,
+    backed_off: u64,
     draining: bool,
 }
 
@@ -113,6 +117,7 @@ impl Agenda {
             tasks: HashMap::new(),
             outputs: VecDeque::new(),
             in_flight: 0,
+            backed_off: 0,
             draining: false,
         }
     }
@@ -229,7 +234,10 @@ impl Agenda {
                 self.outputs.push_back(Output::Claim { task: id, revision, again });
                 self.keep(id, revision, due, Phase::Claiming { again, moved: None });
             }
-            Phase::BackedOff(firing) => self.perform(id, revision, due, firing),
+            Phase::BackedOff(firing) => {
+                self.backed_off -= 1;
+                self.perform(id, revision, due, firing);
+            }
             Phase::Unsettled(settlement) => self.settle(id, revision, due, settlement),
             Phase::Claiming { .. } | Phase::Performing(_) | Phase::Settling(_) => {
                 unreachable!("{id} is in flight and in the wheel")
@@ -258,7 +266,9 @@ impl Agenda {
         mut firing: Box<Firing>,
     ) {
         firing.uncertain = true;
-        self.file(now + retry_after_ms(firing.attempts), id);
+        self.backed_off += 1;
+        let wait_ms = retry_after_ms(firing.attempts).max(self.backed_off / RETRIES_PER_MS);
+        self.file(now + wait_ms, id);
         self.keep(id, revision, due, Phase::BackedOff(firing));
     }
 

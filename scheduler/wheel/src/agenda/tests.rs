@@ -240,6 +240,34 @@ fn a_herd_is_begun_in_the_order_of_deadlines_and_within_the_limit() {
 }
 
 #[test]
+fn a_herd_that_gets_no_answer_is_tried_again_at_a_bounded_rate() {
+    const TASKS: u64 = 10_000;
+    let mut agenda = Agenda::new(0, TASKS as u32);
+    for task in 0..TASKS {
+        agenda.handle(0, TaskId(task.into()), armed(0));
+    }
+    let (mut now, mut attempts) = (0, 0);
+    while now < 60_000 {
+        match agenda.poll_output() {
+            Some(Output::Claim { task, .. }) => {
+                agenda.handle(now, task, Input::Claimed(hang_up(task.0)));
+            }
+            Some(Output::Perform { task, .. }) => {
+                attempts += 1;
+                agenda.handle(now, task, Input::Answered(Answer::Unanswered(said("away"))));
+            }
+            Some(settle) => panic!("{settle:?}"),
+            None => {
+                now = agenda.poll_timeout().unwrap();
+                agenda.handle_timeout(now);
+            }
+        }
+    }
+    let most = TASKS * 2 + RETRIES_PER_MS * 60_000; // The first ones know of few others.
+    assert!((TASKS * 10..=most).contains(&attempts), "{attempts} attempts");
+}
+
+#[test]
 fn draining_finishes_what_is_in_flight_and_begins_nothing() {
     let mut agenda = Agenda::new(0, 10);
     agenda.handle(0, TaskId(1), armed(1));
