@@ -157,20 +157,45 @@ impl Dialog {
     /// the last message came from: host names (no DNS yet), private addresses behind a public one,
     /// and hosts that talk to us by a TCP connection, unless their URI says UDP.
     fn next_hop(&self) -> Peer {
-        let (uri, routed) = match self.route_set.first().and_then(|it| NameAddr::parse(it)) {
-            Some(route) => (route.uri, true),
-            None => (self.remote_target.as_str(), false),
-        };
-        let Ok(uri) = SipUri::parse(uri) else { return self.peer };
-        let Some(target) = uri.peer() else { return self.peer };
+        let Some(target) = self.target_peer() else { return self.peer };
         let (wanted, seen) = (target.addr.ip(), self.peer.addr.ip());
-        let may_be_tcp =
-            target.transport == Transport::Tcp || uri.params.get("transport").is_none();
+        let may_be_tcp = target.transport == Transport::Tcp || self.is_transport_open();
         let connected = self.peer.transport == Transport::Tcp && may_be_tcp && wanted == seen;
-        if connected || (!routed && wanted != seen && is_private(wanted)) {
+        if connected || (self.route_set.is_empty() && wanted != seen && is_private(wanted)) {
             return self.peer;
         }
         target
+    }
+
+    /// The connection `broken` is no way to the peer any more. Whether there is another: the
+    /// address of the first route or remote target.
+    pub(crate) fn abandon(&mut self, broken: Peer) -> bool {
+        let target = self.target_peer().map(|target| match self.is_transport_open() {
+            true => Peer { transport: broken.transport, ..target },
+            false => target,
+        });
+        match target.filter(|target| *target != broken && self.peer == broken) {
+            Some(target) => {
+                self.peer = target;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// URI of the first route, or else the remote target.
+    fn next_uri(&self) -> Option<SipUri<'_>> {
+        let route = self.route_set.first().and_then(|route| NameAddr::parse(route));
+        SipUri::parse(route.map_or(self.remote_target.as_str(), |route| route.uri)).ok()
+    }
+
+    fn target_peer(&self) -> Option<Peer> {
+        self.next_uri()?.peer()
+    }
+
+    /// Whether the URI leaves the transport open.
+    fn is_transport_open(&self) -> bool {
+        self.next_uri().is_some_and(|uri| uri.params.get("transport").is_none())
     }
 }
 

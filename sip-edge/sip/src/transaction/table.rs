@@ -115,6 +115,15 @@ impl Transactions {
         self.all.len()
     }
 
+    /// Whether no index holds what the table does not: a leak, if the table is empty.
+    #[cfg(test)]
+    pub(crate) fn is_clean(&self) -> bool {
+        self.by_key.len() == self.all.len()
+            && self.by_peer.len() == self.all.len()
+            && self.by_merge_key.len() <= self.all.len()
+            && self.deadlines.len() <= self.all.len()
+    }
+
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.deadlines.next()
     }

@@ -32,7 +32,7 @@ impl UserAgent {
         let id = leg.id;
         match incoming.request.method {
             Method::Bye => self.receive_bye(now, id, &incoming),
-            _ if leg.state == State::Closing => self.refuse(now, &incoming, 481),
+            _ if matches!(leg.state, State::Closing { .. }) => self.refuse(now, &incoming, 481),
             Method::Invite => self.receive_reinvite(now, id, incoming),
             Method::Info => self.receive_info(now, id, &incoming),
             _ => self.answer_options(now, &incoming),
@@ -44,7 +44,7 @@ impl UserAgent {
         let response = self.compose(bye, 200, None);
         self.send(now, bye, 200, response.empty());
         self.finish_pending(now, id, 487, |_| ());
-        if self.legs.get(&id).is_some_and(|leg| leg.state != State::Closing) {
+        if !self.legs.get(&id).is_some_and(|leg| matches!(leg.state, State::Closing { .. })) {
             self.end(id, End::Bye { reason: reason(&bye.request) });
         }
     }
@@ -158,13 +158,30 @@ impl UserAgent {
     pub(super) fn close(&mut self, now: Instant, id: LegId, reason: Option<String>) {
         self.finish_pending(now, id, 487, |_| ());
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        leg.state = State::Closing;
         leg.unacked = None;
+        self.send_leg_bye(now, id, reason);
+        self.reschedule(id);
+    }
+
+    /// The connection broke under our BYE: it goes to the address in the route set or Contact, if
+    /// that is another one. False if there is none, and nothing more to do.
+    pub(super) fn close_another_way(&mut self, now: Instant, id: LegId, broken: Peer) -> bool {
+        let Some(leg) = self.legs.get_mut(&id) else { return false };
+        let State::Closing { reason } = leg.state.clone() else { return false };
+        let other = leg.dialog.abandon(broken);
+        if other {
+            self.send_leg_bye(now, id, reason);
+        }
+        other
+    }
+
+    fn send_leg_bye(&mut self, now: Instant, id: LegId, reason: Option<String>) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
         let mut dialog = leg.dialog.clone();
         self.send_bye(now, &mut dialog, reason.as_deref(), Some(id));
         if let Some(leg) = self.legs.get_mut(&id) {
             leg.dialog = dialog;
+            leg.state = State::Closing { reason };
         }
-        self.reschedule(id);
     }
 }

@@ -32,8 +32,10 @@ pub(super) enum State {
         reason: Option<String>,
     },
     Confirmed,
-    /// Our BYE is sent, its final response awaited.
-    Closing,
+    /// Our BYE is sent, its final response awaited; the reason is for sending it another way.
+    Closing {
+        reason: Option<String>,
+    },
 }
 
 /// A request that waits for our response.

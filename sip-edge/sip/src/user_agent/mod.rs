@@ -93,7 +93,11 @@ impl UserAgent {
     pub fn handle_transport_failed(&mut self, now: Instant, peer: Peer) {
         let failed = self.transactions.handle_transport_failed(now, peer, &mut self.outputs);
         for failed in failed {
-            self.transaction_failed(failed);
+            let is_request = failed.is_client && !failed.is_invite;
+            match failed.leg.filter(|_| is_request) {
+                Some(leg) if self.close_another_way(now, leg, peer) => (),
+                _ => self.transaction_failed(failed),
+            }
         }
     }
 
@@ -136,6 +140,14 @@ impl UserAgent {
         self.transactions.len()
     }
 
+    /// Whether no index holds a leg or transaction that is gone.
+    #[cfg(test)]
+    fn is_clean(&self) -> bool {
+        self.transactions.is_clean()
+            && self.by_tag.len() == self.legs.len()
+            && self.leg_deadlines.len() <= self.legs.len()
+    }
+
     /// What a transaction's end without success means for its leg.
     fn transaction_failed(&mut self, failed: Failed) {
         let Some(leg) = failed.leg.and_then(|leg| self.legs.get(&leg)) else { return };
@@ -151,7 +163,7 @@ impl UserAgent {
             (State::CancelWaiting { .. } | State::Cancelling { .. }, true, true) => {
                 self.end(id, End::HungUp { bye_status: None });
             }
-            (State::Closing, false, true) => self.end(id, End::HungUp { bye_status: None }),
+            (State::Closing { .. }, false, true) => self.end(id, End::HungUp { bye_status: None }),
             _ => (), // A re-INVITE or CANCEL: the dialog lives, and its own timers watch it.
         }
     }

@@ -162,7 +162,7 @@ impl UserAgent {
             }
             Some((id, State::CancelWaiting { reason, .. } | State::Cancelling { reason, .. })) => {
                 self.send_bye(now, &mut dialog, reason.as_deref(), Some(id));
-                self.confirm(id, dialog, State::Closing);
+                self.confirm(id, dialog, State::Closing { reason });
             }
             _ => self.send_bye(now, &mut dialog, None, None),
         }
@@ -198,7 +198,7 @@ impl UserAgent {
                 held.hangup.get_or_insert(hangup);
             }
             State::Confirmed => self.close(now, leg, reason),
-            State::CancelWaiting { .. } | State::Cancelling { .. } | State::Closing => (),
+            State::CancelWaiting { .. } | State::Cancelling { .. } | State::Closing { .. } => (),
         }
     }
 

@@ -188,6 +188,7 @@ impl Bench {
         self.until(hour);
         self.check(expected);
         assert_eq!((self.ua.dialogs(), self.ua.transactions()), (0, 0), "legs, transactions");
+        assert!(self.ua.is_clean(), "an index leaks");
         assert_eq!(self.ua.poll_timeout(), None);
     }
 

@@ -188,6 +188,26 @@ fn bye_goes_to_the_contact_but_to_the_source_if_the_contact_cannot_be_reached() 
 }
 
 #[test]
+fn bye_whose_connection_is_gone_goes_to_the_address_of_the_route() {
+    let mut bench = Bench::new();
+    let addr = "192.0.2.1:40000".parse().unwrap();
+    bench.phone = Peer { transport: Transport::Tcp, addr };
+    let route = "Record-Route: <sip:192.0.2.1:5060;transport=tcp;lr>";
+    bench.receive(Phone::invite().header(route)).answer(1);
+    let tag = bench.tag();
+    bench.receive(Phone::sends("ACK").tag(&tag)).until(200.0).forget().hangup(1);
+    let gone = bench.phone;
+    bench.order(|ua, now| ua.handle_transport_failed(now, gone));
+    assert!(bench.last_text().contains("\r\nReason: Q.850;cause=16\r\n"));
+    let listening = Peer { transport: Transport::Tcp, addr: "192.0.2.1:5060".parse().unwrap() };
+    bench.order(|ua, now| ua.handle_transport_failed(now, listening)).check_over(expect![[r#"
+        200.000 > BYE 1
+        200.000 > BYE 2 to tcp:192.0.2.1:5060
+        200.000 Ended 1 HungUp { bye_status: None }
+    "#]]);
+}
+
+#[test]
 fn call_of_ours_is_ended_by_the_phone() {
     let mut bench = Bench::new();
     bench.invite().respond_with("INVITE", 200, "t", "", SDP);

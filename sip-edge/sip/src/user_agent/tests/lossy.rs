@@ -99,6 +99,7 @@ impl World {
             for side in 0..2 {
                 self.agents[side].handle_timeout(now);
                 self.drain(now, side);
+                assert!(self.agents[side].is_clean(), "seed {}: an index leaks", self.seed);
             }
         }
         for side in 0..2 {
