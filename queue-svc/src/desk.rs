@@ -53,8 +53,8 @@ pub(crate) async fn open(
     draining: watch::Receiver<bool>,
 ) -> anyhow::Result<(Desk, impl Future<Output = anyhow::Result<()>> + Send + 'static)> {
     let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
-    let assignments = watch::Sender::new(0);
-    let desk = Desk::new(requests, assignments.subscribe());
+    let busy = watch::Sender::new(false);
+    let desk = Desk::new(requests, busy.subscribe());
     let mut work = Work {
         queues: Queues::new(max_calls),
         store,
@@ -63,7 +63,7 @@ pub(crate) async fn open(
         draining,
         inbox,
         desk: desk.clone(),
-        assignments,
+        busy,
         waiters: HashMap::new(),
         unwritten: BTreeMap::new(),
         uncommitted: HashSet::new(),
@@ -99,8 +99,8 @@ struct Work {
     inbox: mpsc::Receiver<Request>,
     /// For what we spawn to report back.
     desk: Desk,
-    /// How many assignments are not decided, for who waits for us to have drained.
-    assignments: watch::Sender<usize>,
+    /// An assignment is not decided or a row is not on disk, for who waits for us to have drained.
+    busy: watch::Sender<bool>,
     /// Operators who wait for the outcome of an assignment.
     waiters: HashMap<AssignmentId, Waiter>,
     /// Rows that are not on disk as they are here; at most one for each caller, and one for each
@@ -144,7 +144,8 @@ impl Work {
             }
             self.take_off();
             metrics::set_present(self.queues.callers(), self.queues.assignments());
-            self.assignments.send_replace(self.queues.assignments());
+            let written = self.unwritten.is_empty() && self.writing.is_none();
+            self.busy.send_replace(self.queues.assignments() > 0 || !written);
         }
     }
 

@@ -382,3 +382,6 @@ fn read_assignment(row: &SqliteRow) -> anyhow::Result<Option<Assignment>> {
         ring_ms: row.try_get("ring_ms")?,
     }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 #[derive(Clone)]
 pub(crate) struct Desk {
     requests: mpsc::Sender<Request>,
-    assignments: watch::Receiver<usize>,
+    busy: watch::Receiver<bool>,
 }
 
 /// A caller's place.
@@ -36,18 +36,15 @@ pub(crate) struct Retrieved {
 }
 
 impl Desk {
-    pub(super) fn new(
-        requests: mpsc::Sender<Request>,
-        assignments: watch::Receiver<usize>,
-    ) -> Self {
-        Self { requests, assignments }
+    pub(super) fn new(requests: mpsc::Sender<Request>, busy: watch::Receiver<bool>) -> Self {
+        Self { requests, busy }
     }
 
-    /// Completes when no assignment is under way.
+    /// Completes when no assignment is under way and every row is on disk.
     pub(crate) fn drained(&self) -> impl Future<Output = ()> + use<> {
-        let mut assignments = self.assignments.clone();
+        let mut busy = self.busy.clone();
         async move {
-            let _ = assignments.wait_for(|count| *count == 0).await; // The loop has ended as well.
+            let _ = busy.wait_for(|busy| !busy).await; // The loop has ended as well.
         }
     }
 
