@@ -4,7 +4,7 @@
 //! told to the firing loop in the order of the commits, before the reply.
 
 use crate::metrics;
-use crate::store::{Ending, ROWS_PER_STATEMENT, Scope, Store, Task, Transaction};
+use crate::store::{self, Ending, ROWS_PER_STATEMENT, Scope, Store, Task, Transaction};
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 use wheel::{Effect, Event, IN_FLIGHT_MAX, State, TaskId, Tick, Verdict};
@@ -244,7 +244,7 @@ impl Writer {
         !writes.is_empty()
     }
 
-    async fn write(&self, writes: impl Iterator<Item = Write>) -> sqlx::Result<Batch> {
+    async fn write(&self, writes: impl Iterator<Item = Write>) -> store::Result<Batch> {
         let (limits, live) = (self.limits, self.live);
         let transaction = self.store.begin().await?;
         let mut batch =
@@ -281,7 +281,7 @@ struct Batch {
 }
 
 impl Batch {
-    async fn apply(&mut self, write: Write) -> sqlx::Result<()> {
+    async fn apply(&mut self, write: Write) -> store::Result<()> {
         match write {
             Write::Schedule { task, key, due, reply } => {
                 let scheduled = self.schedule(task, &key, due).await?;
@@ -325,7 +325,7 @@ impl Batch {
         task: Task,
         key: &str,
         due: Tick,
-    ) -> sqlx::Result<Result<Task, Declined>> {
+    ) -> store::Result<Result<Task, Declined>> {
         if !key.is_empty()
             && let Some(known) = self.transaction.by_key(key).await?
         {
@@ -350,7 +350,7 @@ impl Batch {
         id: TaskId,
         revision: i64,
         (fires_at_unix_ms, due): (i64, Tick),
-    ) -> sqlx::Result<Result<Task, Unmoved>> {
+    ) -> store::Result<Result<Task, Unmoved>> {
         let moved = self.transaction.reschedule(id, revision, fires_at_unix_ms).await?;
         if let Some(task) = moved {
             self.changes.push(Change { task: task.clone(), due: Some(due) });
@@ -365,7 +365,7 @@ impl Batch {
         }))
     }
 
-    async fn cancel(&mut self, id: TaskId, ending: Ending) -> sqlx::Result<Cancelled> {
+    async fn cancel(&mut self, id: TaskId, ending: Ending) -> store::Result<Cancelled> {
         let arrow = (State::Pending, Event::Cancelled);
         if let Some(task) = self.transaction.change(id, arrow, 0, ending).await? {
             self.changed(task.clone(), None);
@@ -375,7 +375,7 @@ impl Batch {
         Ok(found.map_or(Cancelled::NotFound, Cancelled::TooLate))
     }
 
-    async fn claim(&mut self, id: TaskId, revision: i64, again: bool) -> sqlx::Result<Granted> {
+    async fn claim(&mut self, id: TaskId, revision: i64, again: bool) -> store::Result<Granted> {
         let firing = if again {
             self.transaction.get(id).await?.filter(|task| task.state == State::Firing)
         } else {

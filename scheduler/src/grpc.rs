@@ -3,7 +3,7 @@
 use crate::clock::{Clock, Moment};
 use crate::commits::{Cancelled, Commits, Declined, Unmoved, Unwritten};
 use crate::fields::{self, Bad};
-use crate::store::{Cursor, Ending, Filter, Scope, Store, Task};
+use crate::store::{self, Cursor, Ending, Filter, Scope, Store, Task};
 use prost::Message as _;
 use proto::scheduler::v1::scheduler_server::Scheduler;
 use proto::scheduler::v1::{
@@ -223,7 +223,7 @@ fn cause(action: Option<schedule_request::Action>) -> Result<String, Bad> {
     }
 }
 
-fn unreadable(e: sqlx::Error) -> Status {
+fn unreadable(e: store::Error) -> Status {
     warn!("failed to read the database: {e}");
     Status::unavailable("the database does not answer; try again")
 }

@@ -17,6 +17,9 @@ use std::time::Duration;
 use uuid::Uuid;
 use wheel::{Event, State, TaskId};
 
+/// The database did not answer, or not with what it should hold.
+pub(crate) use sqlx::{Error, Result};
+
 /// How long another process (a backup, an operator's shell) may lock the database before a write is
 /// given up; readers wait as long for a connection.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -160,14 +163,14 @@ impl Store {
     }
 
     /// A transaction that no other writer can disturb. Dropped without commit, it did nothing.
-    pub(crate) async fn begin(&self) -> sqlx::Result<Transaction> {
+    pub(crate) async fn begin(&self) -> Result<Transaction> {
         let mut connection = self.writer.acquire().await?;
         sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
         Ok(Transaction { connection, committed: false })
     }
 
     /// All tasks that have not ended, in the order of their deadlines.
-    pub(crate) async fn live(&self) -> sqlx::Result<Vec<Live>> {
+    pub(crate) async fn live(&self) -> Result<Vec<Live>> {
         sqlx::query(
             "SELECT task_id, state, fires_at_unix_ms, revision FROM tasks
              WHERE state IN (1, 2) ORDER BY fires_at_unix_ms, task_id",
@@ -184,7 +187,7 @@ impl Store {
         .await
     }
 
-    pub(crate) async fn get(&self, id: TaskId) -> sqlx::Result<Option<Task>> {
+    pub(crate) async fn get(&self, id: TaskId) -> Result<Option<Task>> {
         sqlx::query("SELECT * FROM tasks WHERE task_id = ?1")
             .bind(id.to_string())
             .try_map(task)
@@ -199,7 +202,7 @@ impl Store {
         filter: &Filter,
         bytes_max: usize,
         size: impl Fn(&Task) -> usize,
-    ) -> sqlx::Result<Vec<Task>> {
+    ) -> Result<Vec<Task>> {
         let mut query = select(filter);
         let mut rows = query.build().try_map(task).fetch(&self.readers);
         let (mut page, mut bytes) = (Vec::new(), 0);
@@ -214,13 +217,13 @@ impl Store {
     }
 
     /// Ended tasks that are still kept.
-    pub(crate) async fn ended(&self) -> sqlx::Result<i64> {
+    pub(crate) async fn ended(&self) -> Result<i64> {
         let count = sqlx::query("SELECT COUNT(*) FROM tasks WHERE ended_unix_ms > 0");
         count.fetch_one(&self.readers).await?.try_get(0)
     }
 
     /// Moves what is in the log of commits into the database, without disturbing the writer.
-    pub(crate) async fn checkpoint(&self) -> sqlx::Result<()> {
+    pub(crate) async fn checkpoint(&self) -> Result<()> {
         sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&self.readers).await.map(drop)
     }
 
@@ -276,13 +279,13 @@ impl Drop for Transaction {
 }
 
 impl Transaction {
-    pub(crate) async fn commit(mut self) -> sqlx::Result<()> {
+    pub(crate) async fn commit(mut self) -> Result<()> {
         sqlx::query("COMMIT").execute(&mut *self.connection).await?;
         self.committed = true;
         Ok(())
     }
 
-    pub(crate) async fn get(&mut self, id: TaskId) -> sqlx::Result<Option<Task>> {
+    pub(crate) async fn get(&mut self, id: TaskId) -> Result<Option<Task>> {
         sqlx::query("SELECT * FROM tasks WHERE task_id = ?1")
             .bind(id.to_string())
             .try_map(task)
@@ -290,7 +293,7 @@ impl Transaction {
             .await
     }
 
-    pub(crate) async fn by_key(&mut self, key: &str) -> sqlx::Result<Option<Task>> {
+    pub(crate) async fn by_key(&mut self, key: &str) -> Result<Option<Task>> {
         sqlx::query("SELECT * FROM tasks WHERE idempotency_key = ?1")
             .bind(key)
             .try_map(task)
@@ -299,7 +302,7 @@ impl Transaction {
     }
 
     /// `key`: the idempotency key; none if empty.
-    pub(crate) async fn insert(&mut self, task: &Task, key: &str) -> sqlx::Result<()> {
+    pub(crate) async fn insert(&mut self, task: &Task, key: &str) -> Result<()> {
         sqlx::query(
             "INSERT INTO tasks (task_id, call_id, state, fires_at_unix_ms, revision, action, cause,
                                 group_name, label, idempotency_key, created_unix_ms)
@@ -331,7 +334,7 @@ impl Transaction {
         (from, event): (State, Event),
         revision: i64,
         ending: Ending,
-    ) -> sqlx::Result<Option<Task>> {
+    ) -> Result<Option<Task>> {
         sqlx::query(
             "UPDATE tasks SET state = ?1, revision = revision + 1, ended_unix_ms = ?2, late_ms = ?3,
                               result = ?4
@@ -355,7 +358,7 @@ impl Transaction {
         id: TaskId,
         revision: i64,
         fires_at_unix_ms: i64,
-    ) -> sqlx::Result<Option<Task>> {
+    ) -> Result<Option<Task>> {
         sqlx::query(
             "UPDATE tasks SET fires_at_unix_ms = ?1, revision = revision + 1
              WHERE task_id = ?2 AND state = 1 AND (?3 = 0 OR revision = ?3) RETURNING *",
@@ -377,7 +380,7 @@ impl Transaction {
         scope: &Scope,
         event: Event,
         ending: Ending,
-    ) -> sqlx::Result<Vec<Task>> {
+    ) -> Result<Vec<Task>> {
         let (sql, value) = match scope {
             Scope::Call(call_id) => (
                 "UPDATE tasks SET state = ?1, revision = revision + 1, ended_unix_ms = ?2, result = ?3
@@ -404,7 +407,7 @@ impl Transaction {
     }
 
     /// Tasks of `scope` that are firing.
-    pub(crate) async fn firing(&mut self, scope: &Scope) -> sqlx::Result<u32> {
+    pub(crate) async fn firing(&mut self, scope: &Scope) -> Result<u32> {
         let (sql, value) = match scope {
             Scope::Call(call_id) => {
                 ("SELECT COUNT(*) FROM tasks WHERE call_id = ?1 AND state = 2", call_id)
@@ -418,7 +421,7 @@ impl Transaction {
     }
 
     /// Tasks of a call that have not ended.
-    pub(crate) async fn live_of_call(&mut self, call_id: &str) -> sqlx::Result<u32> {
+    pub(crate) async fn live_of_call(&mut self, call_id: &str) -> Result<u32> {
         sqlx::query("SELECT COUNT(*) FROM tasks WHERE call_id = ?1 AND state IN (1, 2)")
             .bind(call_id)
             .fetch_one(&mut *self.connection)
@@ -428,7 +431,7 @@ impl Transaction {
 
     /// Forgets tasks that ended before `before_unix_ms`, oldest first, at most
     /// [`ROWS_PER_STATEMENT`]; returns how many.
-    pub(crate) async fn forget(&mut self, before_unix_ms: i64, most: u32) -> sqlx::Result<u32> {
+    pub(crate) async fn forget(&mut self, before_unix_ms: i64, most: u32) -> Result<u32> {
         let deleted = sqlx::query(
             "DELETE FROM tasks WHERE rowid IN (SELECT rowid FROM tasks
              WHERE ended_unix_ms > 0 AND ended_unix_ms < ?1 ORDER BY ended_unix_ms LIMIT ?2)",
@@ -483,10 +486,10 @@ async fn migrate(writer: &SqlitePool) -> anyhow::Result<()> {
     transaction.commit().await.context("migrate it")
 }
 
-fn task(row: SqliteRow) -> sqlx::Result<Task> {
+fn task(row: SqliteRow) -> Result<Task> {
     let state: i64 = row.try_get("state")?;
     let state = State::try_from(state)
-        .map_err(|got| sqlx::Error::Decode(format!("state {got} is not one of ours").into()))?;
+        .map_err(|got| Error::Decode(format!("state {got} is not one of ours").into()))?;
     Ok(Task {
         id: task_id(&row)?,
         call_id: row.try_get("call_id")?,
@@ -503,9 +506,9 @@ fn task(row: SqliteRow) -> sqlx::Result<Task> {
     })
 }
 
-fn task_id(row: &SqliteRow) -> sqlx::Result<TaskId> {
+fn task_id(row: &SqliteRow) -> Result<TaskId> {
     let id = Uuid::parse_str(row.try_get("task_id")?);
-    id.map(|id| TaskId(id.as_u128())).map_err(|e| sqlx::Error::Decode(e.into()))
+    id.map(|id| TaskId(id.as_u128())).map_err(|e| Error::Decode(e.into()))
 }
 
 #[cfg(test)]

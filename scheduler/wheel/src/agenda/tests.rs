@@ -1,3 +1,5 @@
+//! Ladders of inputs and outputs, and a world in which anything may fail at any step.
+
 use super::*;
 use crate::State;
 use expect_test::{Expect, expect};
