@@ -16,7 +16,7 @@ use crate::scheduler::Scheduler;
 use crate::transport::{Received, Transports};
 use call::{Input, LegEnd, LegNumber, LegSignal, Now, Reply};
 use sip::{End, Event, LegId, Output, UserAgent};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -66,6 +66,8 @@ pub(crate) struct Edge {
     pub(crate) calls: Calls,
     /// Whose leg it is.
     pub(crate) legs: HashMap<LegId, (CallId, LegNumber)>,
+    /// Legs whose INVITE waits for what queue-svc says.
+    pub(crate) checking: HashSet<LegId>,
     pub(crate) chains: Chains,
     pub(crate) done: mpsc::Sender<Done>,
     pub(crate) waiting: Waiting,
@@ -101,6 +103,7 @@ impl Edge {
             events: parts.events,
             calls: parts.calls,
             legs: HashMap::new(),
+            checking: HashSet::new(),
             chains: Chains::new(parts.performed),
             done: parts.done,
             waiting: Waiting::default(),
@@ -183,7 +186,7 @@ impl Edge {
             }
             Event::Ended { leg, end } => {
                 self.tell(leg, LegSignal::Ended(leg_end(end)));
-                self.legs.remove(&leg);
+                self.forget_leg(leg);
             }
             Event::Registered { contacts, .. } => debug!(contacts, "registered"),
         }
@@ -193,6 +196,15 @@ impl Edge {
         // A leg that was refused before it became one of a call is nobody's.
         if let Some((id, leg)) = self.legs.get(&leg).cloned() {
             self.feed(&id, Input::Leg { leg, signal });
+        }
+    }
+
+    fn forget_leg(&mut self, leg: LegId) {
+        self.checking.remove(&leg);
+        if let Some((id, number)) = self.legs.remove(&leg)
+            && let Some(entry) = self.calls.get_mut(&id)
+        {
+            entry.legs.remove(&number);
         }
     }
 
@@ -242,8 +254,7 @@ impl Edge {
     /// Deletes the sessions of calls that nobody has any more, and ends the calls whose session is
     /// gone: silence for ever would be worse.
     fn compare(&mut self, asked: Instant, sessions: Vec<crate::media::Session>) {
-        let known: std::collections::HashSet<&str> =
-            sessions.iter().map(|it| it.session_id.as_str()).collect();
+        let known: HashSet<&str> = sessions.iter().map(|it| it.session_id.as_str()).collect();
         let lost = self.calls.iter_live().filter(|(_, entry)| {
             entry.media_since.is_some_and(|since| since < asked)
                 && !known.contains(entry.session_id.as_str())
@@ -254,14 +265,16 @@ impl Edge {
             self.feed(&id, Input::MediaLost);
         }
         for session in sessions {
-            if self.calls.get(&session.call_id).is_none() {
+            if self.calls.of_session(&session.session_id).is_none() {
                 self.delete_orphan(session);
             }
         }
     }
 
+    /// Frees a session that no live call has. If the call is not one of ours that has ended, an
+    /// earlier process has left it behind, and others must hear of its end.
     fn delete_orphan(&mut self, orphan: crate::media::Session) {
-        info!(call_id = orphan.call_id, "deleting what an earlier process left behind");
+        info!(call_id = orphan.call_id, "deleting the media session of a call that is over");
         metrics::orphan_deleted();
         let subject = crate::media::Subject {
             session_id: orphan.session_id.clone(),
@@ -270,7 +283,9 @@ impl Edge {
         };
         let command = call::MediaCommand::Delete { side: None };
         tokio::spawn(self.services.media.clone().perform(subject, command));
-        self.events.emit_orphan(orphan.call_id, orphan.session_id);
+        if self.calls.get(&orphan.call_id).is_none() {
+            self.events.emit_orphan(orphan.call_id, orphan.session_id);
+        }
     }
 
     fn poll_timeout(&self) -> Option<Instant> {

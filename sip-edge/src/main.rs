@@ -19,7 +19,7 @@ mod scheduler;
 mod target;
 mod transport;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use args::Args;
 use boot::Service;
 use calls::Calls;
@@ -58,7 +58,7 @@ async fn run(service: Service, args: Args) -> anyhow::Result<()> {
     };
     let (publisher, publishing) = service.connect_nats().await?.publisher();
     service.spawn_vital("publishing events", publishing);
-    let advertised = advertised(&args, transports.local_addr());
+    let advertised = advertised(&args, transports.local_addr())?;
     info!(sip = %transports.local_addr(), %advertised, "listening");
     let user_agent = user_agent(&args, users, advertised.clone());
     let events = Events::new(publisher, &args.edge_name);
@@ -108,10 +108,17 @@ async fn shut_down(orders: mpsc::Sender<requests::Request>) {
     }
 }
 
-fn advertised(args: &Args, local: std::net::SocketAddr) -> HostPort {
+/// Where peers reach us.
+///
+/// # Errors
+/// If we listen on every address and none is named: no peer could use that.
+fn advertised(args: &Args, local: std::net::SocketAddr) -> anyhow::Result<HostPort> {
     match &args.advertise {
-        Some(HostPort { host, port }) => HostPort::new(host, port.unwrap_or(local.port())),
-        None => HostPort::new(local.ip().to_string(), local.port()),
+        Some(HostPort { host, port }) => Ok(HostPort::new(host, port.unwrap_or(local.port()))),
+        None if local.ip().is_unspecified() => {
+            bail!("advertise {local}: with --sip {local}, say by --advertise where peers reach us")
+        }
+        None => Ok(HostPort::new(local.ip().to_string(), local.port())),
     }
 }
 

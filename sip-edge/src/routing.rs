@@ -87,6 +87,7 @@ impl Edge {
     }
 
     fn ask_queues(&mut self, leg: LegId, invite: Invited) {
+        self.checking.insert(leg);
         let queues = self.services.queues.clone();
         let done = self.done.clone();
         tokio::spawn(async move {
@@ -113,6 +114,9 @@ impl Edge {
     }
 
     pub(crate) fn handle_checked(&mut self, checked: Checked) {
+        if !self.checking.remove(&checked.leg) {
+            return; // The caller has given up.
+        }
         match checked.queue_uri {
             Some(is_queue) => self.handle_invited(checked.leg, *checked.invite, Some(is_queue)),
             None => self.refuse_invite(checked.leg, 503, "queue-svc-away"),
