@@ -10,11 +10,17 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
+use tracing::{info, warn};
 
 /// Encoded audio that is kept, in bytes: four hours and a half.
 const AUDIO_BYTES_MAX: usize = 256 << 20;
 /// Files that are decoded at a time.
 const DECODINGS_MAX: usize = 2;
+/// Audio that is decoded before anybody asks, in bytes.
+const PRELOADED_BYTES_MAX: usize = AUDIO_BYTES_MAX / 2;
+/// Files that are looked at then, and how deep in folders.
+const PRELOADED_FILES_MAX: usize = 1_000;
+const PRELOADED_DEPTH_MAX: usize = 8;
 /// Longest file name of a request, in bytes.
 const NAME_BYTES_MAX: usize = 1_024;
 /// What a name without extension may mean, best first.
@@ -109,7 +115,13 @@ impl Library {
     /// # Errors
     /// [`LoadError`], worded for the one who asked.
     pub(crate) async fn load(&self, name: &str) -> Result<Arc<Audio>, LoadError> {
-        let (dir, name) = (self.dir.clone(), name.to_owned());
+        // A task of its own: who asks may lose patience, and finds it decoded the next time.
+        let loading = tokio::spawn(self.clone().load_here(name.to_owned()));
+        loading.await.expect("a panic ends the process")
+    }
+
+    async fn load_here(self, name: String) -> Result<Arc<Audio>, LoadError> {
+        let dir = self.dir.clone();
         let (path, version) = blocking(move || find(&dir, &name)).await?;
         if let Some(audio) = self.kept(&path, version) {
             return Ok(audio);
@@ -128,6 +140,28 @@ impl Library {
         self.keep(path, version, Arc::new(audio)).ok_or(LoadError::MemoryUsedUp { file })
     }
 
+    /// Decodes what the folder holds, while memory allows, so that the first caller need not wait;
+    /// and warns of files that cannot be played.
+    pub(crate) async fn preload(self) {
+        let dir = self.dir.clone();
+        let names = blocking(move || names(&dir)).await;
+        let mut decoded = 0;
+        for name in names {
+            if self.used_bytes() > PRELOADED_BYTES_MAX {
+                break;
+            }
+            match self.load(&name).await {
+                Ok(_) => decoded += 1,
+                Err(e) => warn!("failed to load audio: {e}"),
+            }
+        }
+        info!(files = decoded, bytes = self.used_bytes(), dir = %self.dir.display(), "audio ready");
+    }
+
+    fn used_bytes(&self) -> usize {
+        self.cache.lock().expect("nobody panics with it").bytes()
+    }
+
     fn kept(&self, path: &Path, version: Version) -> Option<Arc<Audio>> {
         let mut cache = self.cache.lock().expect("nobody panics with it");
         cache.askings += 1;
@@ -142,17 +176,20 @@ impl Library {
     fn keep(&self, path: PathBuf, version: Version, audio: Arc<Audio>) -> Option<Arc<Audio>> {
         let mut cache = self.cache.lock().expect("nobody panics with it");
         cache.entries.remove(&path); // An older version; who listens to it goes on.
-        let used = |cache: &Cache| cache.entries.values().map(|it| it.audio.memory_bytes()).sum();
-        let mut bytes: usize = used(&cache);
-        while bytes + audio.memory_bytes() > AUDIO_BYTES_MAX {
+        while cache.bytes() + audio.memory_bytes() > AUDIO_BYTES_MAX {
             let unused = cache.entries.iter().filter(|(_, it)| Arc::strong_count(&it.audio) == 1);
             let oldest = unused.min_by_key(|(_, it)| it.asked)?.0.clone();
             cache.entries.remove(&oldest);
-            bytes = used(&cache);
         }
         let asked = cache.askings;
         cache.entries.insert(path, Entry { audio: audio.clone(), version, asked });
         Some(audio)
+    }
+}
+
+impl Cache {
+    fn bytes(&self) -> usize {
+        self.entries.values().map(|it| it.audio.memory_bytes()).sum()
     }
 }
 
@@ -172,7 +209,12 @@ fn find(dir: &Path, name: &str) -> Result<(PathBuf, Version), LoadError> {
     let missing = || LoadError::NotFound { name: name.to_owned(), dir: dir.display().to_string() };
     let root = dir.canonicalize().map_err(|_| missing())?;
     let bare = root.join(name);
-    let with_extension = |it: &&str| PathBuf::from(format!("{}.{it}", bare.display()));
+    let with_extension = |extension: &&str| {
+        let mut path = bare.clone().into_os_string();
+        path.push(".");
+        path.push(extension);
+        PathBuf::from(path)
+    };
     let candidates = std::iter::once(bare.clone()).chain(EXTENSIONS.iter().map(with_extension));
     for candidate in candidates {
         let Ok(path) = candidate.canonicalize() else { continue };
@@ -186,6 +228,30 @@ fn find(dir: &Path, name: &str) -> Result<(PathBuf, Version), LoadError> {
         }
     }
     Err(missing())
+}
+
+/// Files with an extension of ours in `dir` and the folders below it, as names for [`find`].
+fn names(dir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![(dir.to_owned(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        let Ok(entries) = folder.read_dir() else { continue };
+        for entry in entries.flatten().take(PRELOADED_FILES_MAX) {
+            let Ok(kind) = entry.file_type() else { continue }; // Links are not followed.
+            let path = entry.path();
+            let extension = path.extension().and_then(|it| it.to_str()).unwrap_or_default();
+            let is_ours = EXTENSIONS.iter().any(|it| extension.eq_ignore_ascii_case(it));
+            match path.strip_prefix(dir).ok().and_then(|it| it.to_str()) {
+                _ if found.len() == PRELOADED_FILES_MAX => return found,
+                _ if kind.is_dir() && depth < PRELOADED_DEPTH_MAX => {
+                    folders.push((path, depth + 1));
+                }
+                Some(name) if kind.is_file() && is_ours => found.push(name.to_owned()),
+                _ => (),
+            }
+        }
+    }
+    found
 }
 
 fn decode(path: &Path) -> Result<Audio, Unusable> {

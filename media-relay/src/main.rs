@@ -37,6 +37,7 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
         "relaying"
     );
     let library = Library::new(&args.media_dir);
+    tokio::spawn(library.clone().preload());
     let relay = MediaRelayServer::new(Grpc::new(packets.clone(), library, service.draining()));
     let routes = Routes::new(relay);
     service.serve(grpc, &["media_relay.v1.MediaRelay"], routes, packets.idle()).await

@@ -141,6 +141,19 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_packet_is_silence_also_when_the_ring_has_gone_round() {
+        let mut buffer = JitterBuffer::default();
+        let mut heard = Vec::new();
+        for n in (0..40).filter(|n| *n != 30) {
+            buffer.write(n * 160, packet(n * 160));
+            heard.extend(read(&mut buffer, if n == 29 { 320 } else { 160 }));
+        }
+        let lost = 320 + 30 * 160;
+        assert_eq!(heard[lost..lost + 160], [0; 160]);
+        assert_eq!(heard[lost + 160], 31 * 160 + 1);
+    }
+
+    #[test]
     fn a_writer_that_runs_away_is_caught_up_with() {
         let mut buffer = JitterBuffer::default();
         for n in 0..20 {

@@ -67,8 +67,8 @@ impl Relay {
                 Some(other) if other.hears_other_side() => {
                     other.relay(now, &received, &mut self.transmits)
                 }
-                // Most callers talk to nobody while they hear music; their digits were noted.
-                _ if digit.is_some() => Ok(()),
+                // Its digit was noted, which is what most events are for.
+                _ if matches!(received, Received::Event(..)) => Ok(()),
                 _ => Err(Discard::NoListener),
             },
         };

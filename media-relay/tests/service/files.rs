@@ -1,7 +1,7 @@
 //! Files: which are heard as what they hold, and which are refused and how.
 
 use crate::phone::Phone;
-use crate::service::Service;
+use crate::service::{LIMIT, Service, spawn};
 use crate::sound::{correlation, looped, melody, wav, with_header};
 use media::Codec;
 use proto::media_relay::v1::Side;
@@ -132,4 +132,23 @@ async fn what_a_file_is_not_is_said_with_the_remedy() {
     }
     let status = service.play("s", "missing", false).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn bad_files_are_told_of_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("moh")).unwrap();
+    std::fs::write(dir.path().join("moh/good.wav"), wav(melody, 1_000, 8_000, 1)).unwrap();
+    std::fs::write(dir.path().join("moh/bad.wav"), b"hello").unwrap();
+    let process = spawn(dir.path(), &[]);
+    process
+        .wait_for("which file is bad", LIMIT, |it| {
+            it.contains("file \\\"bad.wav\\\" is not a WAV file").then_some(())
+        })
+        .unwrap();
+    process
+        .wait_for("how many are good", LIMIT, |it| {
+            (it.contains("audio ready") && it.contains("\"files\":1")).then_some(())
+        })
+        .unwrap();
 }
