@@ -15,7 +15,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
 /// More than any test makes the service ask for.
-const SEEN_MAX: usize = 100;
+const SEEN_MAX: usize = 1000;
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// What the service under test asked for.
@@ -39,6 +39,8 @@ struct Shared {
     rings: Mutex<HashMap<String, watch::Sender<Option<RingResponse>>>>,
     /// Stops nothing, as if it were stuck.
     stuck: AtomicBool,
+    /// Every agent answers at once.
+    eager: AtomicBool,
     /// Answers every Ring at once.
     refusal: Mutex<Option<Status>>,
     seen: mpsc::Sender<Seen>,
@@ -55,6 +57,7 @@ impl Edge {
             calls: Mutex::default(),
             rings: Mutex::default(),
             stuck: AtomicBool::default(),
+            eager: AtomicBool::default(),
             refusal: Mutex::default(),
             seen: tell,
         });
@@ -89,6 +92,11 @@ impl Edge {
     /// The call is unknown from now on.
     pub(crate) fn forget(&self, call_id: &str) {
         self.shared.calls.lock().unwrap().remove(call_id);
+    }
+
+    /// Agents answer at once from now on.
+    pub(crate) fn answer_all(&self) {
+        self.shared.eager.store(true, Ordering::Relaxed);
     }
 
     /// StopRinging does nothing from now on.
@@ -171,6 +179,9 @@ impl SipEdge for Fake {
         }
         if self.0.call(&call_id)?.state() == CallState::Ended {
             self.end(&assignment_id, RingOutcome::CallerGone);
+        }
+        if self.0.eager.load(Ordering::Relaxed) {
+            self.end(&assignment_id, RingOutcome::Connected);
         }
         let mut ended = self.0.ring(&assignment_id).subscribe();
         let response = ended.wait_for(Option::is_some).await.unwrap().clone().unwrap();

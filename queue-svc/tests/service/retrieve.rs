@@ -4,6 +4,7 @@ use crate::edge::Seen;
 use crate::world::{World, refused};
 use proto::queue::v1::{RetrieveOutcome, RetrieveRequest, RetrieveResponse};
 use proto::sip_edge::v1::{CallState, RingOutcome};
+use std::collections::BTreeSet;
 use tonic::{Code, Status};
 
 #[tokio::test]
@@ -87,6 +88,32 @@ async fn operators_at_the_same_moment_get_different_callers() {
     }
     got.sort();
     assert_eq!(got, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn racing_operators_get_every_caller_once_and_nobody_twice() {
+    let mut world = World::with_queue(100).await;
+    for nth in 0..100 {
+        world.join(&format!("call-{nth}")).await;
+    }
+    world.edge.answer_all();
+    let operators: Vec<_> = (0..120).map(|_| world.retrieve("user/1")).collect();
+    let mut got = BTreeSet::new();
+    let mut empty_handed = 0;
+    for operator in operators {
+        match operator.await.unwrap() {
+            Ok(retrieved) => assert!(got.insert(retrieved.call_id)),
+            Err(status) => {
+                assert_eq!(status.code(), Code::FailedPrecondition);
+                empty_handed += 1;
+            }
+        }
+    }
+    assert_eq!((got.len(), empty_handed), (100, 20));
+    for _ in 0..100 {
+        assert!(got.remove(&world.edge.next_ring().await.0), "somebody was rung for twice");
+    }
+    assert_eq!(world.count().await, (0, 0, 0));
 }
 
 #[tokio::test]
