@@ -20,6 +20,8 @@ mod dtmf;
 mod endpoint;
 mod jitter_buffer;
 mod latch;
+mod listening;
+mod negotiation;
 mod outgoing;
 mod packets;
 mod player;

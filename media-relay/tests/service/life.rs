@@ -56,12 +56,15 @@ async fn many_sessions_are_listed_oldest_first_up_to_the_limit() {
 
 #[tokio::test]
 async fn ports_that_another_process_has_are_skipped() {
-    let service = Service::start(&["--rtp-ports", "19000-19007"]).await;
-    let _taken: Vec<_> =
-        [19_000, 19_003, 19_004].map(|it| UdpSocket::bind(("127.0.0.1", it))).into();
+    // Of this test alone: another process may run it at the same time.
+    let base = 10_000 + (std::process::id() % 1_000) as u16 * 8;
+    let range = format!("{base}-{}", base + 7);
+    let service = Service::start(&["--rtp-ports", &range]).await;
+    let taken = [base, base + 3, base + 4].map(|it| UdpSocket::bind(("127.0.0.1", it)));
+    assert!(taken.iter().all(Result::is_ok), "{taken:?}");
     let mut phone = Phone::new(Codec::Pcmu).await;
     phone.join(&service, "s", Side::A).await;
-    assert_eq!(phone.relay_port(), 19_006);
+    assert_eq!(phone.relay_port(), base + 6);
     let error = service.offer("t", Side::A, phone.sdp()).await.unwrap_err();
     assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
 }

@@ -1,0 +1,171 @@
+//! Offers, answers and deletions: how sessions and sides come and go.
+
+use crate::endpoint::{Endpoint, Hears};
+use crate::outgoing::Outgoing;
+use crate::port_pool::PortPair;
+use crate::relay::{Described, Error, Offer, Output, Relay, TimerKey};
+use crate::sdp::{Local, Origin, Refusal, Remote};
+use crate::session::{Session, SessionKey, Side, SideKey};
+use rand::RngExt as _;
+use std::sync::Arc;
+use std::time::Instant;
+
+impl Relay {
+    /// Negotiates a side; makes it, and the session, if needed, on `ports`. On an error nothing has
+    /// changed, and ports that were brought are closed.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], [`Error::SessionsUsedUp`], or [`Error::Refused`].
+    pub fn offer(
+        &mut self,
+        now: Instant,
+        offer: Offer<'_>,
+        ports: Option<PortPair>,
+    ) -> Result<Described, Error> {
+        let result = self.negotiate(now, offer, ports);
+        if let (Err(_), Some(ports)) = (&result, ports) {
+            self.close(now, ports);
+        }
+        result
+    }
+
+    fn negotiate(
+        &mut self,
+        now: Instant,
+        offer: Offer<'_>,
+        ports: Option<PortPair>,
+    ) -> Result<Described, Error> {
+        let Offer { session_id, side, .. } = offer;
+        let needs_ports = self.needs_ports(session_id, side);
+        assert_eq!(needs_ports, ports.is_some(), "ports come with a new side, and only then");
+        if let Some(remote) = &offer.remote {
+            remote.check_family(self.config.address)?;
+            if ports.is_some() && remote.audio.disabled {
+                return Err(Refusal::NoAudio { got: "audio with port 0".to_owned() }.into());
+            }
+        }
+        let key = match self.by_id.get(session_id) {
+            Some(key) => *key,
+            None => self.make_session(now, &offer)?,
+        };
+        let key = SideKey { session: key, side };
+        if let Some(ports) = ports {
+            self.make_side(now, key, ports);
+        }
+        let address = self.config.address;
+        let endpoint = self.endpoint(key, session_id)?;
+        let local = Local { address, rtp_port: endpoint.ports.rtp() };
+        let described = match offer.remote {
+            Some(remote) => {
+                let sdp = local.answer(&mut endpoint.origin, &remote);
+                let described = Described { sdp, codec: Some(remote.codec()), held: remote.held() };
+                endpoint.open_offer = None;
+                endpoint.negotiate(now, remote);
+                described
+            }
+            None => {
+                let (sdp, formats) = local.offer(&mut endpoint.origin, endpoint.remote.as_ref());
+                endpoint.open_offer = Some(formats);
+                let remote = endpoint.remote.as_ref();
+                let held = remote.is_some_and(Remote::held);
+                Described { sdp, codec: remote.map(Remote::codec), held }
+            }
+        };
+        self.note_change(now, key);
+        Ok(described)
+    }
+
+    fn make_session(&mut self, now: Instant, offer: &Offer<'_>) -> Result<SessionKey, Error> {
+        let max = self.config.sessions_max;
+        for (name, value) in [("call_id", offer.call_id), ("owner", offer.owner)] {
+            if value.is_empty() {
+                return Err(Error::Missing(name));
+            }
+        }
+        if self.sessions.len() >= max {
+            return Err(Error::SessionsUsedUp { max });
+        }
+        let key = SessionKey(self.next_key);
+        self.next_key += 1;
+        let id: Arc<str> = offer.session_id.into();
+        self.sessions.insert(key, Session::new(id.clone(), offer.call_id, offer.owner, now));
+        self.by_id.insert(id, key);
+        Ok(key)
+    }
+
+    fn make_side(&mut self, now: Instant, key: SideKey, ports: PortPair) {
+        let origin = Origin::new(self.rng.random());
+        let outgoing = Outgoing::new(self.rng.random(), self.rng.random(), self.rng.random());
+        let session = self.sessions.get_mut(&key.session).expect("it was just found or made");
+        let before = session.slot_mut(key.side);
+        assert!(before.is_none(), "ports for a side that has some");
+        *before = Some(Endpoint::new(now, ports, origin, outgoing));
+        self.by_port.insert(ports, key);
+    }
+
+    /// Takes the remote's answer to our offer.
+    ///
+    /// # Errors
+    /// [`Error::NoOpenOffer`], or [`Error::Refused`], which leaves the offer open.
+    pub fn answer(
+        &mut self,
+        now: Instant,
+        session_id: &str,
+        side: Side,
+        remote: Remote,
+    ) -> Result<Described, Error> {
+        let address = self.config.address;
+        let key = self.key(session_id, side)?;
+        let endpoint = self.endpoint(key, session_id)?;
+        if endpoint.open_offer.is_none() {
+            return Err(Error::NoOpenOffer { session_id: session_id.to_owned(), side });
+        }
+        remote.check_family(address)?;
+        if remote.audio.disabled {
+            return Err(Refusal::NoAudio { got: "audio with port 0".to_owned() }.into());
+        }
+        let described =
+            Described { sdp: Vec::new(), codec: Some(remote.codec()), held: remote.held() };
+        endpoint.negotiate(now, remote);
+        self.note_change(now, key);
+        Ok(described)
+    }
+
+    /// Frees a side, or the session with all its ports; false if it was gone.
+    pub fn delete(&mut self, now: Instant, session_id: &str, side: Option<Side>) -> bool {
+        let Some(session) = self.by_id.get(session_id).copied() else { return false };
+        let sides = Side::BOTH.into_iter().filter(|it| side.is_none_or(|side| side == *it));
+        let mut existed = side.is_none();
+        for side in sides {
+            existed |= self.delete_side(now, SideKey { session, side });
+        }
+        if self.sessions[&session].is_empty() {
+            self.sessions.remove(&session);
+            self.by_id.remove(session_id);
+        }
+        existed
+    }
+
+    fn delete_side(&mut self, now: Instant, key: SideKey) -> bool {
+        self.leave_conference(key);
+        let wallclock = self.wallclock(now);
+        let session = self.sessions.get_mut(&key.session).expect("the caller has its key");
+        let Some(mut endpoint) = session.slot_mut(key.side).take() else { return false };
+        endpoint.send_report(now, wallclock, true, &mut self.transmits);
+        self.timers.arm(&TimerKey::Side(key), &mut endpoint.armed, None);
+        if let Some(other) = session.side_mut(key.side.other()) {
+            if other.hears == Hears::OtherSide {
+                other.set_hears(Hears::Nothing);
+            }
+            self.note_change(now, SideKey { side: key.side.other(), ..key });
+        }
+        self.by_port.remove(&endpoint.ports);
+        self.close(now, endpoint.ports);
+        true
+    }
+
+    fn close(&mut self, now: Instant, ports: PortPair) {
+        self.give_back_ports(now, ports);
+        self.outputs.push_back(Output::ClosePorts(ports));
+    }
+}
