@@ -107,8 +107,12 @@ impl Edge {
         match sent {
             Ok(leg) => {
                 self.legs.insert(leg, (id.clone(), number));
+                let sip_call_id = self.user_agent.call_id(leg).unwrap_or_default().to_owned();
                 if let Some(entry) = self.calls.get_mut(&id) {
                     entry.legs.insert(number, Slot::Live(leg));
+                    // Of leg B only the present one is shown.
+                    entry.sip_call_ids.retain(|(other, _)| other.0 == 0 && number.0 != 0);
+                    entry.sip_call_ids.push((number, sip_call_id));
                 }
                 self.drain_user_agent();
             }

@@ -172,7 +172,7 @@ impl Call {
     }
 
     /// media-relay has connected both sides: whatever the plan did is over.
-    pub(crate) fn handle_connected(&mut self, _now: Now) {
+    pub(crate) fn handle_connected(&mut self) {
         let Some(mut attempt) = self.b.take() else { return };
         self.abandon_step(None);
         self.enter(Step::Idle);

@@ -300,7 +300,7 @@ impl Call {
             }
             (Reoffer(leg), reply) => self.refuse_reinvite(leg, &failure_of(reply)),
             (Reanswer(leg), reply) => self.finish_reinvite(leg, reply),
-            (Connect(_), Ok(_)) => self.handle_connected(now),
+            (Connect(_), Ok(_)) => self.handle_connected(),
             (Connect(_), Err(failure)) => self.handle_connect_failed(now, &failure),
             (Schedule { name }, reply) => self.handle_scheduled(now, name, reply),
             (Cancel, reply) => self.handle_cancelled(now, reply),

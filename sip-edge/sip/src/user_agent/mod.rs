@@ -130,6 +130,11 @@ impl UserAgent {
         self.registrar.registrations(wall_unix_s)
     }
 
+    /// Call-ID of a leg that has not ended.
+    pub fn call_id(&self, leg: LegId) -> Option<&str> {
+        self.legs.get(&leg).map(|leg| leg.dialog.call_id.as_str())
+    }
+
     /// Legs that have not ended.
     pub fn dialogs(&self) -> usize {
         self.legs.len()
