@@ -9,11 +9,10 @@ use std::time::Duration;
 
 /// RTP for Holdfast: ports, offer/answer, music on hold, prompts, digits, relay and conferences.
 #[derive(Clone, Debug, Parser)]
-#[command(version, mut_arg("grpc", |it| it.default_value("127.0.0.1:50052")))]
+#[command(version)]
+#[command(mut_arg("grpc", |it| it.default_value("127.0.0.1:50052")))]
+#[command(mut_arg("nats_url", |it| it.help("Taken, but not used: media events go out over gRPC")))]
 pub(crate) struct Args {
-    #[command(flatten)]
-    pub common: boot::Common,
-
     /// Address that RTP and RTCP are received on and sent from; also in the SDP, unless
     /// --advertise says otherwise.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
@@ -44,6 +43,9 @@ pub(crate) struct Args {
     /// How long a port pair rests after use, so that late packets do not reach the next call.
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
     pub port_quarantine: Duration,
+
+    #[command(flatten)]
+    pub common: boot::Common,
 }
 
 impl Args {
