@@ -190,3 +190,16 @@ pub(crate) fn phrase(status: u16) -> &'static str {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_value_can_add_a_header_line() {
+        let mut composer = Composer::response(200, "O\r\nK");
+        composer.header("X", "a\r\nVia: b").raw("Y", b"\0c\n");
+        let wanted = "SIP/2.0 200 O  K\r\nX: a  Via: b\r\nY:  c \r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(composer.empty(), wanted);
+    }
+}

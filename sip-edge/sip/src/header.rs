@@ -147,3 +147,17 @@ fn as_text(bytes: &Bytes, head: usize) -> Bytes {
     }
     text.freeze()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_no_utf_8_keep_the_place_of_what_follows() {
+        let bytes = Bytes::from_static(b"Subject: \xe2\x82 x\r\ni: \xffc\r\n");
+        let end = bytes.len();
+        let headers = Headers::parse(bytes, 0..end).unwrap();
+        assert_eq!(headers.get(Name::CallId), Some("?c"));
+        assert_eq!(headers.raw(Name::CallId).next(), Some(&b"\xffc"[..]));
+    }
+}

@@ -196,6 +196,16 @@ mod tests {
     }
 
     #[test]
+    fn expired_bindings_make_room() {
+        let mut registrar = Registrar::new(1);
+        apply(&mut registrar, 0, 1, "Contact: <sip:a@h>;expires=60").unwrap();
+        let full = apply(&mut registrar, 59, 2, "Contact: <sip:b@h>");
+        assert_eq!(full, Err(Refusal::TooMany));
+        apply(&mut registrar, 60, 3, "Contact: <sip:b@h>").unwrap();
+        assert_eq!(uris(&registrar, 60), ["sip:b@h"]);
+    }
+
+    #[test]
     fn refused_order_changes_nothing() {
         let mut registrar = Registrar::new(2);
         apply(&mut registrar, 0, 5, "Contact: <sip:a@h>").unwrap();

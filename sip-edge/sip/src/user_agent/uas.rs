@@ -110,22 +110,17 @@ impl UserAgent {
         let invite = self.transactions.find(&Key::cancelled(&cancel.request, envelope));
         let Some(invite) = invite else { return self.refuse(now, cancel, 481) };
         let leg = self.transactions.leg(invite).and_then(|leg| self.legs.get(&leg));
-        let pending = leg.and_then(|leg| Some((leg, leg.pending.clone()?)));
-        let pending = pending.filter(|(_, pending)| pending.tx == invite);
-        let tag = pending.as_ref().map(|(leg, _)| leg.dialog.local_tag.clone());
-        let tag = tag.unwrap_or_else(|| self.tokens.tag());
+        // One that is answered finally is not pending: the CANCEL has no effect (RFC 3261 §9.2).
+        let leg = leg.filter(|leg| leg.pending.as_ref().is_some_and(|it| it.tx == invite));
+        let leg = leg.map(|leg| (leg.id, leg.state.clone(), leg.dialog.local_tag.clone()));
+        let tag = leg.as_ref().map(|(.., tag)| tag.clone()).unwrap_or_else(|| self.tokens.tag());
         let response = self.compose(cancel, 200, Some(&tag));
         self.send(now, cancel, 200, response.empty());
-        let reason = reason(&cancel.request);
-        match self.transactions.leg(invite).and_then(|leg| self.legs.get_mut(&leg)) {
-            Some(leg) if leg.pending.as_ref().is_some_and(|it| it.tx == invite) => {
-                let (id, state) = (leg.id, leg.state.clone());
-                self.finish_pending(now, id, 487, |_| ());
-                if state == State::Invited {
-                    self.end(id, End::Cancelled { reason });
-                }
+        if let Some((id, state, _)) = leg {
+            self.finish_pending(now, id, 487, |_| ());
+            if state == State::Invited {
+                self.end(id, End::Cancelled { reason: reason(&cancel.request) });
             }
-            _ => (), // Answered finally already: the CANCEL has no effect (RFC 3261 §9.2).
         }
     }
 
@@ -229,7 +224,9 @@ impl UserAgent {
 
     /// Refuses the pending INVITE (the leg ends) or re-INVITE (the leg lives).
     pub fn reject(&mut self, now: Instant, leg: LegId, rejection: Rejection) {
-        let Some((_, _)) = self.pending(leg) else { return };
+        if self.pending(leg).is_none() {
+            return;
+        }
         let status = Some(rejection.status).filter(|it| (300..=699).contains(it)).unwrap_or(500);
         self.finish_pending(now, leg, status, |response| {
             let valid = |(name, value): &&(String, String)| {

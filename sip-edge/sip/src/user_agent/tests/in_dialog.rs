@@ -137,12 +137,14 @@ fn info_is_answered_and_told_and_a_cseq_that_is_not_above_the_last_is_refused() 
     let (mut bench, tag) = standing();
     let info = Phone::sends("INFO").header("Content-Type: application/dtmf-relay").body("Signal=1");
     bench.receive(info.clone().tag(&tag).cseq(5)).receive(info.clone().tag(&tag).cseq(5));
+    bench.receive(info.clone().tag(&tag).branch("equal").cseq(5));
     bench.receive(info.clone().tag(&tag).branch("late").cseq(4));
     bench.receive(Phone::sends("OPTIONS").tag(&tag).cseq(6));
     bench.receive(info.tag(&tag).call_id("other").cseq(7)).check(expect![[r#"
         40.000 > 200 INFO 5
         40.000 Info 1 application/dtmf-relay b"Signal=1"
         40.000 > 200 INFO 5
+        40.000 > 500 INFO 5
         40.000 > 500 INFO 4
         40.000 > 200 OPTIONS 6
         40.000 > 481 INFO 7
@@ -185,6 +187,23 @@ fn bye_goes_to_the_contact_but_to_the_source_if_the_contact_cannot_be_reached() 
         assert!(bye.starts_with(format!("BYE {contact} SIP/2.0\r\n").as_bytes()), "{contact}");
         assert_eq!(peer.to_string(), wanted, "{contact}");
     }
+}
+
+#[test]
+fn reinvite_moves_the_contact_and_any_request_the_source() {
+    let (mut bench, tag) = standing();
+    let moved = Phone::invite().tag(&tag).cseq(2).header("Contact: <sip:anna@192.0.2.8:5080>");
+    bench.receive(moved).answer(1).receive(Phone::sends("ACK").tag(&tag).cseq(2)).hangup(1);
+    assert!(bench.last_text().starts_with("BYE sip:anna@192.0.2.8:5080 SIP/2.0\r\n"));
+    assert_eq!(bench.sent.last().unwrap().0.to_string(), "udp:192.0.2.8:5080");
+
+    let (mut bench, tag) = standing();
+    let nat = Peer { transport: Transport::Udp, addr: "203.0.113.5:33000".parse().unwrap() };
+    let moved = Phone::invite().tag(&tag).cseq(2).header("Contact: <sip:anna@10.0.0.9>");
+    bench.receive_from(nat, moved).answer(1);
+    let nat = Peer { addr: "203.0.113.5:44000".parse().unwrap(), ..nat };
+    bench.receive_from(nat, Phone::sends("ACK").tag(&tag).cseq(2)).hangup(1);
+    assert_eq!(bench.sent.last().unwrap().0, nat, "the ACK came from there");
 }
 
 #[test]

@@ -206,6 +206,19 @@ fn forked_200_of_another_phone_is_acknowledged_and_ended() {
 }
 
 #[test]
+fn more_forks_than_the_limit_are_discarded() {
+    let mut bench = Bench::new();
+    bench.invite();
+    for fork in 0..16 {
+        bench.respond_with("INVITE", 200, &format!("t{fork}"), "", SDP);
+    }
+    bench.forget().respond_with("INVITE", 200, "t16", "", SDP);
+    bench.check(expect![[r#"
+        00.000 discarded too_many_forks
+    "#]]);
+}
+
+#[test]
 fn refused_connection_ends_the_call_at_once() {
     let mut bench = Bench::new();
     bench.phone = tcp_phone();
