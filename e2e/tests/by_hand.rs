@@ -150,7 +150,10 @@ impl Session<'_> {
         for (name, value) in fields {
             match (name.as_str(), value) {
                 ("callId", Value::String(id)) => self.ids.call = id.clone(),
-                ("taskId" | "limit", Value::String(id)) => self.ids.task = id.clone(),
+                ("taskId", Value::String(id)) => self.ids.task = id.clone(),
+                ("limit", Value::String(id)) if self.ids.task.is_empty() => {
+                    self.ids.task = id.clone();
+                }
                 _ => self.note_ids(value),
             }
         }

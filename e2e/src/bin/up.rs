@@ -1,6 +1,7 @@
 //! The launcher: everything on loopback in one folder, logs on the terminal, gone with Ctrl-C.
 //!
-//! `cargo xtask up` builds and starts it; its argument is the folder.
+//! `cargo xtask up` builds and starts it; its argument is the folder. With `--free-ports` after it, it
+//! takes any ports, not the defaults.
 
 use anyhow::{Context as _, bail};
 use e2e::{MUSIC, PROMPT, Ports, QUEUE, QUEUE_USER, SERVICES, Setup, Stack, USERS};
@@ -30,11 +31,13 @@ async fn run() -> anyhow::Result<()> {
     let folder = folder.context("know where to keep databases and media: wanted a folder")?;
     std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
     let folder = folder.canonicalize()?;
+    let any = std::env::args().nth(2).is_some_and(|flag| flag == "--free-ports");
+    let ports = if any { Ports::free()? } else { default_ports()? };
     // Listened to before there is anything to stop.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let echo = Arc::new(|service: &str, line: &str| println!("{service:>11} | {line}"));
-    let mut stack = Stack::start_in(&folder, Setup { echo: Some(echo), ..Setup::on(ports()?) })
+    let mut stack = Stack::start_in(&folder, Setup { echo: Some(echo), ..Setup::on(ports) })
         .context("start")?;
     stack.create_queue().await?;
     println!("{}", manual(&stack));
@@ -59,7 +62,7 @@ async fn run() -> anyhow::Result<()> {
 }
 
 /// The default ports; another one for NATS where Debian's own nats-server runs already.
-fn ports() -> anyhow::Result<Ports> {
+fn default_ports() -> anyhow::Result<Ports> {
     let default = Ports::DEFAULT;
     let nats = match TcpListener::bind(("127.0.0.1", default.nats)) {
         Ok(_) => default.nats,

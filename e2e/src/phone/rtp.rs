@@ -15,6 +15,8 @@ const TELEPHONE_EVENT: u8 = 101;
 /// A key is down for so many packets, and its end is sent three times (RFC 4733 §2.5.1.4).
 const PRESS_PACKETS: u16 = 5;
 const END_REPEATS: usize = 3;
+/// Longest pause that a marker bit may announce the end of.
+const PAUSE_MAX_TICKS: u32 = 8_000;
 
 /// A packet as it arrived.
 #[derive(Clone, Debug)]
@@ -117,7 +119,8 @@ impl Ear {
     }
 
     /// The first fault in the stream's numbers: another SSRC, a lost or repeated packet, a timestamp
-    /// that does not follow. Events of RFC 4733 share timestamps and are left out.
+    /// that does not follow. A marker bit excuses a pause of up to a second before it (RFC 3551 §4.1).
+    /// Events of RFC 4733 share timestamps and are left out.
     pub fn discontinuity(&self) -> Option<String> {
         let packets = self.packets.lock().unwrap();
         packets.windows(2).find_map(|pair| {
@@ -127,7 +130,7 @@ impl Ear {
                 Some(format!("SSRC {:08x} became {:08x}", a.ssrc, b.ssrc))
             } else if b.sequence != a.sequence.wrapping_add(1) {
                 Some(format!("sequence number {} follows {}", b.sequence, a.sequence))
-            } else if a.payload_type == TELEPHONE_EVENT || b.payload_type == TELEPHONE_EVENT {
+            } else if excused(a, b) {
                 None
             } else if b.timestamp != a.timestamp.wrapping_add(lasted) {
                 Some(format!("timestamp {} follows {} + {lasted}", b.timestamp, a.timestamp))
@@ -136,6 +139,12 @@ impl Ear {
             }
         })
     }
+}
+
+/// Whether timestamps need not follow: events, and the marked end of a pause.
+fn excused(a: &Packet, b: &Packet) -> bool {
+    let events = [a, b].iter().any(|it| it.payload_type == TELEPHONE_EVENT);
+    events || b.marker && b.timestamp.wrapping_sub(a.timestamp) <= PAUSE_MAX_TICKS
 }
 
 impl RtpPort {
