@@ -44,7 +44,9 @@ where
 
 /// The one line that an operator sees when a service does not start, or stops by itself.
 fn failed(name: &str, e: &anyhow::Error) -> ExitCode {
-    eprintln!("{name}: failed to {e:#}");
+    let reason = format!("{e:#}"); // Some libraries draw pictures below their message.
+    let reason: Vec<&str> = reason.lines().map(str::trim).collect();
+    eprintln!("{name}: failed to {}", reason.join(" "));
     ExitCode::FAILURE
 }
 
