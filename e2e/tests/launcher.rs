@@ -11,7 +11,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 fn up(folder: &TempDir) -> anyhow::Result<Process> {
     let mut command = Command::new(binary("up")?);
     let up = Process::spawn("up", command.arg(folder.path()).arg("--free-ports"))?;
-    up.wait_for("that all is up", LIMIT, |line| line.contains("Holdfast is up").then_some(()))?;
+    up.wait_for("that all is up", LIMIT, |line| line.contains("SipEdge/Originate").then_some(()))?;
     Ok(up)
 }
 
