@@ -12,6 +12,8 @@
 //! the whole machine dies the last moments may be missing, and so may be the calls themselves: each
 //! caller is checked with sip-edge after a start.
 
+mod transaction;
+
 use anyhow::{Context as _, bail};
 use queue::{
     Agent, Assignment, AssignmentId, CallId, Caller, CallerState, Place, QueueId, SettingsRow,
@@ -24,6 +26,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr as _;
 use std::time::Duration;
 use tracing::warn;
+use transaction::Transaction;
 
 /// How long a write waits for another process that writes to the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -173,7 +176,7 @@ impl Store {
 
     /// All or nothing; refuses tables that it does not know before it touches anything.
     async fn migrate(&self) -> anyhow::Result<()> {
-        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = Transaction::begin(&self.pool).await?;
         let has_versions =
             "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'version'";
         let has_versions: i64 = sqlx::query_scalar(has_versions).fetch_one(&mut *tx).await?;
@@ -224,7 +227,7 @@ impl Store {
 
     /// All of `writes`, or none.
     pub(crate) async fn write(&self, writes: &BTreeMap<CallId, Write>) -> Result<(), StoreError> {
-        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = Transaction::begin(&self.pool).await?;
         for (call_id, write) in writes {
             let call_id = call_id.as_str();
             match write {
@@ -241,7 +244,7 @@ impl Store {
     }
 
     pub(crate) async fn insert_queue(&self, row: &SettingsRow) -> Result<QueueId, StoreError> {
-        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = Transaction::begin(&self.pool).await?;
         let insert =
             "INSERT INTO mohqueues (name, uri, mohdir, mohfile, debug) VALUES (?, ?, ?, ?, ?)";
         let inserted = sqlx::query(insert)
@@ -263,7 +266,7 @@ impl Store {
         id: QueueId,
         row: &SettingsRow,
     ) -> Result<(), StoreError> {
-        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = Transaction::begin(&self.pool).await?;
         let update = "UPDATE mohqueues SET name = ?, uri = ?, mohdir = ?, mohfile = ?, debug = ? WHERE id = ?";
         let updated = sqlx::query(update)
             .bind(&row.name)
@@ -282,7 +285,7 @@ impl Store {
     }
 
     pub(crate) async fn delete_queue(&self, id: QueueId) -> Result<(), StoreError> {
-        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = Transaction::begin(&self.pool).await?;
         sqlx::query("DELETE FROM mohqueues WHERE id = ?").bind(id.0).execute(&mut *tx).await?;
         sqlx::query("DELETE FROM queue_limits WHERE mohq_id = ?")
             .bind(id.0)
@@ -292,16 +295,14 @@ impl Store {
     }
 }
 
-type Tx<'a> = sqlx::Transaction<'a, sqlx::Sqlite>;
-
-async fn set_limit(tx: &mut Tx<'_>, id: QueueId, max_calls: u32) -> Result<(), sqlx::Error> {
+async fn set_limit(tx: &mut Transaction, id: QueueId, max_calls: u32) -> Result<(), sqlx::Error> {
     let set = "INSERT INTO queue_limits (mohq_id, max_calls) VALUES (?1, ?2)
         ON CONFLICT (mohq_id) DO UPDATE SET max_calls = ?2";
     sqlx::query(set).bind(id.0).bind(max_calls).execute(&mut **tx).await?;
     Ok(())
 }
 
-async fn save(tx: &mut Tx<'_>, caller: &Caller) -> Result<(), sqlx::Error> {
+async fn save(tx: &mut Transaction, caller: &Caller) -> Result<(), sqlx::Error> {
     let call_status = match caller.state {
         CallerState::Entering => 1,
         CallerState::InQueue => 2,

@@ -25,6 +25,17 @@ impl Database {
         self.store.write(&writes.collect()).await.unwrap();
     }
 
+    /// As if the disk were full at so many pages, for every connection there is.
+    async fn limit_pages(&self, pages: u32) {
+        let mut held = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let mut connection = self.store.pool.acquire().await.unwrap();
+            let sql = format!("PRAGMA max_page_count = {pages}");
+            sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *connection).await.unwrap();
+            held.push(connection);
+        }
+    }
+
     async fn by_hand(&self, sql: &'static str) {
         sqlx::raw_sql(sql).execute(&self.store.pool).await.unwrap();
     }
@@ -130,4 +141,30 @@ async fn queues_are_written_as_they_are_read() {
     let missing = database.store.update_queue(id, &renamed).await;
     assert!(matches!(missing, Err(StoreError::Missing)));
     assert_eq!(database.store.load_queues().await.unwrap(), BTreeMap::new());
+}
+
+#[tokio::test]
+async fn full_disk_does_nothing_and_writes_go_on_afterwards() {
+    let database = Database::new().await;
+    let before = caller(1, CallerState::InQueue);
+    database.save(std::slice::from_ref(&before)).await;
+    let from = "x".repeat(1 << 20);
+    let large = Caller { from: from.clone(), ..caller(2, CallerState::Entering) };
+    let large = BTreeMap::from([(large.call_id.clone(), Write::Save(large))]);
+    let row = SettingsRow { name: "abc".into(), uri: "sip:1@h".into(), ..SettingsRow::default() };
+    let large_row = SettingsRow { mohfile: from, ..row.clone() };
+    for _ in 0..=CONNECTIONS {
+        database.limit_pages(1).await;
+        assert!(matches!(database.store.write(&large).await, Err(StoreError::Away(_))));
+        database.limit_pages(1).await;
+        let refused = database.store.insert_queue(&large_row).await;
+        assert!(matches!(refused, Err(StoreError::Away(_))));
+    }
+    database.limit_pages(u32::MAX - 1).await;
+    let after = caller(2, CallerState::InQueue);
+    for _ in 0..=CONNECTIONS {
+        database.save(std::slice::from_ref(&after)).await;
+    }
+    database.store.insert_queue(&row).await.unwrap();
+    assert_eq!(database.store.load_callers().await.unwrap(), [before, after]);
 }
