@@ -29,7 +29,7 @@ pub struct Account<'a> {
     pub password: Option<&'a str>,
     /// "pcmu" or "pcma": the only codec it offers and accepts.
     pub codec: &'a str,
-    /// What it says into every call, converted to 8 kHz and looped for [`VOICE_S`] seconds.
+    /// What it says into every call, converted to 8 kHz and looped for three minutes.
     pub voice: &'a Wav,
 }
 

@@ -33,7 +33,7 @@ pub const QUEUE: &str = "abc";
 pub const QUEUE_USER: &str = "1008";
 /// Music and prompt, below the media folder.
 pub const MUSIC: &str = "moh/music.wav";
-pub const PROMPT: &str = "prompts/press-one.wav";
+pub const PROMPT: &str = "prompts/press-1.wav";
 
 /// Which calls do what: queues by their URI; `service` is who SIPp's own scenarios call.
 const DIAL_PLAN: &str = r#"routes:
