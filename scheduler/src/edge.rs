@@ -27,7 +27,7 @@ impl Edge {
         let mut request = Request::new(HangupRequest { call_id, cause, task_id: task.to_string() });
         request.set_timeout(ATTEMPT_LIMIT);
         match tokio::time::timeout(ATTEMPT_LIMIT, self.0.hangup(request)).await {
-            Ok(Ok(response)) => done(response.into_inner()),
+            Ok(Ok(response)) => done(task, response.into_inner()),
             Ok(Err(status)) => {
                 let why = said(format!("{:?}: {}", status.code(), status.message()));
                 refusal(status.code(), status.source().is_some(), why)
@@ -37,15 +37,17 @@ impl Edge {
     }
 }
 
-fn done(HangupResponse { already_ended, call }: HangupResponse) -> Answer {
-    let (cause, ended_by) = call.map(|call| (call.cause, call.ended_by)).unwrap_or_default();
+fn done(task: TaskId, HangupResponse { already_ended, call }: HangupResponse) -> Answer {
+    let call = call.unwrap_or_default();
+    let by_this_task = call.ended_by_task == task.to_string();
+    let (cause, ended_by) = (call.cause, call.ended_by);
     match (already_ended, cause.as_str()) {
         (false, "") => Answer::Done("hung up".to_owned()),
         (false, cause) => Answer::Done(said(format!("hung up with {cause}"))),
-        (true, "") => Answer::AlreadyEnded { said: "call had ended".to_owned(), by_task: false },
+        (true, "") => Answer::AlreadyEnded { said: "call had ended".to_owned(), by_this_task },
         (true, cause) => Answer::AlreadyEnded {
             said: said(format!("call had ended with {cause} by {ended_by}")),
-            by_task: ended_by == "task",
+            by_this_task,
         },
     }
 }
@@ -73,6 +75,7 @@ fn said(mut text: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::sip_edge::v1::Call;
 
     #[test]
     fn only_an_answer_of_sip_edge_itself_ends_a_task() {
@@ -83,6 +86,20 @@ mod tests {
         }
         for code in [Code::InvalidArgument, Code::Unimplemented, Code::Internal] {
             assert_eq!(refusal(code, false), Answer::Refused("why".to_owned()), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_task_that_ended_the_call_has_fired() {
+        let task = TaskId(7);
+        for (ended_by_task, expected) in
+            [(task.to_string(), true), (TaskId(8).to_string(), false), ("".into(), false)]
+        {
+            let (cause, ended_by) = ("ALLOTTED_TIMEOUT".to_owned(), "task".to_owned());
+            let call = Call { cause, ended_by, ended_by_task, ..Call::default() };
+            let answer = done(task, HangupResponse { already_ended: true, call: Some(call) });
+            let Answer::AlreadyEnded { by_this_task, .. } = answer else { panic!("{answer:?}") };
+            assert_eq!(by_this_task, expected);
         }
     }
 

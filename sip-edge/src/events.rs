@@ -139,6 +139,7 @@ fn wire_call(shown: Shown, edge_name: &str) -> wire::Call {
         cause: view.end.map_or(String::new(), |(cause, _)| cause.name().to_owned()),
         ended_by: view.end.map_or(String::new(), |(_, by)| ended_by(by).to_owned()),
         edge: edge_name.to_owned(),
+        ended_by_task: view.ended_by_task.unwrap_or_default(),
     }
 }
 

@@ -121,7 +121,11 @@ impl SipEdge for Api {
     ) -> Result<Response<HangupResponse>, Status> {
         let HangupRequest { call_id, cause, task_id } = request.into_inner();
         let cause = plan::cause("cause", &cause, Cause::NormalClearing).map_err(invalid)?;
-        let answered = self.ask(call_id, Ask::Hangup { cause, task: !task_id.is_empty() }).await?;
+        if !task_id.is_empty() {
+            required("task_id", &task_id)?;
+        }
+        let task_id = Some(task_id).filter(|it| !it.is_empty());
+        let answered = self.ask(call_id, Ask::Hangup { cause, task_id }).await?;
         let Answer::HungUp { already_ended, .. } = answered.answer else { return Err(mixed_up()) };
         Ok(Response::new(HangupResponse { already_ended, call: self.call(answered.call) }))
     }

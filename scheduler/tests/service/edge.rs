@@ -162,8 +162,9 @@ impl Edge {
             }
             Manner::Obey | Manner::ObeySilently => {
                 let already_ended = world.ended.contains_key(&call_id);
-                world.ended.entry(call_id.clone()).or_insert(task_id);
-                let answer = HangupResponse { already_ended, call: call("task") };
+                let by = world.ended.entry(call_id.clone()).or_insert(task_id).clone();
+                let call = call("task").map(|call| Call { ended_by_task: by, ..call });
+                let answer = HangupResponse { already_ended, call };
                 matches!(manner, Manner::Obey).then(|| Ok(Response::new(answer)))
             }
         }

@@ -98,8 +98,6 @@ struct Firing {
     effect: Effect,
     began: Tick,
     attempts: u32,
-    /// An attempt without an answer may have had its effect.
-    uncertain: bool,
 }
 
 struct Settlement {
@@ -182,9 +180,9 @@ impl Agenda {
                 let moved = Some((to, at));
                 self.keep(id, revision, due, P::Claiming { again, moved });
             }
-            (P::Claiming { again, .. }, I::Claimed(effect)) => {
+            (P::Claiming { .. }, I::Claimed(effect)) => {
                 self.land();
-                let firing = Firing { effect, began: now, attempts: 0, uncertain: again };
+                let firing = Firing { effect, began: now, attempts: 0 };
                 self.perform(id, revision, due, Box::new(firing));
             }
             (P::Claiming { moved: None, .. }, I::NotClaimed) => self.land(),
@@ -257,15 +255,7 @@ impl Agenda {
         self.keep(id, revision, due, Phase::Performing(firing));
     }
 
-    fn back_off(
-        &mut self,
-        now: Tick,
-        id: TaskId,
-        revision: i64,
-        due: Tick,
-        mut firing: Box<Firing>,
-    ) {
-        firing.uncertain = true;
+    fn back_off(&mut self, now: Tick, id: TaskId, revision: i64, due: Tick, firing: Box<Firing>) {
         self.backed_off += 1;
         let wait_ms = retry_after_ms(firing.attempts).max(self.backed_off / RETRIES_PER_MS);
         self.file(now + wait_ms, id);
@@ -302,9 +292,7 @@ fn judge(answer: Answer, now: Tick, firing: &Firing) -> Result<(Verdict, String)
     match answer {
         Answer::Done(said) => Ok((Verdict::Done, said)),
         // An attempt of ours, of which we lost the answer.
-        Answer::AlreadyEnded { said, by_task: true } if firing.uncertain => {
-            Ok((Verdict::Done, said))
-        }
+        Answer::AlreadyEnded { said, by_this_task: true } => Ok((Verdict::Done, said)),
         Answer::AlreadyEnded { said, .. } => Ok((Verdict::CallGone, said)),
         Answer::NoSuchCall => Ok((Verdict::CallGone, "no such call".to_owned())),
         Answer::Refused(why) => Ok((Verdict::Refused, why)),

@@ -63,8 +63,9 @@ pub enum Verdict {
 pub enum Answer {
     /// The effect has happened now; what sip-edge said.
     Done(String),
-    /// The call was over before; what sip-edge said. `by_task` if a task had ended it.
-    AlreadyEnded { said: String, by_task: bool },
+    /// The call was over before; what sip-edge said. `by_this_task` if an attempt of this
+    /// very task had ended it.
+    AlreadyEnded { said: String, by_this_task: bool },
     /// There is no such call.
     NoSuchCall,
     /// It will never happen; why.

@@ -79,6 +79,7 @@ pub struct Call {
     pub(crate) answered_unix_ms: Option<i64>,
     pub(crate) ended_unix_ms: Option<i64>,
     pub(crate) end: Option<(Cause, EndedBy)>,
+    pub(crate) ended_by_task: Option<String>,
     outputs: VecDeque<Output>,
 }
 
@@ -171,6 +172,7 @@ impl Call {
             answered_unix_ms: None,
             ended_unix_ms: None,
             end: None,
+            ended_by_task: None,
             outputs: VecDeque::new(),
         }
     }
@@ -206,6 +208,7 @@ impl Call {
             answered_unix_ms: self.answered_unix_ms,
             ended_unix_ms: self.ended_unix_ms,
             end: self.end,
+            ended_by_task: self.ended_by_task.clone(),
         }
     }
 

@@ -148,8 +148,8 @@ pub enum FailureKind {
 pub enum Ask {
     Hangup {
         cause: Cause,
-        /// A task asks, not a person.
-        task: bool,
+        /// The task that asks, if it is not a person.
+        task_id: Option<String>,
     },
     Ring {
         assignment_id: String,

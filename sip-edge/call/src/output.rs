@@ -261,6 +261,8 @@ pub struct View {
     pub answered_unix_ms: Option<i64>,
     pub ended_unix_ms: Option<i64>,
     pub end: Option<(Cause, EndedBy)>,
+    /// The task whose hangup ended it.
+    pub ended_by_task: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -14,8 +14,8 @@ pub const REQUESTS_MAX: usize = 16;
 impl Call {
     pub(crate) fn handle_request(&mut self, now: Now, request: RequestNumber, ask: Ask) {
         let refused = match ask {
-            Ask::Hangup { cause, task } => {
-                self.hang_up_by_request(now, request, cause, task);
+            Ask::Hangup { cause, task_id } => {
+                self.hang_up_by_request(now, request, cause, task_id);
                 Ok(())
             }
             Ask::Ring { assignment_id, target, ring } => {
@@ -42,9 +42,19 @@ impl Call {
         }
     }
 
-    fn hang_up_by_request(&mut self, now: Now, request: RequestNumber, cause: Cause, task: bool) {
+    fn hang_up_by_request(
+        &mut self,
+        now: Now,
+        request: RequestNumber,
+        cause: Cause,
+        task_id: Option<String>,
+    ) {
         let already_ended = self.has_ended();
-        self.finish(now, cause, if task { EndedBy::Task } else { EndedBy::Api });
+        let by = if task_id.is_some() { EndedBy::Task } else { EndedBy::Api };
+        if !already_ended {
+            self.ended_by_task = task_id;
+        }
+        self.finish(now, cause, by);
         let call = Box::new(self.view());
         self.answer_request(request, Ok(Answer::HungUp { already_ended, call }));
     }

@@ -68,7 +68,7 @@ fn without_a_digit_the_task_hangs_up() {
             22.000 sip a hangup Q.850;cause=102;text="ALLOTTED_TIMEOUT" or 480
             22.000 media delete all
             22.000 event Ended ALLOTTED_TIMEOUT by Task
-            22.000 answer 1 hung up
+            22.000 answer 1 hung up by task
             22.100 > a hungup
         "#]],
     );
@@ -103,7 +103,7 @@ fn a_digit_that_loses_the_race_leaves_the_call_to_its_task() {
             04.200 sip a hangup Q.850;cause=102;text="ALLOTTED_TIMEOUT" or 480
             04.200 media delete all
             04.200 event Ended ALLOTTED_TIMEOUT by Task
-            04.200 answer 1 hung up
+            04.200 answer 1 hung up by task
         "#]],
     );
 }
@@ -165,7 +165,7 @@ fn a_task_that_hangs_up_while_the_target_rings_cancels_the_invite() {
             02.000 media delete all
             02.000 event Ended ALLOTTED_TIMEOUT by Task
             02.000 answer 0 refused: the target did not answer: ALLOTTED_TIMEOUT
-            02.000 answer 1 hung up
+            02.000 answer 1 hung up by task
             02.100 > ask 2 originate
             02.100 answer 2 refused: the target did not answer: ALLOTTED_TIMEOUT
         "#]],

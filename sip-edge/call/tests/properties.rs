@@ -78,7 +78,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Ask::Collect(script::collect(None, 2, []))),
         2 => (0..PLANS).prop_map(|plan| Ask::RunPlan(plan_of(plan))),
         1 => Just(Ask::Originate),
-        1 => Just(Ask::Hangup { cause: Cause::NormalClearing, task: false }),
+        1 => Just(Ask::Hangup { cause: Cause::NormalClearing, task_id: None }),
     ];
     let side = prop_oneof![Just(Side::A), Just(Side::B)];
     let input = prop_oneof![

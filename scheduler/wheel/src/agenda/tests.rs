@@ -146,7 +146,11 @@ fn an_unanswered_effect_is_tried_again_with_growing_waits_and_delays_nobody() {
             (1_100, 2, Input::Answered(Answer::NoSuchCall)),
             (1_100, 2, Input::Settled),
             (1_150, 1, lost()),
-            (1_350, 1, Input::Answered(Answer::AlreadyEnded { said: said("x"), by_task: true })),
+            (
+                1_350,
+                1,
+                Input::Answered(Answer::AlreadyEnded { said: said("x"), by_this_task: true }),
+            ),
             (1_350, 1, Input::Settled),
         ],
         expect![[r#"
@@ -165,12 +169,16 @@ fn an_unanswered_effect_is_tried_again_with_growing_waits_and_delays_nobody() {
 }
 
 #[test]
-fn a_call_that_another_task_ended_is_gone_at_the_first_attempt() {
+fn a_call_that_another_task_ended_is_gone() {
     check(
         vec![
             (0, 1, armed(0)),
             (1, 1, Input::Claimed(hang_up(1))),
-            (2, 1, Input::Answered(Answer::AlreadyEnded { said: said("over"), by_task: true })),
+            (
+                2,
+                1,
+                Input::Answered(Answer::AlreadyEnded { said: said("over"), by_this_task: false }),
+            ),
             (3, 1, Input::Settled),
         ],
         expect![[r#"
@@ -188,7 +196,11 @@ fn a_task_found_firing_at_the_start_is_performed_again_and_knows_its_first_attem
         vec![
             (9, 1, Input::Resumed { revision: 2, due: 5 }),
             (10, 1, Input::Claimed(hang_up(1))),
-            (11, 1, Input::Answered(Answer::AlreadyEnded { said: said("over"), by_task: true })),
+            (
+                11,
+                1,
+                Input::Answered(Answer::AlreadyEnded { said: said("over"), by_this_task: true }),
+            ),
             (12, 1, Input::Settled),
         ],
         expect![[r#"
@@ -397,7 +409,7 @@ impl World {
                 }
                 let truth = match first {
                     true => Answer::Done(said("ended")),
-                    false => Answer::AlreadyEnded { said: said("over"), by_task: true },
+                    false => Answer::AlreadyEnded { said: said("over"), by_this_task: true },
                 };
                 (task, Input::Answered(truth), Input::Answered(Answer::Unanswered(said("?"))))
             }

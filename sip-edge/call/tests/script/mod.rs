@@ -209,10 +209,11 @@ impl Stage {
 
     fn ask(&self, words: &[&str]) -> Ask {
         match words {
-            ["hangup"] => Ask::Hangup { cause: Cause::NormalClearing, task: false },
-            ["hangup", cause, "task"] => {
-                Ask::Hangup { cause: Cause::from_name(cause).unwrap(), task: true }
-            }
+            ["hangup"] => Ask::Hangup { cause: Cause::NormalClearing, task_id: None },
+            ["hangup", cause, task_id] => Ask::Hangup {
+                cause: Cause::from_name(cause).unwrap(),
+                task_id: Some((*task_id).to_owned()),
+            },
             ["ring", assignment] => Ask::Ring {
                 assignment_id: (*assignment).to_owned(),
                 target: "user/agent".into(),
@@ -364,8 +365,10 @@ fn describe(output: &Output) -> String {
         Output::Answer { request, answer } => {
             let answer = match answer {
                 Ok(Answer::Originated(call)) => format!("originated, tasks {:?}", call.tasks),
-                Ok(Answer::HungUp { already_ended, .. }) => {
-                    format!("hung up{}", if *already_ended { " before" } else { "" })
+                Ok(Answer::HungUp { already_ended, call }) => {
+                    let by = call.ended_by_task.as_deref();
+                    let by = by.map_or(String::new(), |task| format!(" by {task}"));
+                    format!("hung up{}{by}", if *already_ended { " before" } else { "" })
                 }
                 Ok(Answer::PlanRuns(call)) => format!("runs {}", call.action),
                 Ok(Answer::Ring(result)) => {
