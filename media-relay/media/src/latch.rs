@@ -13,48 +13,69 @@ pub(crate) enum Latched {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stranger;
 
+/// Packets of the former source, without any of another, after which it is believed again: 2 s.
+const FORMER_PACKETS_MAX: u32 = 100;
+
 /// Where one remote port is: as signalled, until a packet shows the truth.
 #[derive(Debug, Default)]
 pub(crate) struct Latch {
+    /// The last address that was signalled.
     signalled: Option<SocketAddr>,
+    /// What was signalled last is to send nothing (c=0.0.0.0, port 0).
+    muted: bool,
     latched: Option<SocketAddr>,
     /// Opened by an offer or answer: the next valid source is taken.
     open: bool,
+    /// Where the remote was before it signalled a new address, and how many packets have come from
+    /// there since.
+    former: Option<(SocketAddr, u32)>,
 }
 
 impl Latch {
-    /// Takes the address of an offer or answer and opens the latch. A source that was latched
-    /// stays the destination until a packet comes, if the address is the same as before: behind
-    /// NAT it is the only one that works.
+    /// Takes the address of an offer or answer, if it has one, and opens the latch. A source that
+    /// was latched stays the destination until a packet comes, if the address is the same as
+    /// before: behind NAT it is the only one that works.
     pub(crate) fn signal(&mut self, address: Option<SocketAddr>) {
-        if self.signalled != address {
-            self.latched = None;
+        self.muted = address.is_none();
+        self.open = true;
+        if address.is_some() && self.signalled != address {
+            self.former = self.latched.take().or(self.signalled).map(|it| (it, 0));
+            self.signalled = address;
         }
-        (self.signalled, self.open) = (address, true);
     }
 
-    /// Takes the source of a valid packet.
+    /// Takes the source of a valid packet. The signalled address is believed whenever a packet
+    /// comes from it: whoever was quicker was not the remote. The source that a remote has just
+    /// moved away from is heard, but not latched: its last packets are on their way.
     ///
     /// # Errors
     /// [`Stranger`] if another source is latched, or nothing has been signalled yet.
     pub(crate) fn receive(&mut self, source: SocketAddr) -> Result<Latched, Stranger> {
+        let is_signalled = self.signalled == Some(source);
         match (self.open, self.latched) {
-            (true, _) => {
-                (self.latched, self.open) = (Some(source), false);
-                Ok(Latched::First)
-            }
-            (false, Some(latched)) if latched == source => Ok(Latched::Again),
-            (false, _) => Err(Stranger),
+            (false, Some(latched)) if latched == source => return Ok(Latched::Again),
+            (false, _) if !is_signalled => return Err(Stranger),
+            _ => (),
         }
+        if let Some((former, packets)) = &mut self.former
+            && *former == source
+            && !is_signalled
+            && *packets < FORMER_PACKETS_MAX
+        {
+            *packets += 1;
+            return Ok(Latched::Again);
+        }
+        (self.latched, self.open, self.former) = (Some(source), false, None);
+        Ok(Latched::First)
     }
 
     /// Where to send.
     pub(crate) fn destination(&self) -> Option<SocketAddr> {
-        self.latched.or(self.signalled)
+        self.latched.or(self.signalled).filter(|_| !self.muted)
     }
 
     pub(crate) fn signalled(&self) -> Option<SocketAddr> {
-        self.signalled
+        self.signalled.filter(|_| !self.muted)
     }
 
     pub(crate) fn latched(&self) -> Option<SocketAddr> {
@@ -66,10 +87,13 @@ impl Latch {
 mod tests {
     use super::*;
 
+    fn addresses() -> [SocketAddr; 3] {
+        ["10.0.0.1:4000", "203.0.113.9:61000", "192.0.2.1:1"].map(|it| it.parse().unwrap())
+    }
+
     #[test]
     fn the_first_source_wins_until_the_next_offer() {
-        let [phone, nat, stranger] = ["10.0.0.1:4000", "203.0.113.9:61000", "192.0.2.1:1"]
-            .map(|addr| addr.parse::<SocketAddr>().unwrap());
+        let [phone, nat, stranger] = addresses();
         let mut latch = Latch::default();
         assert_eq!(latch.receive(phone), Err(Stranger), "nothing was negotiated yet");
         latch.signal(Some(phone));
@@ -87,5 +111,45 @@ mod tests {
         latch.signal(Some(nat)); // A new address is believed at once.
         assert_eq!(latch.destination(), Some(nat));
         assert_eq!(latch.latched(), None);
+    }
+    #[test]
+    fn the_last_packets_of_the_old_address_do_not_hold_the_latch() {
+        let [old, new, stranger] = addresses();
+        let mut latch = Latch::default();
+        latch.signal(Some(old));
+        assert_eq!(latch.receive(old), Ok(Latched::First));
+        latch.signal(Some(new));
+        assert_eq!(latch.receive(old), Ok(Latched::Again), "still heard");
+        assert_eq!(latch.destination(), Some(new));
+        assert_eq!(latch.receive(new), Ok(Latched::First));
+        assert_eq!(latch.receive(old), Err(Stranger));
+
+        latch.signal(Some(stranger)); // It never comes from there: the old source was right.
+        let packets = (0..=FORMER_PACKETS_MAX).map(|_| latch.receive(new).unwrap());
+        assert_eq!(packets.last(), Some(Latched::First));
+        assert_eq!(latch.destination(), Some(new));
+    }
+
+    #[test]
+    fn who_was_quicker_than_the_signalled_address_loses_to_it() {
+        let [phone, _, stranger] = addresses();
+        let mut latch = Latch::default();
+        latch.signal(Some(phone));
+        assert_eq!(latch.receive(stranger), Ok(Latched::First));
+        assert_eq!(latch.receive(phone), Ok(Latched::First));
+        assert_eq!(latch.receive(stranger), Err(Stranger));
+        assert_eq!(latch.destination(), Some(phone));
+    }
+
+    #[test]
+    fn a_source_behind_nat_is_known_again_after_hold_by_0_0_0_0() {
+        let [phone, nat, _] = addresses();
+        let mut latch = Latch::default();
+        latch.signal(Some(phone));
+        latch.receive(nat).unwrap();
+        latch.signal(None);
+        assert_eq!((latch.destination(), latch.signalled()), (None, None));
+        latch.signal(Some(phone));
+        assert_eq!(latch.destination(), Some(nat));
     }
 }

@@ -118,9 +118,9 @@ fn a_prompt_is_played_over_the_other_side_which_is_back_after_it() {
 #[test]
 fn a_side_latches_to_its_first_source_and_strangers_are_counted() {
     let mut bench = Bench::connected("0 101");
-    let nat = "203.0.113.9:61000";
+    let (nat, stranger) = ("203.0.113.9:61000", "203.0.113.10:61000");
     assert_eq!(bench.receive(Side::A, nat, &voice(0, 0)), None);
-    assert_eq!(bench.receive(Side::A, A, &voice(1, 0)).as_deref(), Some("stranger"));
+    assert_eq!(bench.receive(Side::A, stranger, &voice(1, 0)).as_deref(), Some("stranger"));
     bench.receive(Side::B, B, &voice(0, 0));
     assert_eq!(bench.take_rtp(nat).len(), 1, "B's voice goes where A really is");
     let status = bench.status(SESSION, Side::A);
@@ -129,8 +129,20 @@ fn a_side_latches_to_its_first_source_and_strangers_are_counted() {
     assert_eq!(bench.count(&EventKind::Latched), 2, "once for each side");
     let refresh = crate::bench::sdp(A, "0 101");
     bench.offer(SESSION, Side::A, Some(&refresh)).unwrap();
-    assert_eq!(bench.receive(Side::A, A, &voice(2, 0)), None, "an offer opens the latch");
+    assert_eq!(bench.receive(Side::A, stranger, &voice(2, 0)), None, "an offer opens the latch");
     assert_eq!(bench.count(&EventKind::Latched), 2);
+}
+
+#[test]
+fn a_side_that_moves_is_followed_although_its_last_packets_come_from_the_old_address() {
+    let mut bench = Bench::connected("0 101");
+    let moved = "192.0.2.99:7000";
+    bench.receive(Side::A, A, &voice(0, 0));
+    bench.offer(SESSION, Side::A, Some(&crate::bench::sdp(moved, "0 101"))).unwrap();
+    assert_eq!(bench.receive(Side::A, A, &voice(1, 0)), None, "on its way since before");
+    assert_eq!(bench.receive(Side::A, moved, &voice(2, 0)), None);
+    bench.receive(Side::B, B, &voice(0, 0));
+    assert_eq!((bench.take_rtp(A).len(), bench.take_rtp(moved).len()), (0, 1));
 }
 
 #[test]
