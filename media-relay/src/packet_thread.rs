@@ -11,7 +11,7 @@ use media::{Described, Offer, Output, Relay};
 use mio::{Events, Poll, Token, Waker};
 use rand::TryRng as _;
 use rand::rngs::SysRng;
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -111,8 +111,8 @@ pub(crate) struct PacketThread {
     sockets: Sockets,
     poll: Poll,
     commands: Receiver<Command>,
-    /// Ports whose sockets may have more to read.
-    readable: VecDeque<u16>,
+    /// Ports whose sockets may have more to read; each once, however often the kernel says so.
+    readable: BTreeSet<u16>,
     events: broadcast::Sender<Happened>,
     sessions: watch::Sender<usize>,
     metrics: Metrics,
@@ -147,7 +147,7 @@ impl PacketThread {
             sockets,
             poll,
             commands,
-            readable: VecDeque::new(),
+            readable: BTreeSet::new(),
             events,
             sessions: sessions_tx,
             metrics: Metrics::new(),
@@ -230,12 +230,13 @@ impl PacketThread {
 
     /// Gives each readable socket one turn; one that is not empty then comes again.
     fn read_sockets(&mut self, buffer: &mut [u8]) {
-        for _ in 0..self.readable.len() {
-            let Some(port) = self.readable.pop_front() else { return };
+        for port in std::mem::take(&mut self.readable) {
             if !self.read_socket(port, buffer) {
-                self.readable.push_back(port);
+                self.readable.insert(port);
             }
-            self.transmit(); // What is relayed must not wait for the other sockets.
+            // Neither what is relayed nor what is due must wait for the other sockets.
+            self.relay.handle_timeout(Instant::now());
+            self.transmit();
         }
     }
 
