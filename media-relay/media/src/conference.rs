@@ -1,6 +1,7 @@
 //! Conferences: each participant hears the sum of all the others.
 
 use crate::jitter_buffer::JitterBuffer;
+use crate::schedule::newest_slot;
 use std::time::{Duration, Instant};
 
 /// Participants of one conference.
@@ -93,7 +94,11 @@ impl<K: Copy + PartialEq> Conference<K> {
 
     /// Gives up steps that are too long past, after the process was held up.
     pub(crate) fn skip_to(&mut self, now: Instant) {
-        self.next_step = now;
+        self.next_step = newest_slot(self.next_step, now, STEP);
+    }
+
+    pub(crate) fn participants(&self) -> impl Iterator<Item = K> {
+        self.participants.iter().map(|it| it.key)
     }
 }
 

@@ -10,7 +10,8 @@ use crate::player::Player;
 use crate::port_pool::PortPair;
 use crate::reception::Reception;
 use crate::rtcp::{self, LastSenderReport, Report, SenderInfo};
-use crate::sdp::{Formats, Origin, Remote};
+use crate::schedule::newest_slot;
+use crate::sdp::{Formats, Origin, PTIME_DEFAULT_MS, Remote};
 use crate::transmit::Transmits;
 use rtp_types::RtpPacket;
 use std::convert::Infallible;
@@ -124,6 +125,12 @@ impl Endpoint {
         self.ours = self.open_offer.take();
         self.rtp.signal(remote.audio.rtp);
         self.rtcp.signal(remote.audio.rtcp);
+        if remote.held() {
+            self.outgoing.switch(); // What is not sent meanwhile must not look lost.
+        }
+        if self.remote.as_ref().is_some_and(|it| it.codec() != remote.codec()) {
+            self.mixed.clear();
+        }
         self.remote = Some(remote);
         self.negotiated = now;
         self.wake_player(now);
@@ -168,9 +175,10 @@ impl Endpoint {
     /// Sends the frames that are due; returns the prompt that has ended.
     pub(crate) fn send_frames(&mut self, now: Instant, out: &mut Transmits) -> Option<Arc<str>> {
         let mut finished = None;
-        if self.slot.is_some_and(|slot| now.saturating_duration_since(slot) > LATE_MAX) {
+        if let Some(slot) = self.slot.filter(|it| now.saturating_duration_since(*it) > LATE_MAX) {
+            let ptime_ms = self.route().map_or(PTIME_DEFAULT_MS, |it| it.ptime_ms);
             self.outgoing.switch();
-            self.slot = Some(now);
+            self.slot = Some(newest_slot(slot, now, Duration::from_millis(ptime_ms.into())));
         }
         while let Some(slot) = self.slot.filter(|slot| *slot <= now) {
             if let Some(play_id) = self.player.take_finished() {
@@ -215,6 +223,14 @@ impl Endpoint {
             self.send(route, at, &packet[..packet.len().min(wanted)], out);
             self.mixed = packet;
             self.mixed.clear();
+        }
+    }
+
+    /// Notes that steps of its mix were skipped: time has passed without samples.
+    pub(crate) fn miss_steps(&mut self) {
+        if !self.player.is_playing() {
+            self.mixed.clear();
+            self.outgoing.switch();
         }
     }
 

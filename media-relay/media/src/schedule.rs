@@ -57,6 +57,12 @@ impl Relay {
         room.armed = None;
         if now.saturating_duration_since(room.conference.next_step()) > LATE_MAX {
             room.conference.skip_to(now);
+            for key in room.conference.participants() {
+                let session = self.sessions.get_mut(&key.session);
+                if let Some(endpoint) = session.and_then(|it| it.side_mut(key.side)) {
+                    endpoint.miss_steps();
+                }
+            }
         }
         while room.conference.next_step() <= now {
             let at = room.conference.next_step();
@@ -110,6 +116,14 @@ impl Relay {
     fn rtcp_interval(&mut self) -> Duration {
         rtcp::INTERVAL.mul_f64(self.rng.random_range(0.5..1.5))
     }
+}
+
+/// The last slot that is not after `now`, of those that follow `slot` every `step`. Who skips slots
+/// keeps its place between the others', so that a stall does not make all send at one moment.
+pub(crate) fn newest_slot(slot: Instant, now: Instant, step: Duration) -> Instant {
+    let late = now.saturating_duration_since(slot).as_nanos();
+    let after_slot = u64::try_from(late % step.as_nanos()).expect("less than a step");
+    now - Duration::from_nanos(after_slot)
 }
 
 const _: () = assert!(STEP.as_millis() == 10, "packet times are multiples of 10 ms");

@@ -4,8 +4,8 @@ mod offer_answer;
 mod remote;
 
 pub(crate) use offer_answer::{Local, Origin};
-pub(crate) use remote::Formats;
 pub use remote::{Direction, Refusal, Remote};
+pub(crate) use remote::{Formats, PTIME_DEFAULT_MS};
 
 /// Longest session description, in bytes; that of a UDP datagram.
 pub const SDP_BYTES_MAX: usize = 65_535;

@@ -126,6 +126,21 @@ fn digits_are_reported_and_not_mixed() {
 }
 
 #[test]
+fn a_stall_is_a_pause_in_time_and_not_a_delay_for_ever() {
+    let mut room = Room::new(&[Codec::Pcmu]);
+    room.bench.run(100);
+    let before = room.bench.take_rtp(&address(0)).pop().unwrap();
+    room.bench.stall(1_000);
+    room.bench.run(100);
+    let after = room.bench.take_rtp(&address(0));
+    assert!(after.len() <= 6, "no burst");
+    let passed = (after[0].at - before.at).as_millis() as u32 * 8;
+    let ticks = after[0].timestamp.wrapping_sub(before.timestamp);
+    assert!(ticks.abs_diff(passed) <= 320, "{ticks} ticks in the time of {passed}");
+    assert!(after[0].marker);
+}
+
+#[test]
 fn the_sixty_fifth_participant_is_refused_and_stays_where_it_was() {
     let mut bench = Bench::with(|config| {
         config.rtp_ports = 20_000..=20_399;

@@ -56,6 +56,25 @@ fn nothing_is_relayed_to_a_side_on_hold_and_nobody_is_due() {
 }
 
 #[test]
+fn what_was_not_relayed_during_hold_does_not_look_lost() {
+    let mut bench = Bench::connected("0 101");
+    let speak = |bench: &mut Bench, packets: std::ops::Range<u16>| {
+        for n in packets {
+            bench.receive(Side::A, A, &rtp(77, n, u32::from(n) * 160, 0, &[1; 160]));
+            bench.run(20);
+        }
+    };
+    speak(&mut bench, 0..5);
+    bench.offer(SESSION, Side::B, Some(&sdp_with(B, "0 101", "sendonly"))).unwrap();
+    speak(&mut bench, 5..50);
+    bench.offer(SESSION, Side::B, Some(&sdp(B, "0 101"))).unwrap();
+    speak(&mut bench, 50..55);
+    let packets = bench.take_rtp(B);
+    assert_eq!(packets.len(), 10);
+    assert_continuous(&packets);
+}
+
+#[test]
 fn reports_go_on_during_hold() {
     let mut bench = Bench::one_side();
     bench.offer(SESSION, Side::A, Some(&sdp_with(A, "0 101", "sendonly"))).unwrap();

@@ -1,6 +1,6 @@
 //! What a listener hears: loops, prompts, timing.
 
-use crate::bench::{A, Bench, SESSION, assert_continuous, audio, sdp, sdp_with};
+use crate::bench::{A, B, Bench, SESSION, assert_continuous, audio, sdp, sdp_with};
 use media::{Codec, EventKind, Side};
 use std::time::Duration;
 
@@ -96,6 +96,26 @@ fn a_stalled_process_does_not_send_a_burst() {
     assert!(late[0].marker);
     bench.run(100);
     assert_eq!(bench.take_rtp(A).len(), 5);
+}
+
+#[test]
+fn listeners_keep_their_places_in_time_when_the_process_stalls() {
+    let mut bench = Bench::one_side();
+    let source = audio(Codec::Pcmu, 1, 8_000);
+    bench.play(Side::A, "music", &source, true);
+    bench.run(7);
+    bench.offer(SESSION, Side::B, Some(&sdp(B, "0"))).unwrap();
+    bench.play(Side::B, "music", &source, true);
+    bench.run(100);
+    bench.stall(250);
+    bench.take_rtp(A);
+    bench.take_rtp(B);
+    bench.run(100);
+    let offsets = |packets: Vec<crate::bench::Packet>| -> Vec<_> {
+        packets.iter().map(|it| it.at.as_millis() % 20).collect()
+    };
+    assert_eq!(offsets(bench.take_rtp(A)), [0; 5]);
+    assert_eq!(offsets(bench.take_rtp(B)), [7; 5]);
 }
 
 #[test]
