@@ -152,8 +152,8 @@ impl Remote {
         if bytes.len() > SDP_BYTES_MAX {
             return Err(Refusal::TooLong { len: bytes.len() });
         }
-        let session =
-            Session::parse(bytes).map_err(|e| Refusal::Malformed { reason: e.to_string() })?;
+        let session = Session::parse(&without_what_is_not_read(bytes))
+            .map_err(|e| Refusal::Malformed { reason: e.to_string() })?;
         let count = session.medias.len();
         if count > MEDIA_MAX {
             return Err(Refusal::TooManyMedia { count });
@@ -189,6 +189,21 @@ impl Remote {
             _ => Ok(()),
         }
     }
+}
+
+/// Empties the lines that nobody here reads: a subject in Latin-1 or an odd bandwidth must not cost a
+/// call. What is left keeps its line numbers, for messages.
+fn without_what_is_not_read(sdp: &[u8]) -> Vec<u8> {
+    let is_read = |line: &[u8]| match line {
+        [b'o' | b's' | b'i' | b'u' | b'e' | b'p' | b'b' | b't' | b'r' | b'z' | b'k', b'=', ..] => {
+            false
+        }
+        [b'a', b'=', ..] => str::from_utf8(line).is_ok(),
+        _ => true,
+    };
+    let lines = sdp.split(|it| *it == b'\n').map(|it| it.trim_ascii_end());
+    let lines: Vec<_> = lines.map(|it| if is_read(it) { it } else { b"" }).collect();
+    lines.join(&b'\n')
 }
 
 /// The first audio with a codec of ours; one with a port goes before one that is off.
@@ -269,15 +284,16 @@ fn read_formats(media: &Media) -> Option<Formats> {
     let mut formats = Formats { codecs: SmallVec::new(), telephone_event: None };
     for payload_type in payload_types(media) {
         let rtpmap = rtpmap(media, payload_type).map(str::to_ascii_uppercase);
-        let codec = Codec::ALL.into_iter().find(|codec| match &rtpmap {
-            Some(rtpmap) => rtpmap.strip_suffix("/1").unwrap_or(rtpmap) == codec.rtpmap(),
+        let rtpmap = rtpmap.as_ref().map(|it| it.strip_suffix("/1").unwrap_or(it));
+        let codec = Codec::ALL.into_iter().find(|codec| match rtpmap {
+            Some(rtpmap) => rtpmap == codec.rtpmap(),
             None => codec.static_payload_type() == payload_type,
         });
         let known = |codec| formats.codecs.iter().any(|(_, it)| *it == codec);
         match codec {
             Some(codec) if !known(codec) => formats.codecs.push((payload_type, codec)),
             Some(_) => (), // The same codec under a second number.
-            None if rtpmap.as_deref() == Some("TELEPHONE-EVENT/8000") => {
+            None if rtpmap == Some("TELEPHONE-EVENT/8000") => {
                 formats.telephone_event.get_or_insert(payload_type);
             }
             None => (),

@@ -81,6 +81,15 @@ impl Bench {
         sdp: Option<&str>,
     ) -> Result<Described, Error> {
         let remote = sdp.map(|it| Remote::parse(it.as_bytes())).transpose()?;
+        self.offer_of(session_id, side, remote)
+    }
+
+    pub(crate) fn offer_of(
+        &mut self,
+        session_id: &str,
+        side: Side,
+        remote: Option<Remote>,
+    ) -> Result<Described, Error> {
         let ports = match self.relay.needs_ports(session_id, side) {
             true => Some(self.relay.take_ports(self.now)?),
             false => None,

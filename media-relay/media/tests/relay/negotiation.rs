@@ -73,6 +73,60 @@ fn dynamic_numbers_and_capitals_are_understood() {
 }
 
 #[test]
+fn offers_as_they_are_found_in_the_wild_are_understood() {
+    let offers: [(&str, &[u8]); 6] = [
+        (
+            "SIPp",
+            b"v=0\r\no=user1 53655765 2353687637 IN IP4 192.0.2.1\r\ns=-\r\n\
+              c=IN IP4 192.0.2.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 8 101\r\n\
+              a=rtpmap:8 PCMA/8000\r\na=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-11,16\r\n",
+        ),
+        (
+            "baresip",
+            b"v=0\r\no=- 1234567890 98765 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\n\
+              t=0 0\r\na=tool:baresip 1.0.0\r\nm=audio 4000 RTP/AVP 96 8 0 101\r\nb=AS:128\r\n\
+              a=rtpmap:96 opus/48000/2\r\na=fmtp:96 stereo=1;sprop-stereo=1\r\n\
+              a=rtpmap:8 PCMA/8000\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-event/8000\r\n\
+              a=fmtp:101 0-15\r\na=rtcp:4001\r\na=sendrecv\r\na=label:1\r\na=rtcp-rsize\r\n\
+              a=ssrc:2166 cname:sip:a@b\r\na=ptime:20\r\n",
+        ),
+        (
+            "a carrier",
+            b"v=0\r\no=SBC 99999999999999999999 0 IN IP4 192.0.2.1\r\ns=sip call\r\n\
+              c=IN IP4 192.0.2.1\r\nt=0 0\r\na=sendrecv\r\n\
+              m=audio 4000 RTP/AVP 9 8 0 4 18 2 102 101 13 118\r\na=rtpmap:9 G722/8000\r\n\
+              a=rtpmap:8 PCMA/8000/1\r\na=rtpmap:0 PCMU/8000/1\r\na=rtpmap:18 G729/8000\r\n\
+              a=fmtp:18 annexb=no\r\na=rtpmap:102 telephone-event/16000\r\n\
+              a=rtpmap:101 telephone-event/8000/1\r\na=fmtp:101 0-15\r\na=maxptime:30\r\na=ptime:20\r\n\
+              a=rtcp:4001 IN IP4 192.0.2.1\r\nm=image 0 udptl t38\r\n",
+        ),
+        (
+            "a subject in Latin-1",
+            b"v=0\r\no=J\xfcrgen M 1 1 IN IP4 192.0.2.1\r\ns=Gespr\xe4ch\r\nc=IN IP4 192.0.2.1\r\n\
+              t=0 0\r\nm=audio 4000 RTP/AVP 8 101\r\na=rtpmap:101 telephone-event/8000\r\na=x-name:\xe4\r\n",
+        ),
+        (
+            "line feeds, an empty line, no last one",
+            b"v=0\no=- 1 1 IN IP4 192.0.2.1\ns= \nt=0 0\n\nm=audio 4000 RTP/AVP 8 101 \n\
+              c=IN IP4 192.0.2.1\na=rtpmap:101  telephone-event/8000\na=sendrecv",
+        ),
+        (
+            "odd bandwidths and times",
+            b"v=0\r\no=- -1 -1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nb=AS:87.2\r\nt=0\r\n\
+              m=audio 4000/1 RTP/AVP 8 101\r\na=rtpmap:101 telephone-event/8000\r\n",
+        ),
+    ];
+    for (name, offer) in offers {
+        let remote = Remote::parse(offer).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!((remote.codec(), remote.held()), (Codec::Pcma, false), "{name}");
+        let mut bench = Bench::new();
+        let answer = bench.offer_of(SESSION, Side::A, Some(remote)).unwrap();
+        assert!(plain(&answer.sdp).contains("a=rtpmap:101 telephone-event/8000\n"), "{name}");
+        assert_eq!(bench.status(SESSION, Side::A).signalled, Some(A.parse().unwrap()), "{name}");
+    }
+}
+
+#[test]
 fn the_version_goes_up_when_the_description_changes_and_only_then() {
     let mut bench = Bench::new();
     let mut version = |attributes| {
