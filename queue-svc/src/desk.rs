@@ -17,7 +17,6 @@ use crate::store::{Store, StoreError, Write};
 use crate::{events, metrics};
 use anyhow::Context as _;
 use boot::{Publisher, unix_ms};
-use futures::future::BoxFuture;
 use queue::{AssignmentId, CallId, Output, Queues, UnixMs};
 use request::Request;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -26,6 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use step::{Step, Waiter};
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -85,7 +85,8 @@ pub(crate) async fn open(
 
 /// One transaction on its way, and what it is about.
 struct Flight {
-    done: BoxFuture<'static, (BTreeMap<CallId, Write>, Result<(), StoreError>)>,
+    /// Goes on by itself: it holds the database's only write lock, which the loop may wait for.
+    done: JoinHandle<(BTreeMap<CallId, Write>, Result<(), StoreError>)>,
     steps: Vec<Step>,
     began: Instant,
 }
@@ -210,7 +211,7 @@ impl Work {
             return;
         }
         let (store, writes) = (self.store.clone(), take(&mut self.unwritten));
-        let done = Box::pin(async move {
+        let done = tokio::spawn(async move {
             let written = store.write(&writes).await;
             (writes, written)
         });
@@ -305,8 +306,11 @@ impl Work {
 
 /// Waits for the transaction on its way; for ever, if there is none.
 async fn landed(writing: &mut Option<Flight>) -> (BTreeMap<CallId, Write>, Result<(), StoreError>) {
-    match writing {
-        Some(flight) => (&mut flight.done).await,
-        None => std::future::pending().await,
+    if let Some(flight) = writing {
+        match (&mut flight.done).await {
+            Ok(landed) => return landed,
+            Err(_) => *writing = None, // The process ends: a panic would have aborted it.
+        }
     }
+    std::future::pending().await
 }

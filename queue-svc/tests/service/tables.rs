@@ -1,6 +1,6 @@
 //! mohqueue's tables: rows by hand go in, rows for dashboards come out.
 
-use crate::world::{World, open, refused};
+use crate::world::{World, abc, open, refused};
 use proto::queue::v1::*;
 use proto::sip_edge::v1::{CallState, RingOutcome};
 use sqlx::Executor as _;
@@ -149,3 +149,36 @@ CREATE TABLE mohqueues (
 INSERT INTO mohqueues VALUES (3, 'abc', 'sip:1008@example.com', '/var/moh', 'test.pcm', 0);
 INSERT INTO mohqcalls VALUES (1, 3, 'old@kamailio', 2, 'sip:x@y', NULL, '2026-11-20 10:00:00');
 ";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn table_is_changed_while_callers_come_and_go() {
+    let mut world = World::with_queue(100).await;
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let callers: Vec<_> = (0..8)
+        .map(|nth| {
+            let (mut client, stop) = (world.client.clone(), stop.clone());
+            tokio::spawn(async move {
+                let call_id = format!("call-{nth}");
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let (call_id, queue) = (call_id.clone(), "abc".into());
+                    let enter =
+                        EnqueueRequest { call_id: call_id.clone(), queue, ..Default::default() };
+                    client.enqueue(enter).await?;
+                    client.leave(LeaveRequest { call_id, ..Default::default() }).await?;
+                }
+                Ok::<_, tonic::Status>(())
+            })
+        })
+        .collect();
+    for max_calls in 101..120 {
+        let request = UpdateQueueRequest { queue: Some(abc(max_calls)) };
+        assert_eq!(
+            world.client.update_queue(request).await.unwrap().into_inner().max_calls,
+            max_calls
+        );
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    for caller in callers {
+        caller.await.unwrap().unwrap();
+    }
+}
