@@ -24,6 +24,8 @@ pub(crate) enum Timer {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Input {
     Response(u16),
+    /// CANCEL is on its way: the final response must come within 64·T1 (§9.1).
+    Cancelled,
     Fired(Timer),
     TransportFailed,
 }
@@ -64,8 +66,10 @@ impl ClientInvite {
         use {Input::*, State::*, Timer::*};
         self.state = match (self.state, input) {
             (Calling, Fired(A)) => self.retransmit(now),
-            (Calling, Fired(B)) => self.fail(Failure::TimedOut),
-            (Calling | Proceeding, Response(100..=199)) => self.proceed(),
+            (Calling | Proceeding, Fired(B)) => self.fail(Failure::TimedOut),
+            (Calling, Response(100..=199)) => self.proceed(),
+            (Proceeding, Response(100..=199)) => self.pass_up(Proceeding),
+            (Proceeding, Cancelled) => self.limit(now),
             (Calling | Proceeding, Response(200..=299)) => self.accept(now),
             (Calling | Proceeding, Response(300..=699)) => self.complete(now),
             (Accepted, Response(200..=299)) => self.pass_up(Accepted), // The TU sends the ACK.
@@ -86,6 +90,11 @@ impl ClientInvite {
     fn proceed(&mut self) -> State {
         self.timers.clear();
         self.pass_up(State::Proceeding)
+    }
+
+    fn limit(&mut self, now: Instant) -> State {
+        self.timers.set(Timer::B, now + self.timing.timeout());
+        State::Proceeding
     }
 
     fn accept(&mut self, now: Instant) -> State {

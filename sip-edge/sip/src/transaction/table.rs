@@ -324,6 +324,21 @@ impl Transactions {
         self.settle(now, id, out).passed_up.then_some((id, leg))
     }
 
+    /// Ends a pending INVITE of ours that has no final response within 64·T1 (RFC 3261 §9.1).
+    /// False if that holds for it already.
+    pub(crate) fn limit(&mut self, now: Instant, id: TxId, out: &mut Outbox) -> bool {
+        let Some(Transaction { machine: Machine::ClientInvite(tx), .. }) = self.all.get_mut(&id)
+        else {
+            return false;
+        };
+        let is_first = tx.poll_timeout().is_none();
+        if is_first {
+            tx.handle(now, client_invite::Input::Cancelled);
+            self.settle(now, id, out);
+        }
+        is_first
+    }
+
     /// The request of a client transaction, and where it went.
     pub(crate) fn request(&self, id: TxId) -> Option<(Bytes, Peer)> {
         self.all.get(&id).map(|tx| (tx.message.clone(), tx.peer))
@@ -354,8 +369,7 @@ impl Transactions {
         Ok(())
     }
 
-    /// Forgets a transaction (RFC 3261 §9.1, last paragraph).
-    pub(crate) fn destroy(&mut self, id: TxId) {
+    fn destroy(&mut self, id: TxId) {
         let Some(tx) = self.all.remove(&id) else { return };
         self.by_key.remove(&tx.key);
         if let Some(merge_key) = &tx.merge_key {

@@ -39,13 +39,21 @@ impl UserAgent {
         }
     }
 
-    /// BYE that crosses ours is answered too, but the leg ends with the response to ours.
+    /// BYE that crosses ours or our CANCEL is answered too, but the leg ends with the response to
+    /// ours. One of a callee who has not answered, or whose 200 is overtaken, ends the leg; what
+    /// still comes of the INVITE is cancelled or ended then.
     fn receive_bye(&mut self, now: Instant, id: LegId, bye: &Incoming) {
         let response = self.compose(bye, 200, None);
         self.send(now, bye, 200, response.empty());
         self.finish_pending(now, id, 487, |_| ());
-        if !self.legs.get(&id).is_some_and(|leg| matches!(leg.state, State::Closing { .. })) {
-            self.end(id, End::Bye { reason: reason(&bye.request) });
+        let end = End::Bye { reason: reason(&bye.request) };
+        match self.legs.get(&id).map(|leg| leg.state.clone()) {
+            Some(State::Proceeding { tx }) => {
+                self.cancel(now, tx, None, None);
+                self.end(id, end);
+            }
+            Some(State::Invited | State::Calling { .. } | State::Confirmed) => self.end(id, end),
+            _ => (),
         }
     }
 

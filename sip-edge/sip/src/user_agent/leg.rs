@@ -28,7 +28,6 @@ pub(super) enum State {
     },
     /// CANCEL is sent, the INVITE's final response awaited; the reason is for a BYE, if that is 2xx.
     Cancelling {
-        tx: TxId,
         reason: Option<String>,
     },
     Confirmed,
@@ -69,8 +68,6 @@ pub(super) struct Leg {
     pub(super) unacked: Option<Unacked>,
     /// BYE is due as soon as the ACK of our first 2xx came.
     pub(super) hangup: Option<Hangup>,
-    /// When a cancelled INVITE counts as over without a final response (RFC 3261 §9.1).
-    pub(super) cancel_ends_at: Option<Instant>,
     /// When the last provisional response is sent again (RFC 3261 §13.3.1.1).
     pub(super) refresh_at: Option<Instant>,
     /// Their Authorization had a stale nonce.
@@ -88,7 +85,6 @@ impl Leg {
             pending: None,
             unacked: None,
             hangup: None,
-            cancel_ends_at: None,
             refresh_at: None,
             is_stale: false,
             deadline: None,
@@ -97,6 +93,6 @@ impl Leg {
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let unacked = self.unacked.as_ref().map(|it| it.repeat_at.min(it.give_up_at));
-        [unacked, self.cancel_ends_at, self.refresh_at].into_iter().flatten().min()
+        [unacked, self.refresh_at].into_iter().flatten().min()
     }
 }

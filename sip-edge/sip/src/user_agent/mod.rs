@@ -155,12 +155,13 @@ impl UserAgent {
 
     /// What a transaction's end without success means for its leg.
     fn transaction_failed(&mut self, failed: Failed) {
-        let Some(leg) = failed.leg.and_then(|leg| self.legs.get(&leg)) else { return };
+        let Some(leg) = failed.leg.and_then(|leg| self.legs.get_mut(&leg)) else { return };
         let end = match failed.failure {
             Failure::TimedOut => End::TimedOut,
             Failure::Transport => End::TransportFailed,
         };
-        let pending = leg.pending.as_ref().is_some_and(|pending| pending.tx == failed.tx);
+        let pending = leg.pending.take_if(|pending| pending.tx == failed.tx).is_some();
+        leg.refresh_at = leg.refresh_at.filter(|_| !pending);
         let id = leg.id;
         match (&leg.state, failed.is_invite, failed.is_client) {
             (State::Invited, true, false) if pending => self.end(id, end),
@@ -177,12 +178,6 @@ impl UserAgent {
     fn leg_timed_out(&mut self, now: Instant, id: LegId) {
         let leg = self.legs.get_mut(&id).expect("every deadline has its leg");
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        if due(leg.cancel_ends_at) {
-            if let State::Cancelling { tx, .. } = leg.state {
-                self.transactions.destroy(tx);
-            }
-            return self.end(id, End::HungUp { bye_status: None });
-        }
         if due(leg.refresh_at) {
             leg.refresh_at = Some(now + uas::REFRESH_PROVISIONAL);
             if let Some(pending) = &leg.pending {

@@ -104,8 +104,9 @@ impl UserAgent {
                 self.proceed(tx, id, source, response);
             }
             (Some((id, State::CancelWaiting { reason, .. })), 100..=199) => {
-                self.cancel(now, tx, id, reason);
+                self.cancel(now, tx, Some(id), reason);
             }
+            (None, 100..=199) => self.cancel(now, tx, None, None),
             (Some((id, State::Calling { .. } | State::Proceeding { .. })), _) => {
                 self.end(id, rejected(response));
             }
@@ -160,7 +161,7 @@ impl UserAgent {
                 self.confirm(id, dialog, State::Confirmed);
                 self.tell(Event::Answered { leg: id, sdp });
             }
-            Some((id, State::CancelWaiting { reason, .. } | State::Cancelling { reason, .. })) => {
+            Some((id, State::CancelWaiting { reason, .. } | State::Cancelling { reason })) => {
                 self.send_bye(now, &mut dialog, reason.as_deref(), Some(id));
                 self.confirm(id, dialog, State::Closing { reason });
             }
@@ -172,7 +173,6 @@ impl UserAgent {
         if let Some(leg) = self.legs.get_mut(&id) {
             leg.dialog = dialog;
             leg.state = state;
-            leg.cancel_ends_at = None;
         }
         self.reschedule(id);
     }
@@ -193,7 +193,7 @@ impl UserAgent {
                 self.end(leg, End::HungUp { bye_status: None });
             }
             State::Calling { tx } => held.state = State::CancelWaiting { tx, reason },
-            State::Proceeding { tx } => self.cancel(now, tx, leg, reason),
+            State::Proceeding { tx } => self.cancel(now, tx, Some(leg), reason),
             State::Confirmed if held.unacked.as_ref().is_some_and(|it| it.is_initial) => {
                 held.hangup.get_or_insert(hangup);
             }
@@ -202,20 +202,28 @@ impl UserAgent {
         }
     }
 
-    /// Sends CANCEL of an INVITE that has a provisional response.
-    fn cancel(&mut self, now: Instant, tx: TxId, id: LegId, reason: Option<String>) {
+    /// Sends CANCEL, once, of an INVITE that has a provisional response; of `leg`, unless that is
+    /// over.
+    pub(super) fn cancel(
+        &mut self,
+        now: Instant,
+        tx: TxId,
+        leg: Option<LegId>,
+        reason: Option<String>,
+    ) {
+        if !self.transactions.limit(now, tx, &mut self.outputs) {
+            return;
+        }
         let Some((invite, peer)) = self.transactions.request(tx) else { return };
         let cancel = compose::cancel(&invite, reason.as_deref());
         let branch = branch_of(&invite);
         let (Some(cancel), Some(branch)) = (cancel, branch) else { return };
         let key = Key::client(&branch, "CANCEL");
-        let request = OurRequest { key, is_invite: false, peer, bytes: cancel, leg: Some(id) };
+        let request = OurRequest { key, is_invite: false, peer, bytes: cancel, leg };
         self.transactions.open_client(now, request, &mut self.outputs);
-        if let Some(leg) = self.legs.get_mut(&id) {
-            leg.state = State::Cancelling { tx, reason };
-            leg.cancel_ends_at = Some(now + self.timing.timeout());
+        if let Some(leg) = leg.and_then(|leg| self.legs.get_mut(&leg)) {
+            leg.state = State::Cancelling { reason };
         }
-        self.reschedule(id);
     }
 
     /// Sends BYE; its outcome ends `leg`, if there is one.

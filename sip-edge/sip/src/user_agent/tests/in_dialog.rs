@@ -226,20 +226,104 @@ fn bye_whose_connection_is_gone_goes_to_the_address_of_the_route() {
     "#]]);
 }
 
-#[test]
-fn call_of_ours_is_ended_by_the_phone() {
-    let mut bench = Bench::new();
-    bench.invite().respond_with("INVITE", 200, "t", "", SDP);
+/// BYE of the phone in the call that we made.
+fn bye_of_the_callee(bench: &Bench) -> String {
     let invite = bench.last_request("INVITE");
     let header = |name| invite.headers.get(name).unwrap().to_owned();
     use crate::header::Name::{CallId, From, To};
-    let bye = format!(
+    format!(
         "BYE sip:198.51.100.1 SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bKb\r\n\
          From: {};tag=t\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: 9 BYE\r\n\r\n",
         header(To),
         header(From),
         header(CallId)
-    );
+    )
+}
+
+#[test]
+fn bye_of_the_callee_before_its_answer_ends_the_call_and_its_invite() {
+    let mut bench = Bench::new();
+    bench.invite().respond("INVITE", 180, "t");
+    bench.receive(bye_of_the_callee(&bench)).respond("CANCEL", 200, "t");
+    bench.check_over(expect![[r#"
+        00.000 > INVITE 1
+        00.000 Ringing 1 180
+        00.000 > 200 BYE 9
+        00.000 > CANCEL 1
+        00.000 Ended 1 Bye { reason: None }
+    "#]]);
+
+    let mut bench = Bench::new();
+    bench.invite();
+    bench.receive(bye_of_the_callee(&bench)).respond("INVITE", 180, "t");
+    bench.until(20.0).respond("INVITE", 180, "t").check_over(expect![[r#"
+        00.000 > INVITE 1
+        00.000 > 200 BYE 9
+        00.000 Ended 1 Bye { reason: None }
+        00.000 > CANCEL 1
+        00.500 > CANCEL 1
+        01.500 > CANCEL 1
+        03.500 > CANCEL 1
+        07.500 > CANCEL 1
+        11.500 > CANCEL 1
+        15.500 > CANCEL 1
+        19.500 > CANCEL 1
+        23.500 > CANCEL 1
+        27.500 > CANCEL 1
+        31.500 > CANCEL 1
+    "#]]);
+}
+
+#[test]
+fn bye_that_overtook_its_200_ends_the_call_and_the_200_is_ended_too() {
+    let mut bench = Bench::new();
+    bench.invite();
+    bench.receive(bye_of_the_callee(&bench));
+    bench.respond_with("INVITE", 200, "t", "", SDP).respond("BYE", 481, "");
+    bench.check_over(expect![[r#"
+        00.000 > INVITE 1
+        00.000 > 200 BYE 9
+        00.000 Ended 1 Bye { reason: None }
+        00.000 > ACK 1
+        00.000 > BYE 2
+    "#]]);
+}
+
+#[test]
+fn bye_of_the_callee_whom_we_cancel_waits_for_the_end_of_the_invite() {
+    let mut bench = Bench::new();
+    bench.invite().respond("INVITE", 180, "t").hangup(1).respond("CANCEL", 200, "t");
+    bench.receive(bye_of_the_callee(&bench)).until(1.0).respond("INVITE", 487, "t");
+    bench.check_over(expect![[r#"
+        00.000 > INVITE 1
+        00.000 Ringing 1 180
+        00.000 > CANCEL 1
+        00.000 > 200 BYE 9
+        01.000 > ACK 1
+        01.000 Ended 1 HungUp { bye_status: None }
+    "#]]);
+}
+
+#[test]
+fn reinvite_whose_connection_breaks_is_answered_to_nobody() {
+    let (mut bench, tag) = standing();
+    let addr = "192.0.2.1:40000".parse().unwrap();
+    let tcp = Peer { transport: Transport::Tcp, addr };
+    bench.receive_from(tcp, Phone::invite().tag(&tag).cseq(2)).forget();
+    bench.order(|ua, now| ua.handle_transport_failed(now, tcp)).answer(1).until(90.0);
+    bench.check(expect![""]);
+    bench.receive(Phone::invite().tag(&tag).cseq(3)).answer(1).check(expect![[r#"
+        90.000 > 100 INVITE 3
+        90.000 Reinvited 1 sdp
+        90.000 > 200 INVITE 3
+    "#]]);
+}
+
+#[test]
+fn call_of_ours_is_ended_by_the_phone() {
+    let mut bench = Bench::new();
+    bench.invite().respond_with("INVITE", 200, "t", "", SDP);
+    let bye = bye_of_the_callee(&bench);
     bench.receive(bye.replace("tag=t", "tag=x")).receive(bye.replace("z9hG4bKb", "z9hG4bKc"));
     bench.check_over(expect![[r#"
         00.000 > INVITE 1
