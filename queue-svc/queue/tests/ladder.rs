@@ -137,16 +137,38 @@ fn caller_who_is_never_confirmed_is_asked_about_after_a_minute() {
 #[test]
 fn confirmation_that_got_lost_is_made_up_for_and_nobody_is_dropped_unasked() {
     check(
-        "0 enqueue a | 60000 tick | 60010 unknown a | 65000 tick | 65001 waiting a | 125000 tick | 125001 tick
-         | 125002 waiting a | 125003 list",
+        "0 enqueue a | 60000 tick | 60010 unknown a | 65009 tick | 65010 tick | 65011 waiting a | 125010 tick | 125011 tick
+         | 125012 waiting a | 125013 list",
         expect![[r#"
             0 save a entering
             60000 check a
-            65000 check a
-            65001 save a in queue
-            65001 Joined a at 1 of 1: caller was answered
-            125001 check a
-            125003 1 a
+            65010 check a
+            65011 save a in queue
+            65011 Joined a at 1 of 1: caller was answered
+            125011 check a
+            125013 1 a
+        "#]],
+    );
+}
+
+#[test]
+fn nobody_asks_about_a_call_twice_at_a_time() {
+    check(
+        "0 enqueue a | 0 answer a | 60000 tick | 65000 tick | 600000 tick | 700000 unknown a | 704999 tick
+         | 705000 tick | 705001 retrieve 1 | 705002 waiting a | 705003 decline 1 | 710002 tick",
+        expect![[r#"
+            0 save a entering
+            0 save a in queue
+            0 Joined a at 1 of 1: caller was answered
+            60000 check a
+            705000 check a
+            705001 save a leaving
+            705001 Reserved a at 1 of 0: first of abc for agent user/1
+            705001 ring 1 for a
+            705003 save a in queue
+            705003 Released a at 1 of 1: 486
+            705003 assignment 1: a waited 705003 ms, NotTaken("486")
+            710002 check a
         "#]],
     );
 }

@@ -38,11 +38,14 @@ impl Queues {
             if at > now {
                 return;
             }
-            self.set_check(place, now + CHECK_AGAIN_MS);
             let caller = &self.callers[&place];
             if caller.assignment().is_none() {
-                // Of who is given to an agent, the ringing will tell.
+                // The answer sets the next one: a slow sip-edge must not be asked twice at a time.
                 self.outputs.push_back(Output::Check(caller.call_id.clone()));
+                self.clear_check(place);
+            } else {
+                // Of who is given to an agent, the ringing will tell.
+                self.set_check(place, now + CHECK_AGAIN_MS);
             }
         }
     }
@@ -51,7 +54,9 @@ impl Queues {
     pub fn handle_checked(&mut self, now: UnixMs, call_id: &CallId, found: Found) {
         let Some(&place) = self.places.get(call_id) else { return };
         match (&self.callers[&place].state, found) {
-            (CallerState::Leaving(_), _) | (_, Found::Unknown) => (), // Asked again before long.
+            (CallerState::Leaving(_), _) | (_, Found::Unknown) => {
+                self.set_check(place, now + CHECK_AGAIN_MS);
+            }
             (CallerState::Entering | CallerState::InQueue, Found::Gone) => {
                 drop(self.depart(place, "call was gone before"));
             }

@@ -16,7 +16,8 @@ pub enum Output {
     Ring { call_id: CallId, assignment: Assignment },
     /// The caller is gone: let the agent's phone be quiet.
     StopRinging { call_id: CallId, assignment_id: AssignmentId },
-    /// Find out whether the call is still there, and report by `handle_checked`.
+    /// Find out whether the call is still there, and report by `handle_checked`, also if there was no
+    /// answer; it is not asked about again before.
     Check(CallId),
     /// Tell the others.
     Publish(Event),
