@@ -5,6 +5,7 @@ use crate::header::Name;
 use crate::message::{Message, Request, Response};
 use crate::method::ALLOW;
 use crate::name_addr::NameAddr;
+use crate::param;
 use crate::via;
 use bytes::Bytes;
 use std::fmt::{self, Write as _};
@@ -80,6 +81,11 @@ impl Composer {
         self.put(value);
         self.bytes.extend_from_slice(b"\r\n");
         self
+    }
+
+    /// Why the status is what it is, in words for whoever reads a trace (RFC 3261 §20.43).
+    pub(crate) fn warning(&mut self, text: impl fmt::Display) -> &mut Self {
+        self.header("Warning", format_args!("399 holdfast {}", param::quote(&text.to_string())))
     }
 
     pub(crate) fn allow(&mut self) -> &mut Self {

@@ -75,6 +75,11 @@ pub struct Response {
 }
 
 impl Request {
+    /// Bytes of the whole message.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// The method as it came.
     pub fn method_name(&self) -> &str {
         std::str::from_utf8(&self.bytes[self.method_name.clone()]).unwrap_or_default()

@@ -12,7 +12,7 @@ mod table;
 mod timers;
 
 pub(crate) use key::Key;
-pub(crate) use table::{Failed, Match, OurRequest, Transactions, TxId};
+pub(crate) use table::{Failed, Match, OurRequest, Room, TheirRequest, Transactions, TxId};
 pub(crate) use timers::Timing;
 
 use smallvec::SmallVec;

@@ -42,6 +42,35 @@ struct Transaction {
     acks: Vec<(String, Peer, Bytes)>,
     leg: Option<LegId>,
     deadline: Option<Instant>,
+    /// What it adds to [`Transactions::request_bytes`].
+    request_bytes: usize,
+}
+
+/// What all transactions may take at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    pub(crate) transactions: usize,
+    pub(crate) request_bytes: usize,
+}
+
+impl Room {
+    /// What requests outside of calls may take: seven eighths.
+    fn of_strangers(self) -> Self {
+        let most = |all: usize| all - all / 8;
+        Self { transactions: most(self.transactions), request_bytes: most(self.request_bytes) }
+    }
+}
+
+/// A request of a peer, about to get its transaction.
+pub(crate) struct TheirRequest<'a> {
+    pub(crate) key: Key,
+    pub(crate) method: Method,
+    pub(crate) envelope: &'a Envelope<'a>,
+    /// Where the responses go.
+    pub(crate) peer: Peer,
+    /// Whether it belongs to a call that stands.
+    pub(crate) is_known: bool,
+    pub(crate) bytes: usize,
 }
 
 /// A request of ours, about to be sent.
@@ -88,7 +117,9 @@ struct Settled {
 #[derive(Debug)]
 pub(crate) struct Transactions {
     timing: Timing,
-    max: usize,
+    room: Room,
+    /// Bytes of the requests of peers.
+    request_bytes: usize,
     last_id: u64,
     all: HashMap<TxId, Transaction>,
     by_key: HashMap<Key, TxId>,
@@ -98,10 +129,11 @@ pub(crate) struct Transactions {
 }
 
 impl Transactions {
-    pub(crate) fn new(timing: Timing, max: usize) -> Self {
+    pub(crate) fn new(timing: Timing, room: Room) -> Self {
         Self {
             timing,
-            max,
+            room,
+            request_bytes: 0,
             last_id: 0,
             all: HashMap::new(),
             by_key: HashMap::new(),
@@ -122,6 +154,7 @@ impl Transactions {
             && self.by_peer.len() == self.all.len()
             && self.by_merge_key.len() <= self.all.len()
             && self.deadlines.len() <= self.all.len()
+            && self.request_bytes == self.all.values().map(|tx| tx.request_bytes).sum::<usize>()
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
@@ -199,15 +232,11 @@ impl Transactions {
         self.all.get(&id)?.leg
     }
 
-    /// Begins a server transaction; responses go to `peer`.
-    pub(crate) fn open_server(
-        &mut self,
-        key: Key,
-        method: Method,
-        envelope: &Envelope<'_>,
-        peer: Peer,
-    ) -> Result<TxId, Full> {
-        if self.all.len() >= self.max {
+    /// Begins a server transaction.
+    pub(crate) fn open_server(&mut self, request: TheirRequest<'_>) -> Result<TxId, Full> {
+        let TheirRequest { key, method, envelope, peer, is_known, bytes } = request;
+        let room = if is_known { self.room } else { self.room.of_strangers() };
+        if self.all.len() >= room.transactions || self.request_bytes + bytes > room.request_bytes {
             return Err(Full);
         }
         let reliable = peer.transport.is_reliable();
@@ -216,7 +245,10 @@ impl Transactions {
             _ => Machine::ServerNonInvite(ServerNonInvite::new(self.timing, reliable)),
         };
         let merge_key = Key::merged(envelope).filter(|key| !self.by_merge_key.contains_key(key));
-        Ok(self.insert(machine, key, merge_key, peer, Bytes::new(), None))
+        let id = self.insert(machine, key, merge_key, peer, Bytes::new(), None);
+        self.all.entry(id).and_modify(|tx| tx.request_bytes = bytes);
+        self.request_bytes += bytes;
+        Ok(id)
     }
 
     pub(crate) fn set_leg(&mut self, id: TxId, leg: LegId) {
@@ -259,8 +291,18 @@ impl Transactions {
             self.by_merge_key.insert(merge_key, id);
         }
         self.by_peer.insert((peer, id));
-        let (ack, acks, deadline) = (None, Vec::new(), None);
-        let tx = Transaction { machine, key, merge_key, peer, message, ack, acks, leg, deadline };
+        let tx = Transaction {
+            machine,
+            key,
+            merge_key,
+            peer,
+            message,
+            ack: None,
+            acks: Vec::new(),
+            leg,
+            deadline: None,
+            request_bytes: 0,
+        };
         self.all.insert(id, tx);
         id
     }
@@ -376,6 +418,7 @@ impl Transactions {
             self.by_merge_key.remove(merge_key);
         }
         self.by_peer.remove(&(tx.peer, id));
+        self.request_bytes -= tx.request_bytes;
         self.deadlines.shift(id, tx.deadline, None);
     }
 

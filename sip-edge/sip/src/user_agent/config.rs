@@ -15,13 +15,17 @@ pub struct Config {
     pub realm: String,
     /// Name → password, for digest. A user in here owns the address-of-record of the same name.
     pub users: HashMap<String, String>,
-    /// What users may prove their password with, in the order of the challenges (RFC 8760). Old
-    /// phones give up when they see one that they do not know.
+    /// What users may prove their password with, in the order of the challenges (RFC 8760). Many
+    /// phones give up when they see one that they do not know, wherever it stands, and all know MD5.
     pub digest: Vec<Algorithm>,
     /// Legs at once; above it a new INVITE is answered 503 with Retry-After.
     pub max_dialogs: usize,
-    /// Transactions at once, both roles; above it a new request is answered 503 statelessly.
+    /// Transactions at once, both roles; above it a new request is answered 503 statelessly. The
+    /// last eighth is kept for calls that stand, so that they can be ended in a flood.
     pub max_transactions: usize,
+    /// Bytes of the requests that have transactions, with the same rule. What is kept of a request
+    /// (itself, its keys, its response) takes some four times its size.
+    pub max_transaction_bytes: usize,
     /// Contacts of one user; above it REGISTER is answered 403.
     pub max_bindings_per_user: usize,
     /// Value of Retry-After in 503, in seconds.
@@ -44,9 +48,10 @@ impl Config {
             user_agent: concat!("Holdfast/", env!("CARGO_PKG_VERSION")).to_owned(),
             realm: "holdfast".to_owned(),
             users: HashMap::new(),
-            digest: vec![Algorithm::Sha256, Algorithm::Md5],
+            digest: vec![Algorithm::Md5],
             max_dialogs: 10_000,
             max_transactions: 100_000,
+            max_transaction_bytes: 128 * 1024 * 1024,
             max_bindings_per_user: 10,
             retry_after_s: 5,
             nonce_life: Duration::from_secs(300),

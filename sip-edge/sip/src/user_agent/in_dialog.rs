@@ -25,8 +25,8 @@ impl UserAgent {
         let Some(leg) = leg.filter(|leg| leg.dialog.matches(envelope)) else {
             return self.refuse(now, &incoming, 481);
         };
-        if leg.dialog.admit(envelope.cseq).is_err() {
-            return self.refuse(now, &incoming, 500);
+        if let Err(out_of_order) = leg.dialog.admit(envelope.cseq) {
+            return self.refuse_because(now, &incoming, 500, out_of_order);
         }
         leg.dialog.peer = incoming.source;
         let id = leg.id;

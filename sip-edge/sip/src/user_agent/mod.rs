@@ -26,7 +26,7 @@ use crate::message::Message;
 use crate::peer::Peer;
 use crate::registrar::Registrar;
 use crate::tokens::Tokens;
-use crate::transaction::{Failed, Failure, Timing, Transactions};
+use crate::transaction::{Failed, Failure, Room, Timing, Transactions};
 use bytes::Bytes;
 use leg::{Leg, State};
 use std::collections::{HashMap, VecDeque};
@@ -62,13 +62,17 @@ impl UserAgent {
             config.nonce_life,
             [tokens.number(), tokens.number()],
         );
+        let room = Room {
+            transactions: config.max_transactions,
+            request_bytes: config.max_transaction_bytes,
+        };
         Self {
             timing,
             stateless_salt: tokens.number(),
             tokens,
             authenticator,
             registrar: Registrar::new(config.max_bindings_per_user),
-            transactions: Transactions::new(timing, config.max_transactions),
+            transactions: Transactions::new(timing, room),
             legs: HashMap::new(),
             by_tag: HashMap::new(),
             leg_deadlines: Deadlines::new(),

@@ -2,36 +2,57 @@
 
 use super::leg::Incoming;
 use super::{Event, UserAgent};
+use crate::compose;
 use crate::digest::Proof;
 use crate::envelope::Envelope;
 use crate::header::Name;
+use crate::message::Request;
+use crate::peer::Peer;
 use crate::registrar::{MIN_EXPIRES_S, Order, Refusal, Sender};
 use crate::uri::{self, SipUri};
 use std::time::Instant;
 
 impl UserAgent {
+    /// Who sends this REGISTER. All others are challenged without a transaction, so that they cost
+    /// no memory (RFC 3261 §26.3.2.4).
+    pub(super) fn registering_user(
+        &mut self,
+        wall_unix_s: u64,
+        source: Peer,
+        peer: Peer,
+        request: &Request,
+    ) -> Option<String> {
+        let values = request.headers.all(Name::Authorization);
+        let stale = match self.authenticator.verify(wall_unix_s, "REGISTER", values) {
+            Proof::Valid(user) => return Some(user),
+            Proof::Stale => true,
+            Proof::Absent | Proof::Wrong => false,
+        };
+        let challenges = self.authenticator.challenge(wall_unix_s, stale);
+        self.respond_stateless(source, peer, request, 401, compose::phrase(401), |response| {
+            for challenge in &challenges {
+                response.header("WWW-Authenticate", challenge);
+            }
+        });
+        None
+    }
+
     pub(super) fn receive_register(
         &mut self,
         now: Instant,
         wall_unix_s: u64,
         incoming: &Incoming,
         envelope: &Envelope<'_>,
+        user: String,
     ) {
         if self.refuse_extensions(now, incoming) {
             return;
         }
         let headers = &incoming.request.headers;
-        let values = headers.all(Name::Authorization);
-        let user = match self.authenticator.verify(wall_unix_s, "REGISTER", values) {
-            Proof::Valid(user) => user,
-            Proof::Stale => return self.challenge_register(now, wall_unix_s, incoming, true),
-            Proof::Absent | Proof::Wrong => {
-                return self.challenge_register(now, wall_unix_s, incoming, false);
-            }
-        };
         let record = SipUri::parse(envelope.to.uri).ok().and_then(|uri| uri.user);
         if record.map(uri::unescape).as_deref() != Some(user.as_str()) {
-            return self.refuse(now, incoming, 403); // Somebody else's address-of-record.
+            let why = "The Proven User Is Not That of the To URI";
+            return self.refuse_because(now, incoming, 403, why);
         }
         let (call_id, cseq) = (envelope.call_id, envelope.cseq);
         let sender = Sender { peer: incoming.source, call_id, cseq };
@@ -43,15 +64,6 @@ impl UserAgent {
             Ok(()) => self.tell_bindings(now, wall_unix_s, incoming, user, is_fetch),
             Err(refusal) => self.refuse_register(now, incoming, &refusal),
         }
-    }
-
-    fn challenge_register(&mut self, now: Instant, wall: u64, incoming: &Incoming, stale: bool) {
-        let tag = self.tokens.tag();
-        let mut response = self.compose(incoming, 401, Some(&tag));
-        for challenge in self.authenticator.challenge(wall, stale) {
-            response.header("WWW-Authenticate", challenge);
-        }
-        self.send(now, incoming, 401, response.empty());
     }
 
     fn tell_bindings(
@@ -81,7 +93,7 @@ impl UserAgent {
         if *refusal == Refusal::TooBrief {
             response.header("Min-Expires", MIN_EXPIRES_S);
         }
-        response.header("Warning", format_args!("399 holdfast \"{refusal}\""));
+        response.warning(refusal);
         self.send(now, incoming, status, response.empty());
     }
 }

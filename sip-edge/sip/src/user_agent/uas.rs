@@ -13,9 +13,10 @@ use crate::method::Method;
 use crate::name_addr::NameAddr;
 use crate::param;
 use crate::peer::{Peer, Transport};
-use crate::transaction::{Key, Match};
+use crate::transaction::{Key, Match, TheirRequest};
 use crate::via::Via;
 use bytes::Bytes;
+use std::fmt::Display;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
@@ -47,11 +48,19 @@ impl UserAgent {
             }
             Match::New | Match::PassedUp => (),
         }
-        let is_merged = method != Method::Cancel && self.transactions.is_merged(&envelope);
         let peer = envelope.via.response_peer(source);
-        let Ok(tx) = self.transactions.open_server(key, method, &envelope, peer) else {
-            self.discard("transactions_full");
-            return self.respond_stateless(source, peer, &request, 503, "Overloaded");
+        let mut registering = String::new();
+        if method == Method::Register {
+            match self.registering_user(wall_unix_s, source, peer, &request) {
+                Some(user) => registering = user,
+                None => return,
+            }
+        }
+        let is_merged = method != Method::Cancel && self.transactions.is_merged(&envelope);
+        let (is_known, bytes) = (self.is_known(&request, &envelope), request.len());
+        let theirs = TheirRequest { key, method, envelope: &envelope, peer, is_known, bytes };
+        let Ok(tx) = self.transactions.open_server(theirs) else {
+            return self.refuse_for_want_of_room(source, peer, &request);
         };
         let incoming = Incoming { tx, request, source };
         if is_merged {
@@ -59,7 +68,9 @@ impl UserAgent {
         }
         match (method, envelope.to.tag()) {
             (Method::Cancel, _) => self.receive_cancel(now, &incoming, &envelope),
-            (Method::Register, _) => self.receive_register(now, wall_unix_s, &incoming, &envelope),
+            (Method::Register, _) => {
+                self.receive_register(now, wall_unix_s, &incoming, &envelope, registering);
+            }
             (Method::Invite, None) => self.receive_invite(now, wall_unix_s, incoming, &envelope),
             (Method::Options, None) => self.answer_options(now, &incoming),
             (Method::Unknown, _) => self.refuse(now, &incoming, 501),
@@ -67,6 +78,23 @@ impl UserAgent {
             (_, Some(tag)) => self.receive_in_dialog(now, incoming, &envelope, tag),
             (Method::Bye | Method::Info | Method::Ack, None) => self.refuse(now, &incoming, 481),
         }
+    }
+
+    /// Whether a request belongs to a leg or INVITE that we have.
+    fn is_known(&self, request: &Request, envelope: &Envelope<'_>) -> bool {
+        let invite = || self.transactions.find(&Key::cancelled(request, envelope));
+        match envelope.to.tag() {
+            Some(tag) => self.by_tag.contains_key(tag),
+            None => request.method == Method::Cancel && invite().is_some(),
+        }
+    }
+
+    fn refuse_for_want_of_room(&mut self, source: Peer, peer: Peer, request: &Request) {
+        self.discard("transactions_full");
+        let retry_after_s = self.config.retry_after_s;
+        self.respond_stateless(source, peer, request, 503, "Overloaded", |response| {
+            response.header("Retry-After", retry_after_s);
+        });
     }
 
     /// A request that is no proper one is answered without a transaction; to its source, if its
@@ -78,17 +106,19 @@ impl UserAgent {
         }
         let via = request.headers.get(Name::Via).and_then(Via::parse);
         let peer = via.map_or(source, |via| via.response_peer(source));
-        self.respond_stateless(source, peer, request, defect.status(), &defect.to_string());
+        let (status, phrase) = (defect.status(), defect.to_string());
+        self.respond_stateless(source, peer, request, status, &phrase, |_| ());
     }
 
     /// The same request gets the same To tag each time (RFC 3261 §8.2.7).
-    fn respond_stateless(
+    pub(super) fn respond_stateless(
         &mut self,
         source: Peer,
         peer: Peer,
         request: &Request,
         status: u16,
         phrase: &str,
+        add: impl FnOnce(&mut Composer),
     ) {
         if request.method == Method::Ack {
             return;
@@ -98,10 +128,8 @@ impl UserAgent {
         (via, call_id, self.stateless_salt).hash(&mut hasher);
         let tag = format!("{:016x}", hasher.finish());
         let mut response = Composer::respond(request, source.addr, status, phrase, Some(&tag));
-        if status == 503 {
-            response.header("Retry-After", self.config.retry_after_s);
-        }
         response.header("Server", &self.config.user_agent);
+        add(&mut response);
         let bytes = response.empty();
         self.outputs.push_back(super::Output::Send { peer, bytes });
     }
@@ -139,7 +167,8 @@ impl UserAgent {
             return self.refuse(now, &incoming, 483);
         }
         if routes.flat_map(|text| param::split(text, b',')).count() > MAX_ROUTES {
-            return self.refuse(now, &incoming, 400);
+            let why = format!("Over {MAX_ROUTES} Record-Route Values");
+            return self.refuse_because(now, &incoming, 400, why);
         }
         if self.refuse_extensions(now, &incoming) {
             return;
@@ -291,6 +320,20 @@ impl UserAgent {
             503 => response.header("Retry-After", self.config.retry_after_s),
             _ => &mut response,
         };
+        self.send(now, incoming, status, response.empty());
+    }
+
+    /// A final response that says why in a Warning.
+    pub(super) fn refuse_because(
+        &mut self,
+        now: Instant,
+        incoming: &Incoming,
+        status: u16,
+        why: impl Display,
+    ) {
+        let tag = self.tokens.tag();
+        let mut response = self.compose(incoming, status, Some(&tag));
+        response.warning(why);
         self.send(now, incoming, status, response.empty());
     }
 

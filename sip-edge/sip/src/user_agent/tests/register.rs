@@ -1,13 +1,14 @@
 //! REGISTER from the wire to the bindings.
 
 use super::bench::{Bench, Phone, WALL};
-use crate::digest::authorize;
+use crate::digest::{Algorithm, authorize};
 use expect_test::expect;
 
 #[test]
 fn registration_is_challenged_with_sha_256_first_and_then_held() {
     for algorithm in [0, 1] {
-        let mut bench = Bench::new();
+        let both = vec![Algorithm::Sha256, Algorithm::Md5];
+        let mut bench = Bench::with(|config| config.digest = both);
         bench.receive(Phone::sends("REGISTER"));
         let challenge = challenges(&bench).swap_remove(algorithm);
         assert!(challenge.contains(["algorithm=SHA-256", "algorithm=MD5"][algorithm]));
@@ -20,6 +21,36 @@ fn registration_is_challenged_with_sha_256_first_and_then_held() {
         assert!(bench.last_text().contains("Contact: <sip:anna@192.0.2.1:5060>;expires=3600\r\n"));
         assert_eq!(bench.ua.lookup(WALL + 3600, "anna"), []);
     }
+}
+
+#[test]
+fn by_default_the_one_challenge_is_md5_which_every_phone_knows() {
+    let mut bench = Bench::new();
+    bench.receive(Phone::sends("REGISTER"));
+    let [challenge] = &challenges(&bench)[..] else { panic!("one challenge") };
+    assert!(challenge.contains("algorithm=MD5"));
+}
+
+#[test]
+fn challenges_leave_no_transaction_and_repeated_registers_that_were_right_are_absorbed() {
+    let mut bench = Bench::new();
+    bench.receive(Phone::sends("REGISTER")).receive(Phone::sends("REGISTER"));
+    let [(_, first), (_, second)] = &bench.sent[..] else { panic!("two responses") };
+    let to = |bytes: &[u8]| {
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        text.lines().find(|line| line.starts_with("To: ")).unwrap().to_owned()
+    };
+    assert_eq!(to(first), to(second), "RFC 3261 §8.2.7: the same To tag");
+    assert_eq!(bench.ua.transactions(), 0);
+    let challenge = challenges(&bench).swap_remove(0);
+    bench.receive(register(&challenge, 2, 1)).receive(register(&challenge, 2, 1));
+    bench.check_over(expect![[r#"
+        00.000 > 401 REGISTER 1
+        00.000 > 401 REGISTER 1
+        00.000 > 200 REGISTER 2
+        00.000 Registered anna 1
+        00.000 > 200 REGISTER 2
+    "#]]);
 }
 
 #[test]
@@ -48,7 +79,10 @@ fn wrong_password_is_challenged_again_and_a_foreign_record_forbidden() {
     let wrong = authorize(&challenge, "anna", "guess", "REGISTER", "sip:h", 1);
     bench.receive(Phone::sends("REGISTER").cseq(2).header(&format!("Authorization: {wrong}")));
     let text = String::from_utf8(register(&challenge, 3, 1).text().to_vec()).unwrap();
-    bench.receive(text.replace("To: <sip:anna@", "To: <sip:boss@")).check(expect![[r#"
+    bench.receive(text.replace("To: <sip:anna@", "To: <sip:boss@"));
+    let why = "\r\nWarning: 399 holdfast \"The Proven User Is Not That of the To URI\"\r\n";
+    assert!(bench.last_text().contains(why), "{}", bench.last_text());
+    bench.check(expect![[r#"
         00.000 > 401 REGISTER 1
         00.000 > 401 REGISTER 2
         00.000 > 403 REGISTER 3

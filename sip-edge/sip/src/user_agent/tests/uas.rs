@@ -324,6 +324,50 @@ fn above_the_limit_of_transactions_a_request_is_refused_without_one() {
 }
 
 #[test]
+fn strangers_leave_room_for_the_calls_that_stand() {
+    let mut bench = Bench::with(|config| config.max_transactions = 8);
+    bench.receive(Phone::invite()).answer(1);
+    let tag = bench.tag();
+    bench.receive(Phone::invite().branch("pending").call_id("c2"));
+    for other in ["c3", "c4", "c5", "c6", "c7"] {
+        bench.receive(Phone::sends("OPTIONS").call_id(other));
+    }
+    bench.receive(Phone::sends("ACK").tag(&tag)).forget();
+    bench.receive(Phone::sends("OPTIONS").call_id("c8")).check(expect![[r#"
+        00.000 discarded transactions_full
+        00.000 > 503 OPTIONS 1
+    "#]]);
+    bench.receive(Phone::sends("CANCEL").branch("pending").call_id("c2")).check(expect![[r#"
+        00.000 > 200 CANCEL 1
+        00.000 > 487 INVITE 1
+        00.000 Ended 2 Cancelled { reason: None }
+    "#]]);
+    let mut bench = Bench::with(|config| config.max_transactions = 8);
+    bench.receive(Phone::invite()).answer(1);
+    let tag = bench.tag();
+    for other in ["c2", "c3", "c4", "c5", "c6", "c7", "c8"] {
+        bench.receive(Phone::sends("OPTIONS").call_id(other));
+    }
+    bench.forget().receive(Phone::sends("BYE").tag(&tag).cseq(2)).check(expect![[r#"
+        00.000 > 200 BYE 2
+        00.000 Ended 1 Bye { reason: None }
+    "#]]);
+}
+
+#[test]
+fn above_the_limit_of_bytes_strangers_are_refused_until_transactions_end() {
+    let mut bench = Bench::with(|config| config.max_transaction_bytes = 8_000);
+    let big = |call_id| Phone::sends("OPTIONS").call_id(call_id).header(&"X: y".repeat(1_000));
+    bench.receive(big("c1")).receive(big("c2")).until(33.0).receive(big("c3"));
+    bench.check(expect![[r#"
+        00.000 > 200 OPTIONS 1
+        00.000 discarded transactions_full
+        00.000 > 503 OPTIONS 1
+        33.000 > 200 OPTIONS 1
+    "#]]);
+}
+
+#[test]
 fn late_offer_takes_the_answer_out_of_the_ack() {
     let mut bench = Bench::new();
     bench.receive(Phone::sends("INVITE")).answer(1);
