@@ -164,7 +164,9 @@ impl Stack {
         let alone = File::create(std::env::temp_dir().join("holdfast-e2e.lock"))?;
         alone.lock().context("wait for the other tests")?;
         let temporary = tempfile::tempdir().context("make a folder for the stack")?;
-        let mut stack = Self::start_in(temporary.path(), Setup::on(Ports::free()?))?;
+        let sip_edge_flags = &["--digest", "sha-256,md5"]; // Our phones know both.
+        let setup = Setup { sip_edge_flags, ..Setup::on(Ports::free()?) };
+        let mut stack = Self::start_in(temporary.path(), setup)?;
         stack._temporary = Some(temporary);
         stack._alone = Some(alone);
         Ok(stack)

@@ -58,10 +58,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "REALM", default_value = "holdfast")]
     pub(crate) realm: String,
 
-    /// What registering phones may prove their password with: `sha-256`, `md5`, or both, the
-    /// strongest first (RFC 8760). Old phones (baresip 1.0, for one) give up when a challenge has
-    /// an algorithm that they do not know: they need `md5` alone.
-    #[arg(long, value_name = "ALGORITHMS", default_value = "sha-256,md5", value_delimiter = ',', value_parser = digest)]
+    /// What registering phones may prove their password with: `md5`, `sha-256`, or both, the
+    /// strongest first (`sha-256,md5`, RFC 8760). All phones know MD5; many (baresip 1.0, for one)
+    /// give up when they are asked for anything else beside it, in whatever order.
+    #[arg(long, value_name = "ALGORITHMS", default_value = "md5", value_delimiter = ',', value_parser = digest)]
     pub(crate) digest: Vec<Algorithm>,
 
     /// How long a call that has ended can still be asked for, e.g. `10m`; at most 20,000 are kept.
