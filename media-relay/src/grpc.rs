@@ -178,7 +178,13 @@ impl MediaRelay for Grpc {
         let session_id = request.session_id.clone();
         let stopped = self
             .packets
-            .call(move |it| it.relay.stop(Instant::now(), &request.session_id, side))
+            .call(move |it| {
+                let now = Instant::now();
+                if request.leave_conference {
+                    it.relay.leave(now, &request.session_id, side)?;
+                }
+                it.relay.stop(now, &request.session_id, side)
+            })
             .await
             .map_err(busy)?
             .map_err(failed)?;

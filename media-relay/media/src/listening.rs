@@ -51,6 +51,17 @@ impl Relay {
         Ok(stopped)
     }
 
+    /// Takes a side out of its conference, if it is in one.
+    ///
+    /// # Errors
+    /// [`Error::NoSession`] or [`Error::NoSide`].
+    pub fn leave(&mut self, now: Instant, session_id: &str, side: Side) -> Result<(), Error> {
+        let key = self.key(session_id, side)?;
+        self.leave_conference(key);
+        self.note_change(now, key);
+        Ok(())
+    }
+
     /// Lets the two sides hear each other from the next packet on.
     ///
     /// # Errors

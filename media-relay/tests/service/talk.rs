@@ -100,7 +100,7 @@ async fn digits_and_ends_of_prompts_are_told_to_who_watches_their_owner() {
     let playing = service.play("s", "short", false).await.unwrap();
     let finished = watch.next_of(MediaEventType::PlayFinished).await;
     assert_eq!(finished.play_id, playing.play_id);
-    let stop = StopRequest { session_id: "s".into(), side: Side::A.into() };
+    let stop = StopRequest { session_id: "s".into(), side: Side::A.into(), ..Default::default() };
     assert!(!service.client.stop(stop).await.unwrap().into_inner().stopped);
     let mut other = Phone::new(Codec::Pcmu).await;
     let request = proto::media_relay::v1::OfferRequest {

@@ -114,6 +114,21 @@ fn who_leaves_is_not_heard_and_the_last_one_ends_the_conference() {
 }
 
 #[test]
+fn who_leaves_by_order_is_not_heard_and_keeps_its_session() {
+    let mut room = Room::new(&[Codec::Pcmu; 2]);
+    room.speak(20);
+    let now = room.bench.now();
+    room.bench.relay.leave(now, &id(1), Side::A).unwrap();
+    room.bench.relay.leave(now, &id(1), Side::A).unwrap(); // Twice changes nothing.
+    let status = room.bench.status(&id(1), Side::A);
+    assert_eq!(status.hears, "nothing");
+    let packet = rtp(2, 20, 20 * 160, 0, &[0; 160]);
+    let discarded = room.bench.receive_on(status.rtp_port, &address(1), &packet);
+    assert_eq!(discarded.as_deref(), Some("no_listener"));
+    assert_eq!(room.bench.relay.join(now, &id(0), Side::A, "test1"), Ok(1));
+}
+
+#[test]
 fn digits_are_reported_and_not_mixed() {
     let mut room = Room::new(&[Codec::Pcmu, Codec::Pcmu]);
     let port = room.bench.status(&id(0), Side::A).rtp_port;
