@@ -119,9 +119,10 @@ impl Media {
                 let duration = Duration::from_millis(reply.duration_ms.into());
                 Reply::Playing { play_id: reply.play_id, duration }
             }
-            MediaCommand::Stop { side } => {
+            MediaCommand::Stop { side, leave_conference } => {
                 let side = wire_side(side);
-                client.stop(timed(wire::StopRequest { session_id, side })).await?;
+                let request = wire::StopRequest { session_id, side, leave_conference };
+                client.stop(timed(request)).await?;
                 Reply::Done
             }
             MediaCommand::Connect => {

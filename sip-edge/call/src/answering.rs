@@ -7,8 +7,8 @@ use crate::leg::{LegState, Reinvite};
 use crate::output::{CallState, EndedBy, Event, INCOMPATIBLE_MEDIA_FORMAT};
 use crate::step::Step;
 use crate::{
-    Action, Answer, Cause, Failure, FailureKind, LegEnd, LegNumber, LegSignal, MediaCommand, Now,
-    Refusal, Reply, SipOrder,
+    Action, Answer, Cause, CommandNumber, Failure, FailureKind, LegEnd, LegNumber, LegSignal,
+    MediaCommand, Now, Refusal, Reply, SipOrder,
 };
 use bytes::Bytes;
 
@@ -86,7 +86,8 @@ impl Call {
     pub(crate) fn handle_media_refused(&mut self, now: Now, leg: LegNumber, failure: Failure) {
         let cause = cause_of(&failure);
         if leg != self.a.number {
-            return self.fail_attempt(now, crate::RingOutcome::Unreachable, cause, None);
+            let ending = Ending::new(cause, EndedBy::Edge);
+            return self.fail_attempt(now, crate::RingOutcome::Unreachable, ending);
         }
         let refusal = match failure.kind {
             FailureKind::NoCodec => SipOrder::Reject {
@@ -167,6 +168,7 @@ impl Call {
 
     /// Answers the Originate that made the call, once all that it waits for is there.
     pub(crate) fn answer_originate(&mut self) {
+        self.has_originated = true;
         for request in std::mem::take(&mut self.originate_requests) {
             let call = Box::new(self.view());
             self.answer_request(request, Ok(Answer::Originated(call)));
@@ -259,21 +261,26 @@ impl Call {
         }
     }
 
-    /// The last word on an attempt to connect: a failure, whatever the reply was.
+    /// The last word on an attempt to connect: a failure, whatever the reply was. It may have been
+    /// done all the same.
     pub(crate) fn handle_connect_failed(&mut self, now: Now, failure: &Failure) {
-        let cause = cause_of(failure);
-        self.fail_attempt(now, crate::RingOutcome::Unreachable, cause, None);
-        self.restart_music(now);
+        let ending = Ending::new(cause_of(failure), EndedBy::Edge);
+        self.fail_attempt(now, crate::RingOutcome::Unreachable, ending);
+        self.restore_hearing(now);
     }
 
     /// The task is on disk, or cannot be put there.
     pub(crate) fn handle_scheduled(
         &mut self,
         now: Now,
+        number: CommandNumber,
         name: String,
         reply: Result<Reply, Failure>,
     ) {
-        let runs = self.step == Step::Scheduling;
+        let runs = self.step == Step::Scheduling(number);
+        if reply.as_ref().is_err_and(|failure| failure.kind == FailureKind::Unavailable) {
+            self.may_have_task = true;
+        }
         match reply {
             Ok(Reply::Scheduled { task_id }) => {
                 self.tasks.retain(|(other, _)| *other != name);

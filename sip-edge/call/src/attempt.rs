@@ -65,7 +65,8 @@ impl Call {
                     Some(sdp) => self.negotiate(now, number, sdp),
                     None => {
                         let cause = Cause::IncompatibleDestination;
-                        self.fail_attempt(now, RingOutcome::Unreachable, cause, None);
+                        let ending = Ending::new(cause, EndedBy::Callee);
+                        self.fail_attempt(now, RingOutcome::Unreachable, ending);
                     }
                 }
             }
@@ -82,37 +83,30 @@ impl Call {
     }
 
     fn handle_attempt_ended(&mut self, now: Now, end: LegEnd) {
-        let (outcome, status) = match &end {
-            LegEnd::Rejected { status, .. } => (outcome_of(*status), Some(*status)),
-            LegEnd::Bye { .. } | LegEnd::Cancelled { .. } => (RingOutcome::Declined, None),
-            _ => (RingOutcome::Unreachable, None),
+        let outcome = match &end {
+            LegEnd::Rejected { status, .. } => outcome_of(*status),
+            LegEnd::Bye { .. } | LegEnd::Cancelled { .. } => RingOutcome::Declined,
+            _ => RingOutcome::Unreachable,
         };
-        let cause = Ending::of_leg(end, EndedBy::Callee).cause;
-        self.fail_attempt(now, outcome, cause, status);
+        self.fail_attempt(now, outcome, Ending::of_leg(end, EndedBy::Callee));
     }
 
     pub(crate) fn handle_ring_timeout(&mut self, now: Now) {
-        self.fail_attempt(now, RingOutcome::NoAnswer, Cause::NoAnswer, None);
+        let ending = Ending::new(Cause::NoAnswer, EndedBy::Edge);
+        self.fail_attempt(now, RingOutcome::NoAnswer, ending);
     }
 
-    /// Ends the attempt; leg A goes on as if it had not been, or with the plan's `otherwise`.
-    pub(crate) fn fail_attempt(
-        &mut self,
-        now: Now,
-        outcome: RingOutcome,
-        cause: Cause,
-        status: Option<u16>,
-    ) {
+    /// Ends the attempt; leg A goes on as if it had not been, or with the plan's `otherwise`, or
+    /// ends like the attempt.
+    pub(crate) fn fail_attempt(&mut self, now: Now, outcome: RingOutcome, ending: Ending) {
+        let (cause, status) = (ending.cause, ending.status);
         let Some(attempt) = self.drop_attempt(now, outcome, cause, status) else { return };
         if attempt.assignment_id.is_some() || self.step != Step::Dialing {
             return;
         }
         match self.action.clone() {
             Some(Action::Dial { otherwise: Some(plan), .. }) => self.run_plan(now, plan),
-            _ => {
-                let ending = Ending::new(cause, EndedBy::Callee);
-                self.finish_with(now, Ending { status, ..ending });
-            }
+            _ => self.finish_with(now, ending),
         }
     }
 
@@ -144,7 +138,7 @@ impl Call {
         let result = RingResult { outcome, status, cause: Some(cause) };
         self.report_ring(&attempt, result);
         if connecting {
-            self.restart_music(now);
+            self.restore_hearing(now);
         }
         Some(attempt)
     }
@@ -174,6 +168,7 @@ impl Call {
     /// media-relay has connected both sides: whatever the plan did is over.
     pub(crate) fn handle_connected(&mut self) {
         let Some(mut attempt) = self.b.take() else { return };
+        self.answer_originate();
         self.abandon_step(None);
         self.enter(Step::Idle);
         self.plan = Plan::new([]);

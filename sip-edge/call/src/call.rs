@@ -63,6 +63,8 @@ pub struct Call {
     pub(crate) queue: Option<String>,
     pub(crate) conference: String,
     pub(crate) tasks: Vec<(String, String)>,
+    /// A `Schedule` had no answer: there may be a task of ours that we do not know.
+    pub(crate) may_have_task: bool,
     /// media-relay has, or may have, a session of ours.
     pub(crate) has_media: bool,
 
@@ -71,6 +73,8 @@ pub struct Call {
     /// Until when the target of an Originate may ring.
     pub(crate) ring_until: Option<Instant>,
     pub(crate) originate_requests: Vec<RequestNumber>,
+    /// The Originate was answered, and not with a failure.
+    pub(crate) has_originated: bool,
     pub(crate) return_at_once: bool,
     /// The last attempt for a queue, so that a repeated request gets the same outcome.
     pub(crate) last_ring: Option<(String, RingResult)>,
@@ -108,6 +112,7 @@ pub(crate) enum Purpose {
     Enqueue,
     Confirm,
     Schedule {
+        number: CommandNumber,
         name: String,
     },
     Cancel,
@@ -161,11 +166,13 @@ impl Call {
             queue: None,
             conference: String::new(),
             tasks: Vec::new(),
+            may_have_task: false,
             has_media: false,
             pending: Vec::new(),
             next_command: 0,
             ring_until: None,
             originate_requests: Vec::new(),
+            has_originated: false,
             return_at_once: false,
             last_ring: None,
             created_unix_ms: now.unix_ms,
@@ -305,7 +312,9 @@ impl Call {
             (Reanswer(leg), reply) => self.finish_reinvite(leg, reply),
             (Connect(_), Ok(_)) => self.handle_connected(),
             (Connect(_), Err(failure)) => self.handle_connect_failed(now, &failure),
-            (Schedule { name }, reply) => self.handle_scheduled(now, name, reply),
+            (Schedule { number, name }, reply) => {
+                self.handle_scheduled(now, number, name, reply);
+            }
             (Cancel, reply) => self.handle_cancelled(now, reply),
             (Enqueue, reply) => self.handle_enqueued(now, reply),
             (Confirm, reply) => self.handle_confirmed(now, reply),

@@ -98,7 +98,7 @@ impl Call {
         };
         self.step_until = Some(now.instant + collecting.collect.digit_timeout);
         if plays {
-            self.media(MediaCommand::Stop { side: Side::A });
+            self.media(MediaCommand::Stop { side: Side::A, leave_conference: false });
         }
         if let Some(outcome) = outcome {
             self.finish_collecting(now, outcome);

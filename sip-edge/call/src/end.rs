@@ -44,7 +44,7 @@ impl Call {
             self.queue_svc(QueueCommand::Leave { cause });
         }
         let schedules = |purpose: &Purpose| matches!(purpose, Purpose::Schedule { .. });
-        if self.pending.iter().any(|pending| schedules(&pending.purpose)) {
+        if self.may_have_task || self.pending.iter().any(|pending| schedules(&pending.purpose)) {
             self.scheduler(SchedulerCommand::CancelAll);
         }
         self.state = CallState::Ended;

@@ -78,8 +78,10 @@ pub enum MediaCommand {
         file: String,
         looping: bool,
     },
+    /// Stop the file that plays.
     Stop {
         side: Side,
+        leave_conference: bool,
     },
     /// Connect sides A and B.
     Connect,

@@ -165,7 +165,6 @@ impl Call {
         }
     }
 
-    /// A connection that failed may have stopped the music.
     pub(crate) fn restart_music(&mut self, now: Now) {
         if let Step::Waiting { music, plays, .. } = &mut self.step {
             *plays = false;

@@ -1,6 +1,7 @@
 //! What API clients ask of a call. Every request is answered exactly once.
 
 use crate::call::Call;
+use crate::end::Ending;
 use crate::leg::LegState;
 use crate::output::{CallState, EndedBy, RingOutcome, RingResult};
 use crate::step::{Origin, Playing, Step};
@@ -99,21 +100,23 @@ impl Call {
                 && matches!(attempt.leg.state, LegState::Offering | LegState::Calling { .. })
         });
         if rings {
-            self.fail_attempt(now, RingOutcome::Stopped, Cause::OriginatorCancel, None);
+            let ending = Ending::new(Cause::OriginatorCancel, EndedBy::Api);
+            self.fail_attempt(now, RingOutcome::Stopped, ending);
         }
         rings
     }
 
     fn join_originate(&mut self, request: RequestNumber) -> Result<(), Refusal> {
-        if let Some((cause, _)) = self.end.filter(|_| self.answered_unix_ms.is_none()) {
-            return Err(Refusal::NotAnswered { cause, status: None });
+        match self.end {
+            _ if self.has_originated => {
+                let call = Box::new(self.view());
+                self.answer_request(request, Ok(Answer::Originated(call)));
+                Ok(())
+            }
+            None => admit(&mut self.originate_requests, request),
+            Some((cause, _)) if self.answered_unix_ms.is_some() => Err(Refusal::Ended { cause }),
+            Some((cause, _)) => Err(Refusal::NotAnswered { cause, status: None }),
         }
-        if self.originate_requests.is_empty() {
-            let call = Box::new(self.view());
-            self.answer_request(request, Ok(Answer::Originated(call)));
-            return Ok(());
-        }
-        admit(&mut self.originate_requests, request)
     }
 
     /// Only a parked call takes orders step by step; a prompt that plays for an order before gives
@@ -149,7 +152,7 @@ impl Call {
         self.drop_attempt(now, RingOutcome::Stopped, Cause::OriginatorCancel, None);
         self.leave_queue();
         self.conference.clear();
-        self.media(MediaCommand::Stop { side: Side::A });
+        self.media(MediaCommand::Stop { side: Side::A, leave_conference: true });
         self.run_plan(now, plan);
         let call = Box::new(self.view());
         self.answer_request(request, Ok(Answer::PlanRuns(call)));

@@ -7,8 +7,8 @@ use crate::leg::LegState;
 use crate::output::{EndedBy, Event};
 use crate::queueing::Entering;
 use crate::{
-    Action, Answer, CancelOutcome, Cause, Failure, MediaCommand, Now, Refusal, Reply,
-    RequestNumber, SchedulerCommand, Side,
+    Action, Answer, CancelOutcome, Cause, CommandNumber, Failure, MediaCommand, Now, Refusal,
+    Reply, RequestNumber, SchedulerCommand, Side,
 };
 use std::time::Duration;
 
@@ -26,7 +26,8 @@ pub(crate) enum Step {
     AwaitingAnswer,
     Playing(Playing),
     Collecting(Collecting),
-    Scheduling,
+    /// This command has to be answered first.
+    Scheduling(CommandNumber),
     /// The scheduler is asked, or will be again.
     Cancelling {
         task_id: String,
@@ -86,21 +87,16 @@ impl Call {
             Action::Answer => self.run_next(now),
             Action::Play { file } => self.play(now, file, Origin::Plan, None, false),
             Action::Collect(collect) => self.collect(now, collect, Origin::Plan, None),
-            Action::Conference { name } => {
-                self.enter(Step::Joining { conference: name.clone() });
-                let command = MediaCommand::Join { side: Side::A, conference: name };
-                let number = self.media(command);
-                self.expect(now, number, Purpose::Join);
-            }
+            Action::Conference { name } => self.join(now, name),
             Action::Park => self.enter(Step::Parked),
         }
     }
 
     fn schedule(&mut self, now: Now, after_ms: u64, cause: Cause, name: String) {
-        self.enter(Step::Scheduling);
         let command = SchedulerCommand::Schedule { after_ms, cause, name: name.clone() };
         let number = self.scheduler(command);
-        self.expect(now, number, Purpose::Schedule { name });
+        self.enter(Step::Scheduling(number));
+        self.expect(now, number, Purpose::Schedule { number, name });
     }
 
     fn cancel(&mut self, now: Now, name: &str) {
@@ -205,6 +201,21 @@ impl Call {
             self.answer_request(request, Ok(Answer::Playing { duration }));
         }
         self.go_on(now, origin);
+    }
+
+    fn join(&mut self, now: Now, conference: String) {
+        self.enter(Step::Joining { conference: conference.clone() });
+        let number = self.media(MediaCommand::Join { side: Side::A, conference });
+        self.expect(now, number, Purpose::Join);
+    }
+
+    /// Lets leg A hear again what an attempt to connect it may have taken away.
+    pub(crate) fn restore_hearing(&mut self, now: Now) {
+        match self.step {
+            Step::Waiting { .. } => self.restart_music(now),
+            Step::Conferring => self.join(now, self.conference.clone()),
+            _ => (), // A file ends by its time, and every other step is silent.
+        }
     }
 
     pub(crate) fn handle_joined(&mut self, now: Now, reply: Result<Reply, Failure>) {

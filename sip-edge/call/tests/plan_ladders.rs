@@ -254,6 +254,7 @@ fn a_limit_that_cannot_be_armed_ends_the_call() {
             02.100 answer 0 refused: scheduler failed: away
             02.100 sip a hangup Q.850;cause=41;text="NORMAL_TEMPORARY_FAILURE" or 503
             02.100 media delete all
+            02.100 scheduler cancel all
             02.100 event Ended NORMAL_TEMPORARY_FAILURE by Edge
         "#]],
     );

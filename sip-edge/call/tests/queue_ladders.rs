@@ -391,7 +391,7 @@ fn a_plan_can_take_a_caller_out_of_the_queue() {
             02.000 event RingFailed ORIGINATOR_CANCEL
             02.000 answer 1 Stopped
             02.000 queue leave PICKED_OFF
-            02.000 media stop A
+            02.000 media stop A and leave
             02.000 event Action park
             02.000 answer 2 runs park
             03.000 > shutdown
@@ -457,17 +457,17 @@ fn dialling_answers_the_caller_only_when_the_callee_does() {
         dial(),
         "1 b1 unresolved",
         expect![[r#"
-        00.000 event Created
-        00.000 event Action dial
-        00.000 media offer A offer
-        00.000 media offer B ours
-        00.000 sip b1 INVITE user/1000
-        01.000 > b1 unresolved
-        01.000 media delete B
-        01.000 event RingFailed USER_NOT_REGISTERED
-        01.000 sip a hangup Q.850;cause=20;text="USER_NOT_REGISTERED" or 480
-        01.000 media delete all
-        01.000 event Ended USER_NOT_REGISTERED by Callee
-    "#]],
+            00.000 event Created
+            00.000 event Action dial
+            00.000 media offer A offer
+            00.000 media offer B ours
+            00.000 sip b1 INVITE user/1000
+            01.000 > b1 unresolved
+            01.000 media delete B
+            01.000 event RingFailed USER_NOT_REGISTERED
+            01.000 sip a hangup Q.850;cause=20;text="USER_NOT_REGISTERED" or 480
+            01.000 media delete all
+            01.000 event Ended USER_NOT_REGISTERED by Edge
+        "#]],
     );
 }

@@ -224,6 +224,7 @@ impl Stage {
             ["play", "wait"] => Ask::Play { file: "f.wav".into(), wait: true },
             ["collect"] => Ask::Collect(collect(None, 2, [])),
             ["park"] => Ask::RunPlan(Plan::new([Action::Park])),
+            ["limit"] => Ask::RunPlan(limit_plan()),
             ["originate"] => Ask::Originate,
             _ => panic!("not a request: {words:?}"),
         }
@@ -394,7 +395,8 @@ fn media(command: &MediaCommand) -> String {
         MediaCommand::Play { side, file, looping } => {
             format!("play {side:?} {file}{}", if *looping { " looping" } else { "" })
         }
-        MediaCommand::Stop { side } => format!("stop {side:?}"),
+        MediaCommand::Stop { side, leave_conference: false } => format!("stop {side:?}"),
+        MediaCommand::Stop { side, .. } => format!("stop {side:?} and leave"),
         MediaCommand::Connect => "connect".to_owned(),
         MediaCommand::Join { side, conference } => format!("join {side:?} {conference}"),
         MediaCommand::InjectDtmf { side, digit, .. } => format!("inject {side:?} {digit}"),
