@@ -1,6 +1,8 @@
 //! The smallest service: what `boot` gives to each binary, with nothing in it. Its tests run it.
 
 use clap::Parser;
+use proto::sip_edge::v1::{CallEvent, CallEventType};
+use proto::subjects;
 use std::process::ExitCode;
 
 /// A service with nothing in it.
@@ -17,6 +19,10 @@ struct Args {
     /// Have work that never ends by itself when drained.
     #[arg(long)]
     busy: bool,
+
+    /// Publish so many events when drained.
+    #[arg(long, default_value_t = 0)]
+    last_words: usize,
 }
 
 fn main() -> ExitCode {
@@ -35,10 +41,13 @@ fn main() -> ExitCode {
                 }
             });
         }
-        let _publisher = publisher; // Lives as long as the service.
         let drained = async move {
             if args.busy {
                 std::future::pending::<()>().await;
+            }
+            for _ in 0..args.last_words {
+                let subject = subjects::call(CallEventType::Ended, "c");
+                publisher.publish(subject, &boot::new_id(), &CallEvent::default());
             }
         };
         service.serve(grpc, &["bare.v1.Bare"], tonic::service::Routes::default(), drained).await

@@ -2,7 +2,9 @@
 
 use anyhow::Context as _;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{self, AckKind, stream};
 use async_nats::{ConnectOptions, Event};
 use futures::StreamExt as _;
@@ -10,7 +12,7 @@ use futures::future::join_all;
 use prost::{Message, Name};
 use proto::subjects;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
 /// Events that wait for NATS while it is away; at about 1 KiB each, 64 MiB. More are dropped.
@@ -33,12 +35,15 @@ const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Nats {
     context: jetstream::Context,
+    /// Events that NATS has not confirmed yet.
+    pub(crate) unpublished: watch::Sender<usize>,
 }
 
 /// Hands events to NATS without making the caller wait; cheap to clone.
 #[derive(Clone)]
 pub struct Publisher {
     events: mpsc::Sender<Unpublished>,
+    unpublished: watch::Sender<usize>,
 }
 
 struct Unpublished {
@@ -74,31 +79,22 @@ impl Nats {
             .with_context(|| format!("connect to NATS at {url} (--nats-url)"))?;
         let mut context = jetstream::new(client);
         context.set_timeout(ACK_TIMEOUT);
-        context
-            .get_or_create_stream(stream::Config {
-                name: subjects::STREAM.to_owned(),
-                subjects: vec![subjects::ALL.to_owned()],
-                max_age: Duration::from_secs(subjects::MAX_AGE_S),
-                max_bytes: subjects::MAX_BYTES,
-                discard: stream::DiscardPolicy::Old,
-                ..stream::Config::default()
-            })
-            .await
-            .with_context(|| {
-                format!(
-                    "make stream {} at {url} (is JetStream on? `nats-server -js`)",
-                    subjects::STREAM
-                )
-            })?;
-        Ok(Self { context })
+        stream(&context).await.with_context(|| {
+            format!(
+                "make stream {} at {url} (is JetStream on? `nats-server -js`)",
+                subjects::STREAM
+            )
+        })?;
+        Ok(Self { context, unpublished: watch::Sender::new(0) })
     }
 
     /// A publisher and its task, which never ends; give it to [`crate::Service::spawn_vital`].
     pub fn publisher(
         &self,
     ) -> (Publisher, impl Future<Output = anyhow::Result<()>> + Send + 'static) {
-        let (events, unpublished) = mpsc::channel(UNPUBLISHED_MAX);
-        (Publisher { events }, publish_all(self.context.clone(), unpublished))
+        let (events, waiting) = mpsc::channel(UNPUBLISHED_MAX);
+        let publishing = publish_all(self.context.clone(), waiting, self.unpublished.clone());
+        (Publisher { events, unpublished: self.unpublished.clone() }, publishing)
     }
 
     /// Hands every message on `subject` to `handle`, at least once, also those that came while this
@@ -130,7 +126,7 @@ impl Nats {
     where
         F: Future<Output = anyhow::Result<()>>,
     {
-        let stream = self.context.get_stream(subjects::STREAM).await?;
+        let stream = stream(&self.context).await?;
         let config = pull::Config {
             durable_name: Some(durable.to_owned()),
             filter_subject: subject.to_owned(),
@@ -161,41 +157,64 @@ impl Publisher {
     pub fn publish<M: Message + Name>(&self, subject: String, event_id: &str, event: &M) {
         let json = proto::json::to_json(event);
         let event = Unpublished { subject, event_id: event_id.to_owned(), json };
+        self.unpublished.send_modify(|count| *count += 1);
         if self.events.try_send(event).is_err() {
+            self.unpublished.send_modify(|count| *count -= 1);
             metrics::counter!("holdfast_events_dropped_total").increment(1);
         }
     }
 }
 
+/// The stream of events; made if it is not there, also after a NATS that forgot everything.
+async fn stream(context: &jetstream::Context) -> anyhow::Result<Stream> {
+    let config = stream::Config {
+        name: subjects::STREAM.to_owned(),
+        subjects: vec![subjects::ALL.to_owned()],
+        max_age: Duration::from_secs(subjects::MAX_AGE_S),
+        max_bytes: subjects::MAX_BYTES,
+        discard: stream::DiscardPolicy::Old,
+        ..stream::Config::default()
+    };
+    Ok(context.get_or_create_stream(config).await?)
+}
+
 async fn publish_all(
     context: jetstream::Context,
-    mut unpublished: mpsc::Receiver<Unpublished>,
+    mut waiting: mpsc::Receiver<Unpublished>,
+    unpublished: watch::Sender<usize>,
 ) -> anyhow::Result<()> {
     let mut batch = Vec::with_capacity(UNACKED_MAX);
-    while unpublished.recv_many(&mut batch, UNACKED_MAX).await > 0 {
+    while waiting.recv_many(&mut batch, UNACKED_MAX).await > 0 {
         while !batch.is_empty() {
             let sent = join_all(batch.iter().map(|event| publish(&context, event))).await;
-            let mut confirmed = sent.into_iter();
-            batch.retain(|_| !confirmed.next().unwrap_or(false));
-            if !batch.is_empty() {
-                metrics::counter!("holdfast_event_publish_retries_total")
-                    .increment(batch.len() as u64);
-                tokio::time::sleep(RETRY_DELAY).await;
+            let before = batch.len();
+            let mut results = sent.iter();
+            batch.retain(|_| results.next().is_some_and(Result::is_err));
+            unpublished.send_modify(|count| *count -= before - batch.len());
+            if batch.is_empty() {
+                break;
             }
+            metrics::counter!("holdfast_event_publish_retries_total").increment(batch.len() as u64);
+            let lost = |e: &PublishError| e.kind() == PublishErrorKind::StreamNotFound;
+            if sent.iter().any(|sent| sent.as_ref().is_err_and(lost))
+                && let Err(e) = stream(&context).await
+            {
+                debug!("failed to make stream {}: {e:#}", subjects::STREAM);
+            }
+            tokio::time::sleep(RETRY_DELAY).await;
         }
     }
     // Every publisher is gone: the process is ending.
     std::future::pending().await
 }
 
-/// True once JetStream has confirmed the event.
-async fn publish(context: &jetstream::Context, event: &Unpublished) -> bool {
+/// Returns once JetStream has confirmed the event.
+async fn publish(context: &jetstream::Context, event: &Unpublished) -> Result<(), PublishError> {
     let message =
         PublishMessage::build().payload(event.json.clone().into()).message_id(&event.event_id);
-    let sent = context.send_publish(event.subject.clone(), message).await;
-    let confirmed = match sent {
-        Ok(ack) => ack.await.map(drop).map_err(anyhow::Error::from),
-        Err(e) => Err(e.into()),
+    let confirmed = match context.send_publish(event.subject.clone(), message).await {
+        Ok(ack) => ack.await.map(drop),
+        Err(e) => Err(e),
     };
-    confirmed.inspect_err(|e| debug!("failed to publish on {}: {e:#}", event.subject)).is_ok()
+    confirmed.inspect_err(|e| debug!("failed to publish on {}: {e:#}", event.subject))
 }

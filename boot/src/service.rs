@@ -16,6 +16,9 @@ use tracing::{error, info, warn};
 /// How long open gRPC streams (an operator's `Watch`) may delay the exit once drained.
 const STREAM_GRACE: Duration = Duration::from_secs(1);
 
+/// How long NATS may take to confirm the last events once drained; longer than one attempt.
+const LAST_EVENTS_LIMIT: Duration = Duration::from_secs(3);
+
 /// Buckets of every histogram whose name ends in `_seconds`.
 const SECONDS_BUCKETS: [f64; 12] =
     [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 300.0];
@@ -67,6 +70,8 @@ pub struct Service {
     died: mpsc::Sender<anyhow::Error>,
     deaths: mpsc::Receiver<anyhow::Error>,
     draining: watch::Sender<bool>,
+    /// Events that NATS has not confirmed yet.
+    unpublished: watch::Sender<usize>,
     stop: Stop,
 }
 
@@ -85,6 +90,7 @@ impl Service {
             died,
             deaths,
             draining: watch::Sender::new(false),
+            unpublished: watch::Sender::new(0),
             stop,
         })
     }
@@ -103,7 +109,9 @@ impl Service {
     /// # Errors
     /// If NATS does not answer, or has no JetStream.
     pub async fn connect_nats(&self) -> anyhow::Result<Nats> {
-        Nats::connect(self.name, &self.common.nats_url).await
+        let mut nats = Nats::connect(self.name, &self.common.nats_url).await?;
+        nats.unpublished = self.unpublished.clone();
+        Ok(nats)
     }
 
     /// Spawns a task without which the process cannot do its work: its error, or its end, ends the
@@ -129,8 +137,8 @@ impl Service {
     }
 
     /// Serves `routes` with health (for each of `names` and for ""), and reflection, until the first
-    /// SIGTERM or SIGINT; then until `drained` completes, but no longer than `--drain` or the second
-    /// signal.
+    /// SIGTERM or SIGINT; then until `drained` completes, but no longer than `--drain`, and NATS has
+    /// the last events; or until the second signal.
     ///
     /// # Errors
     /// If the server fails, or a task of [`Service::spawn_vital`] dies.
@@ -141,7 +149,7 @@ impl Service {
         routes: Routes,
         drained: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
-        let Self { name, common, mut deaths, draining, mut stop, died: _died } = self;
+        let Self { name, common, mut deaths, draining, unpublished, mut stop, died: _died } = self;
         let (health, health_service) = tonic_health::server::health_reporter();
         for name in names {
             health.set_service_status(name, ServingStatus::Serving).await;
@@ -156,10 +164,16 @@ impl Service {
                 health.set_service_status(name, ServingStatus::NotServing).await;
             }
             info!(limit = ?common.drain, "draining");
+            let ended = async {
+                match tokio::time::timeout(common.drain, drained).await {
+                    Ok(()) => info!("drained"),
+                    Err(_) => warn!("drain timed out: ending what is active"),
+                }
+                last_events(unpublished.subscribe()).await;
+            };
             tokio::select! {
-                () = drained => info!("drained"),
+                () = ended => (),
                 () = stop.signal() => warn!("second signal: ending what is active"),
-                () = tokio::time::sleep(common.drain) => warn!("drain timed out: ending what is active"),
             }
             let _ = drained_tx.send(()); // Nobody listens if the server has failed already.
         };
@@ -173,6 +187,14 @@ impl Service {
                 Err(death)
             }
         }
+    }
+}
+
+/// Waits until NATS has confirmed every event, no longer than [`LAST_EVENTS_LIMIT`].
+async fn last_events(mut unpublished: watch::Receiver<usize>) {
+    let published = unpublished.wait_for(|count| *count == 0);
+    if tokio::time::timeout(LAST_EVENTS_LIMIT, published).await.is_err() {
+        warn!(events = *unpublished.borrow(), "ending without having published the last events");
     }
 }
 

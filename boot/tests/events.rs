@@ -41,6 +41,34 @@ async fn events_published_while_nats_dies_arrive_after_it_is_back() {
 }
 
 #[tokio::test]
+async fn a_nats_that_forgot_everything_gets_its_stream_and_readers_again() {
+    let server = NatsServer::start().unwrap();
+    let nats = Nats::connect("test", &server.url()).await.unwrap();
+    let (publisher, publishing) = nats.publisher();
+    tokio::spawn(publishing);
+    let (arrived, mut arrivals) = mpsc::channel(100);
+    tokio::spawn(nats.consume("reader", subjects::CALLS_ENDED, move |json| {
+        let arrived = arrived.clone();
+        async move { Ok(arrived.send(json).await?) }
+    }));
+    let publish = |event_id| {
+        publisher.publish(
+            subjects::call(CallEventType::Ended, "c"),
+            event_id,
+            &CallEvent::default(),
+        );
+    };
+    publish("before");
+    let first = tokio::time::timeout(LIMIT, arrivals.recv()).await;
+    assert!(first.is_ok(), "no event before");
+    let client = async_nats::connect(server.url()).await.unwrap();
+    async_nats::jetstream::new(client).delete_stream(subjects::STREAM).await.unwrap();
+    publish("after");
+    let second = tokio::time::timeout(LIMIT, arrivals.recv()).await;
+    assert!(second.is_ok(), "no event after");
+}
+
+#[tokio::test]
 async fn a_failed_event_comes_again() {
     let server = NatsServer::start().unwrap();
     let nats = Nats::connect("test", &server.url()).await.unwrap();

@@ -40,6 +40,30 @@ fn the_drain_has_a_limit() {
 }
 
 #[tokio::test]
+async fn the_last_events_of_a_drain_are_not_lost() {
+    let nats = NatsServer::start().unwrap();
+    let mut service = start(&nats, &["--last-words", "2000"]);
+    service.signal("TERM").unwrap();
+    assert!(service.wait(LIMIT).unwrap().success(), "{}", service.output());
+    let client = async_nats::connect(nats.url()).await.unwrap();
+    let jetstream = async_nats::jetstream::new(client);
+    let stream = jetstream.get_stream(proto::subjects::STREAM).await.unwrap();
+    assert_eq!(stream.get_info().await.unwrap().state.messages, 2_000);
+}
+
+#[test]
+fn a_nats_that_is_away_does_not_hold_up_the_end() {
+    let mut nats = NatsServer::start().unwrap();
+    let mut service = start(&nats, &["--last-words", "7"]);
+    nats.process().kill();
+    wait_for(&service, "lost NATS");
+    service.signal("TERM").unwrap();
+    assert!(service.wait(LIMIT).unwrap().success());
+    let told = r#""message":"ending without having published the last events","events":7"#;
+    assert!(service.output().contains(told), "{}", service.output());
+}
+
+#[tokio::test]
 async fn health_is_told_per_service_and_turns_while_draining() {
     let nats = NatsServer::start().unwrap();
     let busy = start(&nats, &["--busy"]);
