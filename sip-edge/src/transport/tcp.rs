@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -182,17 +182,18 @@ impl Link {
         }
     }
 
-    async fn read(&self, mut reader: OwnedReadHalf) -> anyhow::Result<()> {
+    async fn read(&self, reader: OwnedReadHalf) -> anyhow::Result<()> {
         let mut framer = Framer::new();
-        let mut buffer = vec![0; READ_BYTES].into_boxed_slice();
         let mut due = Instant::now() + MESSAGE_TIMEOUT;
         loop {
-            let len = time::timeout_at(due, reader.read(&mut buffer)).await??;
-            if len == 0 {
-                return Ok(());
-            }
+            time::timeout_at(due, reader.readable()).await??;
             let was_idle = framer.is_empty();
-            framer.push(&buffer[..len]);
+            match take(&reader, &mut framer) {
+                Ok(0) => return Ok(()),
+                Ok(_) => (),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => return Err(error.into()),
+            }
             let mut whole = false;
             while let Some(frame) = framer.next_frame()? {
                 whole = true;
@@ -217,6 +218,15 @@ impl Link {
             let _ = queue.try_send(Bytes::from_static(PONG));
         }
     }
+}
+
+/// Moves what has come into the framer. The buffer is not the connection's, so that one without
+/// traffic costs none.
+fn take(reader: &OwnedReadHalf, framer: &mut Framer) -> io::Result<usize> {
+    let mut buffer = [0; READ_BYTES];
+    let len = reader.try_read(&mut buffer)?;
+    framer.push(&buffer[..len]);
+    Ok(len)
 }
 
 /// Writes until the queue's owner is gone, or the peer does not take one message in time.

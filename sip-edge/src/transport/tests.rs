@@ -101,6 +101,16 @@ async fn a_peer_that_never_reads_is_given_up_and_stalls_nobody() {
 }
 
 #[tokio::test]
+async fn what_no_datagram_can_hold_is_lost_but_its_peer_is_not_given_up() {
+    let mut transports = bind();
+    let phone = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let source = Peer { transport: Transport::Udp, addr: phone.local_addr().unwrap() };
+    transports.send(source, Bytes::from(vec![b'x'; 65_508]));
+    phone.send_to(OPTIONS, transports.local_addr()).await.unwrap();
+    assert_eq!(soon(transports.recv()).await, message(source, OPTIONS));
+}
+
+#[tokio::test]
 async fn a_taken_port_is_an_error_that_names_it() {
     let transports = bind();
     let addr = transports.local_addr();

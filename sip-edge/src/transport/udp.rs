@@ -12,6 +12,9 @@ use tokio::net::UdpSocket;
 /// Kernel buffers that are asked for, each way; the kernel gives what its limits allow.
 const BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
+/// Most that one datagram over IPv4 holds.
+const MAX_DATAGRAM_BYTES: usize = 65_507;
+
 /// Datagrams that wait for the kernel to take them; the oldest are lost first, as UDP may.
 const MAX_QUEUED: usize = 1024;
 
@@ -65,6 +68,11 @@ impl Udp {
     }
 
     pub(super) fn send(&mut self, addr: SocketAddr, bytes: Bytes) -> Result<(), Unreachable> {
+        if bytes.len() > MAX_DATAGRAM_BYTES {
+            // Of one transaction, which times out; the others with this peer are not to blame.
+            tracing::debug!(%addr, bytes = bytes.len(), "discarded: too long for UDP");
+            return Ok(());
+        }
         if self.queue.is_empty() {
             match self.socket.try_send_to(&bytes, addr) {
                 Ok(_) => return Ok(()),
