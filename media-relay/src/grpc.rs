@@ -111,7 +111,7 @@ impl MediaRelay for Grpc {
         let session_id = request.session_id.clone();
         let existed = self
             .packets
-            .call(move |it| it.relay.delete(Instant::now(), &request.session_id, side))
+            .call(move |it| it.delete(&request.session_id, side))
             .await
             .map_err(busy)?;
         info!(%session_id, ?side, existed, "deleted");

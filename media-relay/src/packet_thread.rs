@@ -7,7 +7,7 @@
 use crate::metrics::Metrics;
 use crate::sockets::Sockets;
 use anyhow::Context as _;
-use media::{Described, Offer, Output, Relay};
+use media::{Described, Offer, Output, Relay, Side};
 use mio::{Events, Poll, Token, Waker};
 use rand::TryRng as _;
 use rand::rngs::SysRng;
@@ -277,6 +277,13 @@ impl PacketThread {
             false => None,
         };
         Ok(self.relay.offer(now, offer, ports)?)
+    }
+
+    /// Frees a side or a session. Its ports are closed before anybody is told so.
+    pub(crate) fn delete(&mut self, session_id: &str, side: Option<Side>) -> bool {
+        let existed = self.relay.delete(Instant::now(), session_id, side);
+        self.drain();
+        existed
     }
 
     fn bind_pair(&mut self, now: Instant) -> Result<media::PortPair, OfferError> {
