@@ -9,7 +9,7 @@ use boot::{Nats, Publisher};
 use proto::scheduler::v1::TaskEvent;
 use proto::sip_edge::v1::CallEvent;
 use proto::subjects;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 use wheel::Event;
 
@@ -20,27 +20,44 @@ const DURABLE: &str = "scheduler";
 const UNTOLD_MAX: usize = 65_536;
 
 /// Tells the world what became of tasks, without making the firing loop wait for the words.
-pub(crate) struct Teller(mpsc::Sender<Task>);
+pub(crate) struct Teller(mpsc::Sender<Untold>);
+
+enum Untold {
+    Change(Task),
+    /// Answered once all before it are told.
+    Mark(oneshot::Sender<()>),
+}
 
 impl Teller {
     /// A teller and its task, which never ends.
     pub(crate) fn new(
         publisher: Publisher,
     ) -> (Self, impl Future<Output = anyhow::Result<()>> + Send + 'static) {
-        let (tasks, mut untold) = mpsc::channel(UNTOLD_MAX);
+        let (told, mut untold) = mpsc::channel(UNTOLD_MAX);
         let telling = async move {
-            while let Some(task) = untold.recv().await {
-                publish(&publisher, &task);
+            while let Some(next) = untold.recv().await {
+                match next {
+                    Untold::Change(task) => publish(&publisher, &task),
+                    Untold::Mark(reached) => drop(reached.send(())),
+                }
             }
             Ok(())
         };
-        (Self(tasks), telling)
+        (Self(told), telling)
     }
 
     /// The task, after the change.
     pub(crate) fn tell(&self, task: Task) {
-        if self.0.try_send(task).is_err() {
+        if self.0.try_send(Untold::Change(task)).is_err() {
             metrics::event_dropped();
+        }
+    }
+
+    /// Completes when everything up to now is in the publisher's hands.
+    pub(crate) async fn catch_up(&self) {
+        let (mark, reached) = oneshot::channel();
+        if self.0.send(Untold::Mark(mark)).await.is_ok() {
+            let _ = reached.await; // The telling ends only with the process.
         }
     }
 }

@@ -26,7 +26,7 @@ pub(crate) struct Firing {
     pub(crate) changes: mpsc::Receiver<Change>,
     /// True once the process drains.
     pub(crate) draining: watch::Receiver<bool>,
-    /// Turns true when it drains and nothing is in flight.
+    /// Turns true when it drains, nothing is in flight, and every change is told.
     pub(crate) idle: watch::Sender<bool>,
 }
 
@@ -60,7 +60,12 @@ impl Firing {
             metrics::tasks(self.agenda.len(), self.agenda.in_flight());
             if *self.draining.borrow_and_update() {
                 self.agenda.drain();
-                self.idle.send_replace(self.agenda.in_flight() == 0);
+                // A settlement's change is here before its answer, but need not be read before it.
+                let idle = self.agenda.in_flight() == 0 && self.changes.is_empty();
+                if idle {
+                    self.teller.catch_up().await;
+                }
+                self.idle.send_replace(idle);
             }
             let timeout = self.agenda.poll_timeout().map(|tick| self.clock.instant(tick));
             let timeout = timeout.unwrap_or_else(|| Instant::now() + FAR);

@@ -1,9 +1,10 @@
 //! How the process starts, refuses to start, and ends.
 
 use crate::edge::Manner;
-use crate::stack::{LIMIT, Stack};
+use crate::stack::{LIMIT, Stack, request};
 use e2e::{NatsServer, Process};
-use proto::scheduler::v1::TaskState;
+use proto::scheduler::v1::{TaskState, schedule_request};
+use std::collections::HashSet;
 use std::process::Command;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -81,6 +82,30 @@ async fn sigterm_finishes_what_is_in_flight_begins_nothing_and_ends_with_an_open
     stack.restart();
     for task in [in_flight, pending] {
         assert_eq!(stack.ended(&task.task_id).await.state(), TaskState::Fired);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_fires_before_the_end_is_told_on_the_bus() {
+    let mut stack = Stack::start(&[]).await;
+    let together = schedule_request::When::AtUnixMs(boot::unix_ms() + 2_000);
+    let schedule = |_| {
+        let mut client = stack.client.clone();
+        let mut request = request(&boot::new_id(), 0);
+        request.when = Some(together);
+        tokio::spawn(async move { client.schedule(request).await.unwrap() })
+    };
+    futures::future::join_all((0..2_000).map(schedule)).await;
+    let told = stack.event(TaskState::Fired).await.task.unwrap().task_id;
+    stack.process.signal("TERM").unwrap();
+    assert!(stack.process.wait(LIMIT).unwrap().success(), "{}", stack.process.output());
+    let database = sqlx::SqlitePool::connect(&stack.database_url()).await.unwrap();
+    let fired = sqlx::query_scalar("SELECT task_id FROM tasks WHERE state = 3");
+    let fired: Vec<String> = fired.fetch_all(&database).await.unwrap();
+    let mut untold: HashSet<String> = fired.into_iter().collect();
+    assert!(untold.remove(&told));
+    while !untold.is_empty() {
+        untold.remove(&stack.event(TaskState::Fired).await.task.unwrap().task_id);
     }
 }
 
