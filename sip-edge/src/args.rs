@@ -8,6 +8,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Longest `--ended-retention`.
+const RETENTION_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
+
 /// sip-edge: SIP transactions, dialogs, registrations and calls, and the plans that calls run.
 #[derive(Parser, Clone, Debug)]
 #[command(version, mut_arg("grpc", |arg| arg.default_value("127.0.0.1:50051")))]
@@ -64,8 +67,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ALGORITHMS", default_value = "md5", value_delimiter = ',', value_parser = digest)]
     pub(crate) digest: Vec<Algorithm>,
 
-    /// How long a call that has ended can still be asked for, e.g. `10m`; at most 20,000 are kept.
-    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration)]
+    /// How long a call that has ended can still be asked for, e.g. `10m`, at most `7d`; at most
+    /// 20,000 are kept.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = retention)]
     pub(crate) ended_retention: Duration,
 
     /// Live calls at a time; more are refused with 503, or RESOURCE_EXHAUSTED.
@@ -124,6 +128,14 @@ fn digest(name: &str) -> Result<Algorithm, String> {
         "sha-256" => Ok(Algorithm::Sha256),
         "md5" => Ok(Algorithm::Md5),
         _ => Err("wanted sha-256 or md5".to_owned()),
+    }
+}
+
+fn retention(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(retention) if retention <= RETENTION_MAX => Ok(retention),
+        Ok(_) => Err("wanted at most 7d".to_owned()),
+        Err(e) => Err(format!("{e}; wanted e.g. 10m, at most 7d")),
     }
 }
 

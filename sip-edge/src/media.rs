@@ -202,6 +202,7 @@ impl Media {
         let reply = self.client.query(timed(request)).await.context("query media-relay")?;
         let reply = reply.into_inner();
         if reply.sessions.len() >= SESSIONS_MAX as usize {
+            warn!("media-relay has {} sessions: too many to look for orphans", reply.total);
             return Ok(None);
         }
         let ours = reply.sessions.into_iter().filter(|it| it.owner == self.edge_name);

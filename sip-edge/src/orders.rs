@@ -117,6 +117,9 @@ impl Edge {
                 self.drain_user_agent();
             }
             Err(cause) => {
+                if let Some(entry) = self.calls.get_mut(&id) {
+                    entry.legs.remove(&number); // A caller may wait through many attempts.
+                }
                 let signal = LegSignal::Ended(LegEnd::Unresolved { cause });
                 self.feed(&id, Input::Leg { leg: number, signal });
             }
@@ -150,7 +153,10 @@ impl Edge {
     }
 
     fn perform_scheduler(&mut self, id: &CallId, number: CommandNumber, command: SchedulerCommand) {
-        let command = self.services.scheduler.clone().perform(id.to_string(), number.0, command);
+        let Some(entry) = self.calls.get(id) else { return };
+        // Not of the call_id, which a client may use again, and we may not remember.
+        let key = format!("{}/{}", entry.session_id, number.0);
+        let command = self.services.scheduler.clone().perform(id.to_string(), key, command);
         self.chains.push(id, Service::Scheduler, number, command, false);
     }
 

@@ -198,6 +198,7 @@ impl Checked {
         if wire.max_digits > 128 {
             return Err(Invalid::new(format!("{at}.max_digits"), wire.max_digits, "1 to 128"));
         }
+        let max_digits = or_default(wire.max_digits, 1) as usize;
         let field = format!("{at}.terminators");
         let terminators = digits(&field, &wire.terminators, 0)?;
         let mut keys: Vec<_> = wire.on.iter().collect();
@@ -205,12 +206,17 @@ impl Checked {
         let mut on = std::collections::BTreeMap::new();
         for (key, branch) in keys {
             let key = digits(&format!("{at}.on"), key, 1)?;
+            if key.len() > max_digits || key.contains(|digit| terminators.contains(digit)) {
+                let wanted =
+                    format!("at most max_digits ({max_digits}) digits, none of them a terminator");
+                return Err(Invalid::new(format!("{at}.on"), key, wanted)); // It could never come.
+            }
             let branch = self.plan(&format!("{at}.on[{key:?}]"), branch, depth + 1)?;
             on.insert(key, branch);
         }
         Ok(Collect {
             prompt: prompt.map(|it| file(&format!("{at}.prompt.file"), &it.file)).transpose()?,
-            max_digits: or_default(wire.max_digits, 1) as usize,
+            max_digits,
             timeout: Duration::from_millis(timeout_ms.into()),
             digit_timeout: Duration::from_millis(digit_timeout_ms.into()),
             terminators,
@@ -289,6 +295,14 @@ mod tests {
             (
                 r#"{"collect": {"on": {"": {}}}}"#,
                 r#"plan.actions[0].collect.on: got "", wanted digits of 0-9"#,
+            ),
+            (
+                r#"{"collect": {"on": {"12": {}}}}"#,
+                r#"plan.actions[0].collect.on: got "12", wanted at most max_digits (1) digits"#,
+            ),
+            (
+                r##"{"collect": {"terminators": "#", "max_digits": 2, "on": {"1#": {}}}}"##,
+                r##"plan.actions[0].collect.on: got "1#", wanted at most max_digits (2) digits"##,
             ),
             (
                 r#"{"collect": {"on": {"1": {"actions": [{"conference": {"name": "a b"}}]}}}}"#,

@@ -177,16 +177,38 @@ impl Edge {
     fn list(&self, list: List) -> Listed {
         let live = self.calls.iter_live().map(|(_, entry)| entry);
         let ended = self.calls.iter_ended().filter(|_| list.include_ended);
-        let mut found: Vec<_> = live
+        let found = live
             .chain(ended)
-            .map(|entry| (entry.call.created_unix_ms(), entry))
-            .filter(|(created, _)| *created > list.after_created_unix_ms)
+            .map(|entry| (entry.call.created_unix_ms(), &*entry.call.facts().call_id, entry))
+            .filter(|(created, ..)| *created > list.after_created_unix_ms)
             .collect();
-        found.sort_unstable_by(|(a, x), (b, y)| {
-            a.cmp(b).then_with(|| x.call.facts().call_id.cmp(&y.call.facts().call_id))
-        });
-        found.truncate(list.limit);
-        let calls = found.into_iter().map(|(_, entry)| entry.show(entry.call.view())).collect();
+        let page = page(found, list.limit);
+        let calls = page.into_iter().map(|(.., entry)| entry.show(entry.call.view())).collect();
         Listed { calls, live: self.calls.live() }
+    }
+}
+
+/// The first `limit` of what was found, by time and id, and all that have the time of the last: the
+/// next page begins after that time.
+fn page<T>(mut found: Vec<(i64, &str, T)>, limit: usize) -> Vec<(i64, &str, T)> {
+    found.sort_unstable_by_key(|(created, call_id, _)| (*created, *call_id));
+    if let Some((last, ..)) = limit.checked_sub(1).and_then(|last| found.get(last)) {
+        let last = *last;
+        found.truncate(found.partition_point(|(created, ..)| *created <= last));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_does_not_end_within_a_millisecond() {
+        let found = || vec![(2, "b", ()), (3, "d", ()), (2, "c", ()), (1, "a", ())];
+        let ids = |limit| {
+            page(found(), limit).into_iter().map(|(_, id, ())| id).collect::<Vec<_>>().concat()
+        };
+        assert_eq!([ids(1), ids(2), ids(3), ids(4), ids(9)], ["a", "abc", "abc", "abcd", "abcd"]);
     }
 }

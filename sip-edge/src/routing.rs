@@ -4,7 +4,7 @@ use crate::calls::{CallId, Entry, Slot};
 use crate::dial_plan::{Match, Subject};
 use crate::edge::{Done, Edge, now, unix_s};
 use crate::metrics;
-use crate::target::SipUri;
+use crate::target::{SipUri, display_name};
 use call::{Call, Facts, LegNumber};
 use sip::{Invited, LegId, Rejection};
 use std::time::{Duration, Instant};
@@ -61,6 +61,7 @@ impl Edge {
         let call = Call::inbound(now(), facts, plan, invite.sdp);
         let our_uri = self.own_uri(&invite.from_uri);
         let mut entry = Entry::new(call, invite.from, our_uri);
+        entry.our_display = display_name(&entry.from);
         entry.contact = invite.contact.unwrap_or_default();
         entry.source = invite.source.addr.ip().to_string();
         entry.sip_call_ids.push((LegNumber(0), invite.call_id));

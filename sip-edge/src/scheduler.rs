@@ -18,11 +18,11 @@ impl Scheduler {
         Ok(Self { client: SchedulerClient::new(boot::channel("--scheduler", url)?) })
     }
 
-    /// Does one command; `number` tells two tasks of one name in one call apart.
+    /// Does one command; `key` is of this command alone, for ever.
     pub(crate) async fn perform(
         self,
         call_id: String,
-        number: u64,
+        key: String,
         command: SchedulerCommand,
     ) -> Outcome {
         match command {
@@ -30,7 +30,7 @@ impl Scheduler {
                 let hangup = wire::HangupCall { cause: cause.name().to_owned() };
                 let after_ms = i64::try_from(after_ms).unwrap_or(i64::MAX);
                 let request = wire::ScheduleRequest {
-                    idempotency_key: format!("{call_id}/{name}/{number}"),
+                    idempotency_key: key,
                     call_id,
                     action: Some(wire::schedule_request::Action::Hangup(hangup)),
                     when: Some(wire::schedule_request::When::AfterMs(after_ms)),

@@ -81,6 +81,31 @@ impl SipUri {
     }
 }
 
+/// Longest display name that is passed on, in bytes.
+const DISPLAY_BYTES_MAX: usize = 128;
+
+/// The display name in a From header field, e.g. `"Bob" <sip:bob@a>;tag=x`; `None` if it has none,
+/// or one that is no name.
+pub(crate) fn display_name(from: &str) -> Option<String> {
+    let from = from.trim();
+    let name = match from.strip_prefix('"') {
+        Some(quoted) => {
+            let mut name = String::new();
+            let mut chars = quoted.chars();
+            loop {
+                match chars.next()? {
+                    '"' => break name,
+                    '\\' => name.push(chars.next()?),
+                    c => name.push(c),
+                }
+            }
+        }
+        None => from.split_once('<')?.0.trim().to_owned(),
+    };
+    let plain = !name.trim().is_empty() && !name.chars().any(char::is_control);
+    (plain && name.len() <= DISPLAY_BYTES_MAX).then_some(name)
+}
+
 fn shortened(text: &str) -> String {
     text.chars().take(LENGTH_MAX).collect()
 }
@@ -126,6 +151,23 @@ mod tests {
             assert!(Target::parse(text).is_err(), "{text:?}");
         }
         assert!(Target::parse(&format!("sip:{}@b", "a".repeat(300))).is_err());
+    }
+
+    #[test]
+    fn a_callers_display_name_is_read_with_its_quotes() {
+        for (from, expected) in [
+            (r#""Bob" <sip:bob@a>;tag=x"#, Some("Bob")),
+            (r#""The \"<Bob>\"" <sip:bob@a>"#, Some(r#"The "<Bob>""#)),
+            ("Bob Smith <sip:bob@a>", Some("Bob Smith")),
+            ("<sip:bob@a>", None),
+            ("sip:bob@a;tag=x", None),
+            (r#""" <sip:bob@a>"#, None),
+            (r#""Bob <sip:bob@a>"#, None),
+            ("\"B\u{7}b\" <sip:bob@a>", None),
+        ] {
+            assert_eq!(display_name(from).as_deref(), expected, "{from}");
+        }
+        assert_eq!(display_name(&format!("{} <sip:bob@a>", "b".repeat(129))), None);
     }
 
     #[test]
