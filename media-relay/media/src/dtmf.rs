@@ -15,6 +15,9 @@ const EVENTS_MAX: usize = 8;
 const ENDED_MEMORY: Duration = Duration::from_secs(2);
 /// The same for an event whose end was lost.
 const OPEN_MEMORY: Duration = Duration::from_secs(10);
+/// Some gateways move the timestamp with each packet of one press (§2.5.1.2 forbids it). It is one
+/// press while its duration grows and its packets are no further apart than this.
+const MOVING_GAP_MAX: Duration = Duration::from_millis(100);
 /// One press that arrives by RTP and by INFO does so within this time.
 pub(crate) const TWO_WAYS_WINDOW: Duration = Duration::from_secs(2);
 /// Presses that wait for their twin.
@@ -87,6 +90,8 @@ struct Event {
     timestamp: u32,
     code: u8,
     ended: bool,
+    /// In its newest packet, in ticks.
+    duration: u16,
     last_packet: Instant,
 }
 
@@ -120,19 +125,23 @@ impl DtmfReceiver {
         let same = |it: &&mut Event| it.ssrc == ssrc && it.code == event.code;
         let known = self.events.iter_mut().filter(same).find(|it| {
             let later = timestamp.wrapping_sub(it.timestamp);
-            later == 0 || (!it.ended && (SEGMENT_TICKS..=SEGMENT_TICKS + 1).contains(&later))
+            let is_next_segment = (SEGMENT_TICKS..=SEGMENT_TICKS + 1).contains(&later);
+            let goes_on = event.duration > it.duration
+                && now.saturating_duration_since(it.last_packet) < MOVING_GAP_MAX;
+            later == 0 || (!it.ended && (is_next_segment || goes_on))
         });
         if let Some(known) = known {
             known.timestamp = timestamp.max_wrapping(known.timestamp);
             known.ended |= event.end;
+            known.duration = event.duration;
             known.last_packet = now;
             return None;
         }
         if self.events.len() == EVENTS_MAX {
             self.events.remove(0);
         }
-        let ended = event.end;
-        self.events.push(Event { ssrc, timestamp, code: event.code, ended, last_packet: now });
+        let TelephoneEvent { code, end: ended, duration } = event;
+        self.events.push(Event { ssrc, timestamp, code, ended, duration, last_packet: now });
         self.count(now, digit, Way::Rtp).then_some(digit)
     }
 
@@ -172,7 +181,8 @@ impl MaxWrapping for u32 {
 mod tests {
     use super::*;
 
-    /// Words are `<digit>@<timestamp>`, `E` behind for the end bit; `i<digit>` an INFO;
+    /// Words are `<digit>@<timestamp>`, with `/<duration>` if it is not 160, `E` behind for the end
+    /// bit; `i<digit>` an INFO;
     /// `+<ms>` lets time pass, which is 20 ms per word otherwise. Returns the digits reported.
     fn digits(script: &str) -> String {
         let mut receiver = DtmfReceiver::default();
@@ -191,8 +201,10 @@ mod tests {
                 let (digit, rest) = word.split_once('@').unwrap();
                 let code = digit.parse::<Digit>().unwrap().0;
                 let end = rest.ends_with('E');
-                let timestamp = rest.trim_end_matches('E').parse().unwrap();
-                let event = TelephoneEvent { code, end, duration: 160 };
+                let rest = rest.trim_end_matches('E');
+                let (timestamp, duration) = rest.split_once('/').unwrap_or((rest, "160"));
+                let (timestamp, duration) = (timestamp.parse().unwrap(), duration.parse().unwrap());
+                let event = TelephoneEvent { code, end, duration };
                 reported.extend(receiver.receive(now, 1, timestamp, event).map(Digit::as_char));
             }
         }
@@ -226,6 +238,15 @@ mod tests {
             script.push_str(&format!("9@{} ", segment * 65_535).repeat(400));
         }
         assert_eq!(digits(&(script + "9@131070E")), "9");
+    }
+
+    #[test]
+    fn a_timestamp_that_moves_with_each_packet_is_one_press_while_its_duration_grows() {
+        let press = "1@0/160 1@160/320 1@320/480 1@480/640E 1@480/640E 1@480/640E";
+        assert_eq!(digits(press), "1");
+        assert_eq!(digits("1@0/160 1@160/320 1@1600/160 1@1760/320E"), "11", "shorter: a new one");
+        assert_eq!(digits("1@0/160 +200 1@1600/320 1@1600/480E"), "11", "much later: a new one");
+        assert_eq!(digits("1@0/160E 1@1600/320E"), "11", "after its end: a new one");
     }
 
     #[test]
