@@ -7,6 +7,9 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Longest duration of a flag.
+const DURATION_MAX: Duration = Duration::from_secs(24 * 3_600);
+
 /// RTP for Holdfast: ports, offer/answer, music on hold, prompts, digits, relay and conferences.
 #[derive(Clone, Debug, Parser)]
 #[command(version)]
@@ -32,16 +35,17 @@ pub(crate) struct Args {
     pub media_dir: PathBuf,
 
     /// After how long without RTP and RTCP a side is reported INACTIVE, while somebody needs to
-    /// hear it; listeners to music may be silent for ever. 0s: never.
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
+    /// hear it; listeners to music may be silent for ever. At most 24h; 0s: never.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     pub inactivity: Duration,
 
     /// Most media sessions at a time; further ones get RESOURCE_EXHAUSTED.
     #[arg(long, value_name = "NUMBER", default_value_t = 5_000)]
     pub max_sessions: usize,
 
-    /// How long a port pair rests after use, so that late packets do not reach the next call.
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
+    /// How long a port pair rests after use, so that late packets do not reach the next call. At
+    /// most 24h.
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub port_quarantine: Duration,
 
     #[command(flatten)]
@@ -72,6 +76,14 @@ impl Args {
             sessions_max: self.max_sessions,
         })
     }
+}
+
+fn duration(text: &str) -> anyhow::Result<Duration> {
+    let duration = humantime::parse_duration(text)?;
+    if duration > DURATION_MAX {
+        bail!("{text} is more than {}", humantime::format_duration(DURATION_MAX));
+    }
+    Ok(duration)
 }
 
 fn port_range(text: &str) -> anyhow::Result<RangeInclusive<u16>> {
@@ -108,6 +120,8 @@ mod tests {
         let error = |flags: &[&str]| config(flags).unwrap_err().to_string();
         assert!(error(&["--rtp-address", "0.0.0.0"]).contains("give --advertise ADDR too"));
         assert!(error(&["--advertise", "::1"]).contains("one is IPv4, the other IPv6"));
+        assert!(error(&["--inactivity", "2d"]).contains("2d is more than 1day"));
+        assert!(error(&["--port-quarantine", "999999999y"]).contains("is more than 1day"));
         assert!(error(&["--rtp-ports", "20000"]).contains("wanted FIRST-LAST"));
         assert!(error(&["--rtp-ports", "20001-20002"]).contains("no pair"));
         assert!(error(&["--rtp-ports", "0-20"]).contains("not a port from 1 to 65535"));
