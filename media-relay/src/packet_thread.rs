@@ -272,6 +272,7 @@ impl PacketThread {
     /// Negotiates a side, on a port pair of its own if it is new.
     pub(crate) fn offer(&mut self, offer: Offer<'_>) -> Result<Described, OfferError> {
         let now = Instant::now();
+        self.relay.check_offer(&offer)?;
         let ports = match self.relay.needs_ports(offer.session_id, offer.side) {
             true => Some(self.bind_pair(now)?),
             false => None,

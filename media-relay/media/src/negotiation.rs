@@ -11,6 +11,33 @@ use std::sync::Arc;
 use std::time::Instant;
 
 impl Relay {
+    /// Refuses what [`Relay::offer`] would refuse, so that no ports are bound, and then put into
+    /// quarantine, for nothing.
+    ///
+    /// # Errors
+    /// As [`Relay::offer`].
+    pub fn check_offer(&self, offer: &Offer<'_>) -> Result<(), Error> {
+        if let Some(remote) = &offer.remote {
+            remote.check_family(self.config.address)?;
+            if remote.audio.disabled && self.needs_ports(offer.session_id, offer.side) {
+                return Err(Refusal::NoAudio { got: "audio with port 0".to_owned() }.into());
+            }
+        }
+        if self.has_session(offer.session_id) {
+            return Ok(());
+        }
+        for (name, value) in [("call_id", offer.call_id), ("owner", offer.owner)] {
+            if value.is_empty() {
+                return Err(Error::Missing(name));
+            }
+        }
+        let max = self.config.sessions_max;
+        if self.sessions.len() >= max {
+            return Err(Error::SessionsUsedUp { max });
+        }
+        Ok(())
+    }
+
     /// Negotiates a side; makes it, and the session, if needed, on `ports`. On an error nothing has
     /// changed, and ports that were brought are closed.
     ///
@@ -38,15 +65,10 @@ impl Relay {
         let Offer { session_id, side, .. } = offer;
         let needs_ports = self.needs_ports(session_id, side);
         assert_eq!(needs_ports, ports.is_some(), "ports come with a new side, and only then");
-        if let Some(remote) = &offer.remote {
-            remote.check_family(self.config.address)?;
-            if ports.is_some() && remote.audio.disabled {
-                return Err(Refusal::NoAudio { got: "audio with port 0".to_owned() }.into());
-            }
-        }
+        self.check_offer(&offer)?;
         let key = match self.by_id.get(session_id) {
             Some(key) => *key,
-            None => self.make_session(now, &offer)?,
+            None => self.make_session(now, &offer),
         };
         let key = SideKey { session: key, side };
         if let Some(ports) = ports {
@@ -75,22 +97,13 @@ impl Relay {
         Ok(described)
     }
 
-    fn make_session(&mut self, now: Instant, offer: &Offer<'_>) -> Result<SessionKey, Error> {
-        let max = self.config.sessions_max;
-        for (name, value) in [("call_id", offer.call_id), ("owner", offer.owner)] {
-            if value.is_empty() {
-                return Err(Error::Missing(name));
-            }
-        }
-        if self.sessions.len() >= max {
-            return Err(Error::SessionsUsedUp { max });
-        }
+    fn make_session(&mut self, now: Instant, offer: &Offer<'_>) -> SessionKey {
         let key = SessionKey(self.next_key);
         self.next_key += 1;
         let id: Arc<str> = offer.session_id.into();
         self.sessions.insert(key, Session::new(id.clone(), offer.call_id, offer.owner, now));
         self.by_id.insert(id, key);
-        Ok(key)
+        key
     }
 
     fn make_side(&mut self, now: Instant, key: SideKey, ports: PortPair) {

@@ -90,11 +90,12 @@ impl Bench {
         side: Side,
         remote: Option<Remote>,
     ) -> Result<Described, Error> {
+        let offer = Offer { session_id, call_id: "call-1", owner: "edge", side, remote };
+        self.relay.check_offer(&offer)?;
         let ports = match self.relay.needs_ports(session_id, side) {
             true => Some(self.relay.take_ports(self.now)?),
             false => None,
         };
-        let offer = Offer { session_id, call_id: "call-1", owner: "edge", side, remote };
         let described = self.relay.offer(self.now, offer, ports);
         self.drain();
         described
