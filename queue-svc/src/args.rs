@@ -12,7 +12,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) common: boot::Common,
 
-    /// Database of queues and callers: `sqlite:` and a file, which is made if it is not there.
+    /// Database of queues and callers: `sqlite:` and a file, which is made if it is not there. One
+    /// queue-svc at a time may use it.
     #[arg(long, value_name = "URL", default_value = "sqlite:queue.db")]
     pub(crate) database_url: String,
 

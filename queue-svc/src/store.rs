@@ -23,7 +23,9 @@ use sqlx::sqlite::{
 };
 use sqlx::{Row as _, SqlitePool};
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 use tracing::warn;
 use transaction::Transaction;
@@ -118,6 +120,8 @@ FROM mohqueues q LEFT JOIN queue_limits l ON l.mohq_id = q.id ORDER BY q.id";
 #[derive(Clone)]
 pub(crate) struct Store {
     pool: SqlitePool,
+    /// Locked while this process lives: of two on one file, each would give away the same callers.
+    _lock: Arc<File>,
 }
 
 /// What is to become of a caller's row.
@@ -150,9 +154,11 @@ impl Store {
     /// Opens the database and makes what tables are missing.
     ///
     /// # Errors
-    /// If it cannot be opened, or a table has a version that is not ours.
+    /// If it cannot be opened, is in use by another queue-svc, or a table has a version that is not
+    /// ours.
     pub(crate) async fn open(url: &str) -> anyhow::Result<Self> {
-        if !url.starts_with("sqlite:") {
+        let in_memory = url.contains(":memory:") || url.contains("mode=memory");
+        if !url.starts_with("sqlite:") || in_memory {
             bail!(
                 "read --database-url {url:?} (wanted `sqlite:` and a file, e.g. `sqlite:queue.db`)"
             );
@@ -163,13 +169,14 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(BUSY_TIMEOUT);
+        let lock = lock(&options).with_context(|| format!("open --database-url {url}"))?;
         let pool = SqlitePoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(BUSY_TIMEOUT)
             .connect_with(options)
             .await
             .with_context(|| format!("open --database-url {url}"))?;
-        let store = Self { pool };
+        let store = Self { pool, _lock: lock.into() };
         store.migrate().await.with_context(|| format!("prepare the tables of {url}"))?;
         Ok(store)
     }
@@ -292,6 +299,20 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         Ok(tx.commit().await?)
+    }
+}
+
+/// Takes the database for this process, for as long as it lives, however it dies. Others may read and
+/// write rows: only a second queue-svc asks for this lock.
+fn lock(options: &SqliteConnectOptions) -> anyhow::Result<File> {
+    let mut path = options.get_filename().as_os_str().to_owned();
+    path.push("-lock");
+    let file = File::options().create(true).append(true).open(&path);
+    let file = file.with_context(|| format!("open {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!("another queue-svc uses it"),
+        Err(TryLockError::Error(e)) => Err(e).context(format!("lock {}", path.display())),
     }
 }
 

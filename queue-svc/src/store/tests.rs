@@ -16,8 +16,9 @@ impl Database {
 
     /// As after the death of the process.
     async fn reopen(self) -> Self {
-        let store = Store::open(&url(&self.folder)).await.unwrap();
-        Self { store, folder: self.folder }
+        let Self { store, folder } = self;
+        drop(store);
+        Self { store: Store::open(&url(&folder)).await.unwrap(), folder }
     }
 
     async fn save(&self, callers: &[Caller]) {
@@ -167,4 +168,12 @@ async fn full_disk_does_nothing_and_writes_go_on_afterwards() {
     }
     database.store.insert_queue(&row).await.unwrap();
     assert_eq!(database.store.load_callers().await.unwrap(), [before, after]);
+}
+
+#[tokio::test]
+async fn two_do_not_share_a_database() {
+    let database = Database::new().await;
+    let refused = Store::open(&url(&database.folder)).await.err().unwrap();
+    assert!(format!("{refused:#}").contains("another queue-svc uses it"), "{refused:#}");
+    database.reopen().await;
 }

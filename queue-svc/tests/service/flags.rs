@@ -16,6 +16,7 @@ async fn start_that_cannot_be_says_why() {
             ["--database-url", "postgres://h/d"],
             "read --database-url \"postgres://h/d\" (wanted `sqlite:`",
         ),
+        (["--database-url", "sqlite::memory:"], "(wanted `sqlite:` and a file"),
         (
             ["--database-url", "sqlite:/nonexistent/q.db"],
             "open --database-url sqlite:/nonexistent/q.db",
