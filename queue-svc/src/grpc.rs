@@ -33,11 +33,18 @@ impl Service {
         Self { desk, edge }
     }
 
-    /// Hangs up on these, and takes them out of the line. How many; the first failure, if any.
+    /// Hangs up on those of these who still wait, and takes them out of the line. How many; the first
+    /// failure, if any.
     async fn hang_up(&self, calls: Vec<CallId>, cause: &str) -> (u32, Option<Status>) {
         let one = async |call_id: CallId| {
+            let wanted = call_id.clone();
+            let waits = self.desk.read(None, move |queues| queues.view(&wanted).is_some());
+            if !waits.await.map_err(status)? {
+                return Ok(false); // Gone, or talking to an agent, since the line was read.
+            }
             self.edge.hang_up(&call_id, cause).await?;
-            self.desk.leave(call_id, "dropped by an operator".into()).await.map_err(status)
+            self.desk.leave(call_id, "dropped by an operator".into()).await.map_err(status)?;
+            Ok(true)
         };
         let mut dropped = 0;
         let mut failed = None;
@@ -45,7 +52,7 @@ impl Service {
             stream::iter(calls.into_iter().map(one)).buffer_unordered(DROPS_AT_A_TIME);
         while let Some(result) = results.next().await {
             match result {
-                Ok(_) => dropped += 1,
+                Ok(was_here) => dropped += u32::from(was_here),
                 Err(e) => failed = failed.or(Some(e)),
             }
         }
