@@ -154,8 +154,8 @@ impl Dialog {
     }
 
     /// First route or remote target, if it is an address that can be reached from here; else where
-    /// the last message came from: host names (no DNS yet), private addresses behind a public one,
-    /// and hosts that talk to us by a TCP connection, unless their URI says UDP.
+    /// the last message came from: host names (no DNS yet), transports that we do not have, private
+    /// addresses behind another one, and hosts that talk to us by a TCP connection, unless their URI says UDP.
     fn next_hop(&self) -> Peer {
         let Some(target) = self.target_peer() else { return self.peer };
         let (wanted, seen) = (target.addr.ip(), self.peer.addr.ip());

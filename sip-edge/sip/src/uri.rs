@@ -117,10 +117,12 @@ impl<'a> SipUri<'a> {
         self.params.get("lr").is_some()
     }
 
-    /// Where a request to this URI goes if its host is an address (RFC 3263 §4.1, §4.2).
+    /// Where a request to this URI goes if its host is an address, and its transport one that we
+    /// have (RFC 3263 §4.1, §4.2).
     pub(crate) fn peer(&self) -> Option<Peer> {
         let transport = match self.params.get("transport") {
             Some(name) if name.eq_ignore_ascii_case("tcp") => Transport::Tcp,
+            Some(name) if !name.eq_ignore_ascii_case("udp") => return None,
             _ => Transport::Udp,
         };
         let port = self.host.port.unwrap_or(DEFAULT_PORT);

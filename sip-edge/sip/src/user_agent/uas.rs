@@ -138,13 +138,14 @@ impl UserAgent {
         let invite = self.transactions.find(&Key::cancelled(&cancel.request, envelope));
         let Some(invite) = invite else { return self.refuse(now, cancel, 481) };
         let leg = self.transactions.leg(invite).and_then(|leg| self.legs.get(&leg));
+        let tag = leg.map(|leg| leg.dialog.local_tag.clone());
         // One that is answered finally is not pending: the CANCEL has no effect (RFC 3261 §9.2).
         let leg = leg.filter(|leg| leg.pending.as_ref().is_some_and(|it| it.tx == invite));
-        let leg = leg.map(|leg| (leg.id, leg.state.clone(), leg.dialog.local_tag.clone()));
-        let tag = leg.as_ref().map(|(.., tag)| tag.clone()).unwrap_or_else(|| self.tokens.tag());
+        let leg = leg.map(|leg| (leg.id, leg.state.clone()));
+        let tag = tag.unwrap_or_else(|| self.tokens.tag());
         let response = self.compose(cancel, 200, Some(&tag));
         self.send(now, cancel, 200, response.empty());
-        if let Some((id, state, _)) = leg {
+        if let Some((id, state)) = leg {
             self.finish_pending(now, id, 487, |_| ());
             if state == State::Invited {
                 self.end(id, End::Cancelled { reason: reason(&cancel.request) });

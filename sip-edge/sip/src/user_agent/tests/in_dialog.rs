@@ -175,6 +175,8 @@ fn bye_goes_to_the_contact_but_to_the_source_if_the_contact_cannot_be_reached() 
         ("sip:a@192.0.2.9;transport=tcp", "192.0.2.1:5060", "tcp:192.0.2.9:5060"),
         ("sip:a@10.0.0.1", "192.0.2.1:7000", "udp:192.0.2.1:7000"),
         ("sip:a@phone.example", "192.0.2.1:7000", "udp:192.0.2.1:7000"),
+        ("sip:a@192.0.2.9:5061;transport=tls", "192.0.2.1:7000", "udp:192.0.2.1:7000"),
+        ("sips:a@192.0.2.9", "192.0.2.1:7000", "udp:192.0.2.1:7000"),
         ("sip:a@10.0.0.1:9", "10.0.0.1:7000", "udp:10.0.0.1:9"),
     ] {
         let mut bench = Bench::new();

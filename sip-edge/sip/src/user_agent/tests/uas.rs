@@ -128,6 +128,7 @@ fn cancel_after_our_200_or_of_nothing_has_no_effect() {
     bench.receive(Phone::invite()).answer(1);
     let tag = bench.tag();
     bench.receive(Phone::sends("CANCEL").branch("INVITE"));
+    assert_eq!(bench.tag(), tag, "RFC 3261 §9.2");
     bench.receive(Phone::sends("CANCEL").branch("other")).receive(Phone::sends("ACK").tag(&tag));
     bench.until(40.0).check(expect![[r#"
         00.000 > 100 INVITE 1
