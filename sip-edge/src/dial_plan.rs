@@ -1,7 +1,7 @@
 //! The dial plan: which call plan an INVITE gets. Read once, at start.
 
 use crate::plan::{self, Invalid};
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use call::{Action, Plan};
 use ipnet::IpNet;
 use proto::sip_edge::v1 as wire;
@@ -75,8 +75,17 @@ impl DialPlan {
 
     fn parse(yaml: &str) -> anyhow::Result<Self> {
         let value: serde_yaml_ng::Value = serde_yaml_ng::from_str(yaml).context("parse YAML")?;
-        let json = serde_json::to_string(&value).context("read YAML as JSON")?;
-        let wire: wire::DialPlan = proto::json::from_json(&json)?;
+        let json = serde_json::to_value(&value).context("read YAML as JSON")?;
+        let routes = json.get("routes").and_then(serde_json::Value::as_array);
+        for (index, route) in routes.into_iter().flatten().enumerate() {
+            // Each by itself first, so that an error says where it is.
+            if let Err(e) = proto::json::from_json::<wire::Route>(&route.to_string()) {
+                let name = route.get("name").map_or(String::new(), |name| format!(" {name}"));
+                bail!("route{name} (routes[{index}]): {}", without_position(&e));
+            }
+        }
+        let wire: wire::DialPlan = proto::json::from_json(&json.to_string())
+            .map_err(|e| anyhow::anyhow!("{}", without_position(&e)))?;
         if wire.routes.len() > ROUTES_MAX {
             let wanted = format!("at most {ROUTES_MAX}");
             return Err(Invalid::new("routes", wire.routes.len(), wanted).into());
@@ -115,6 +124,13 @@ impl DialPlan {
         }
         Match::Nothing
     }
+}
+
+/// Without the line and column, which are those of the JSON that we made of the YAML.
+fn without_position(e: &impl std::fmt::Display) -> String {
+    let text = e.to_string();
+    let end = text.rfind(" at line ").unwrap_or(text.len());
+    text[..end].to_owned()
 }
 
 impl Route {
@@ -206,7 +222,15 @@ routes:
                 "routes: [{name: a, plan: {actions: [{hangup: {cause: X}}]}}]",
                 "route \"a\": plan.actions[0].hangup.cause: got \"X\"",
             ),
-            ("routes: [{nam: a}]", "not a sip_edge.v1.DialPlan: "),
+            (
+                "routes: [{nam: a}]",
+                "route (routes[0]): not a sip_edge.v1.Route: unrecognized field",
+            ),
+            (
+                "routes: [{name: a, plan: {actions: [{schedule: {after_ms: 20s}}]}}]",
+                "route \"a\" (routes[0]): not a sip_edge.v1.Route: invalid digit found in string",
+            ),
+            ("rotes: []", "not a sip_edge.v1.DialPlan: unrecognized field name 'rotes'"),
             ("routes: [", "parse YAML: "),
         ] {
             let error = format!("{:#}", DialPlan::parse(yaml).unwrap_err());
