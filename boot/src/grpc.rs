@@ -21,7 +21,7 @@ pub fn channel(flag: &str, url: &str) -> anyhow::Result<Channel> {
         .ok()
         .filter(|endpoint| endpoint.uri().scheme_str() == Some("http"))
         .filter(|endpoint| endpoint.uri().port().is_some())
-        .with_context(|| format!("read {flag} {url:?} (wanted e.g. `http://127.0.0.1:5060`)"))?;
+        .with_context(|| format!("read {flag} {url:?} (wanted e.g. `http://127.0.0.1:50051`)"))?;
     Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)

@@ -20,7 +20,7 @@ async fn events_published_while_nats_dies_arrive_after_it_is_back() {
     tokio::spawn(nats.consume("reader", subjects::CALLS_ENDED, move |json| {
         let arrived = arrived.clone();
         async move {
-            let event: CallEvent = proto::json::from_json(std::str::from_utf8(&json)?)?;
+            let event: CallEvent = proto::json::event_from_json(std::str::from_utf8(&json)?)?;
             Ok(arrived.send(event.event_id).await?)
         }
     }));

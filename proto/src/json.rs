@@ -2,7 +2,7 @@
 
 use crate::DESCRIPTORS;
 use prost::{Message, Name};
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
+use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor};
 use std::sync::LazyLock;
 
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
@@ -29,14 +29,30 @@ pub fn to_json<M: Message + Name>(message: &M) -> String {
     String::from_utf8(out).expect("JSON is UTF-8")
 }
 
-/// The message that `json` is the mapping of; both `call_id` and `callId` are read.
+/// The message that `json`, written by people, is the mapping of; `call_id` and `callId` are both read.
 ///
 /// # Errors
-/// [`Malformed`] for anything else, unknown fields included.
+/// [`Malformed`] for anything else, unknown fields included: a misspelt one must not go unnoticed.
 pub fn from_json<M: Message + Name + Default>(json: &str) -> Result<M, Malformed> {
+    read(json, &DeserializeOptions::new())
+}
+
+/// The event that `json`, written by a service, is the mapping of. Fields that this build does not
+/// know yet are passed over: services are not all replaced at the same moment.
+///
+/// # Errors
+/// [`Malformed`] if it is no JSON, or a known field has another type.
+pub fn event_from_json<M: Message + Name + Default>(json: &str) -> Result<M, Malformed> {
+    read(json, &DeserializeOptions::new().deny_unknown_fields(false))
+}
+
+fn read<M>(json: &str, options: &DeserializeOptions) -> Result<M, Malformed>
+where
+    M: Message + Name + Default,
+{
     let malformed = |reason: String| Malformed { message: M::full_name(), reason };
     let mut input = serde_json::Deserializer::from_str(json);
-    let dynamic = DynamicMessage::deserialize(descriptor::<M>(), &mut input)
+    let dynamic = DynamicMessage::deserialize_with_options(descriptor::<M>(), &mut input, options)
         .map_err(|e| malformed(e.to_string()))?;
     input.end().map_err(|e| malformed(e.to_string()))?;
     dynamic.transcode_to().map_err(|e| malformed(e.to_string()))
@@ -66,6 +82,14 @@ mod tests {
             r##"{"event_id":"e","type":"CALL_EVENT_TYPE_DIGIT","at_unix_ms":"1700000000123","digit":"#"}"##
         );
         assert_eq!(from_json::<CallEvent>(&json).unwrap(), event);
+    }
+
+    #[test]
+    fn an_event_of_a_newer_build_is_read() {
+        let json = r#"{"event_id": "e", "mood": {"good": [1, 2]}, "call": {"hue": 3}}"#;
+        let event: CallEvent = event_from_json(json).unwrap();
+        assert_eq!(event.event_id, "e");
+        assert!(event_from_json::<CallEvent>(r#"{"event_id": []}"#).is_err());
     }
 
     #[test]

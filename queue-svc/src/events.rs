@@ -29,7 +29,7 @@ pub(crate) async fn read_ends(nats: boot::Nats, desk: Desk) -> anyhow::Result<()
 }
 
 fn parse_end(payload: &[u8]) -> anyhow::Result<(CallId, String)> {
-    let event: CallEvent = proto::json::from_json(std::str::from_utf8(payload)?)?;
+    let event: CallEvent = proto::json::event_from_json(std::str::from_utf8(payload)?)?;
     let call = event.call.unwrap_or_default();
     Ok((CallId::parse(&call.call_id)?, format!("call ended: {}", call.cause)))
 }

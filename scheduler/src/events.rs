@@ -106,9 +106,9 @@ pub(crate) async fn expire_with_calls(
 
 /// The call that the event is about; `None`, and a word about it, if it is not such an event.
 fn ended_call(payload: &[u8]) -> Option<String> {
-    let event = std::str::from_utf8(payload)
-        .map_err(|e| e.to_string())
-        .and_then(|json| proto::json::from_json::<CallEvent>(json).map_err(|e| e.to_string()));
+    let event = std::str::from_utf8(payload).map_err(|e| e.to_string()).and_then(|json| {
+        proto::json::event_from_json::<CallEvent>(json).map_err(|e| e.to_string())
+    });
     match event.map(|event| event.call.map(|call| call.call_id).filter(|id| !id.is_empty())) {
         Ok(Some(call_id)) => Some(call_id),
         Ok(None) => {
