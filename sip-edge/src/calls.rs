@@ -26,6 +26,8 @@ pub(crate) struct Entry {
     /// From URI and display name of the legs that we call.
     pub(crate) our_uri: String,
     pub(crate) our_display: Option<String>,
+    /// Max-Forwards of the legs that we call.
+    pub(crate) max_forwards: u8,
     pub(crate) legs: BTreeMap<LegNumber, Slot>,
     pub(crate) sip_call_ids: Vec<(LegNumber, String)>,
     /// When media-relay first answered.
@@ -53,6 +55,7 @@ impl Entry {
             source: String::new(),
             our_uri,
             our_display: None,
+            max_forwards: sip::MAX_FORWARDS,
             legs: BTreeMap::new(),
             sip_call_ids: Vec::new(),
             media_since: None,

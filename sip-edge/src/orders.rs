@@ -92,10 +92,12 @@ impl Edge {
             return;
         }
         let (from_uri, from_display) = (entry.our_uri.clone(), entry.our_display.clone());
+        let max_forwards = entry.max_forwards;
         let sent = next_hop.and_then(|NextHop { uri, peer }| {
             let headers = Vec::new();
             let target = uri;
-            let invite = OutboundInvite { target, peer, from_uri, from_display, sdp, headers };
+            let invite =
+                OutboundInvite { target, peer, from_uri, from_display, max_forwards, sdp, headers };
             self.user_agent.invite(Instant::now(), invite).map_err(|e| {
                 warn!(call_id = %id, "failed to send INVITE: {}", without_uri(&e));
                 match e {

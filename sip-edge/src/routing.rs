@@ -62,6 +62,7 @@ impl Edge {
         let our_uri = self.own_uri(&invite.from_uri);
         let mut entry = Entry::new(call, invite.from, our_uri);
         entry.our_display = display_name(&entry.from);
+        entry.max_forwards = invite.max_forwards.saturating_sub(1);
         entry.contact = invite.contact.unwrap_or_default();
         entry.source = invite.source.addr.ip().to_string();
         entry.sip_call_ids.push((LegNumber(0), invite.call_id));

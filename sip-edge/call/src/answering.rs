@@ -8,7 +8,7 @@ use crate::output::{CallState, EndedBy, Event, INCOMPATIBLE_MEDIA_FORMAT};
 use crate::step::Step;
 use crate::{
     Action, Answer, Cause, CommandNumber, Failure, FailureKind, LegEnd, LegNumber, LegSignal,
-    MediaCommand, Now, Refusal, Reply, SipOrder,
+    MediaCommand, Now, Refusal, Reply, SchedulerCommand, SipOrder,
 };
 use bytes::Bytes;
 
@@ -283,7 +283,10 @@ impl Call {
         }
         match reply {
             Ok(Reply::Scheduled { task_id }) => {
-                self.tasks.retain(|(other, _)| *other != name);
+                if let Some(at) = self.tasks.iter().position(|(other, _)| *other == name) {
+                    let (_, task_id) = self.tasks.remove(at); // A name stands for the newest task.
+                    self.scheduler(SchedulerCommand::Cancel { task_id });
+                }
                 self.tasks.push((name, task_id));
                 if runs {
                     self.run_next(now);

@@ -535,3 +535,32 @@ fn early_media_is_answered_with_the_sdp_that_came_first() {
     "#]],
     );
 }
+
+#[test]
+fn a_task_that_takes_the_name_of_another_takes_its_place() {
+    let limit = |after_ms| Action::Schedule {
+        after_ms,
+        cause: Cause::AllottedTimeout,
+        name: "limit".to_owned(),
+    };
+    check(
+        Begin::Originate,
+        Plan::new([limit(20_000), limit(30_000), Action::Park]),
+        "2 a 200 sdp",
+        expect![[r#"
+            00.000 event Created
+            00.000 media offer A ours
+            00.000 sip a INVITE user/1000
+            02.000 > a 200 sdp
+            02.000 media answer A
+            02.000 event Answered
+            02.000 event Action schedule
+            02.000 scheduler schedule limit 20000 ALLOTTED_TIMEOUT
+            02.000 event Action schedule
+            02.000 scheduler schedule limit 30000 ALLOTTED_TIMEOUT
+            02.000 scheduler cancel t2
+            02.000 event Action park
+            02.000 answer 0 originated, tasks [("limit", "t3")]
+        "#]],
+    );
+}

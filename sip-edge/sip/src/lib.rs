@@ -34,6 +34,6 @@ pub use method::Method;
 pub use peer::{Peer, Transport};
 pub use uri::{HostPort, UriError};
 pub use user_agent::{
-    Config, Contact, End, Event, Hangup, InviteError, Invited, LegId, OutboundInvite, Output,
-    Registration, Rejection, UserAgent,
+    Config, Contact, End, Event, Hangup, InviteError, Invited, LegId, MAX_FORWARDS, OutboundInvite,
+    Output, Registration, Rejection, UserAgent,
 };

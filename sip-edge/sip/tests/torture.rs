@@ -113,6 +113,7 @@ proptest! {
         let messages = messages();
         let (mut ua, start) = (agent(), Instant::now());
         let invite = OutboundInvite {
+            max_forwards: 70,
             target: "sip:b@192.0.2.1".into(),
             peer: phone(),
             from_uri: "sip:a@192.0.2.2".into(),

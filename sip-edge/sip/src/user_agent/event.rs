@@ -84,6 +84,9 @@ pub struct Invited {
     pub max_forwards: u8,
 }
 
+/// Max-Forwards of an INVITE that follows from no other, or from one that has none (RFC 3261 §8.1.1.6).
+pub const MAX_FORWARDS: u8 = 70;
+
 /// A new call from us.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboundInvite {
@@ -94,6 +97,9 @@ pub struct OutboundInvite {
     pub from_uri: String,
     /// Display name in From; quoted and escaped here.
     pub from_display: Option<String>,
+    /// Hops that the INVITE may still take; one less than the INVITE had that it follows from, so
+    /// that a loop through us ends (RFC 3261 §16.6, RFC 7332).
+    pub max_forwards: u8,
     pub sdp: Bytes,
     /// Further headers; names and values are checked.
     pub headers: Vec<(String, String)>,

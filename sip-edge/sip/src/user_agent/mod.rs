@@ -16,8 +16,8 @@ mod uas;
 
 pub use config::Config;
 pub use event::{
-    Contact, End, Event, Hangup, InviteError, Invited, LegId, OutboundInvite, Output, Registration,
-    Rejection,
+    Contact, End, Event, Hangup, InviteError, Invited, LegId, MAX_FORWARDS, OutboundInvite, Output,
+    Registration, Rejection,
 };
 
 use crate::deadlines::Deadlines;

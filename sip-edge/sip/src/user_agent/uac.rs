@@ -51,7 +51,7 @@ impl UserAgent {
         let transport = invite.peer.transport;
         let via = format!("SIP/2.0/{} {sent_by};branch={branch};rport", transport.name());
         let mut request = Composer::request("INVITE", &invite.target);
-        request.header("Via", via).header("Max-Forwards", 70);
+        request.header("Via", via).header("Max-Forwards", invite.max_forwards);
         request.header("From", from).header("To", format_args!("<{}>", invite.target));
         request.header("Call-ID", self.tokens.call_id()).header("CSeq", "1 INVITE");
         request.header("Contact", self.contact(transport)).allow();

@@ -1,7 +1,7 @@
 //! Requests to us: which transaction and dialog they belong to, and new calls (RFC 3261 §8.2, §13.3).
 
 use super::leg::{Incoming, Leg, State};
-use super::{End, Event, Invited, LegId, Rejection, UserAgent};
+use super::{End, Event, Invited, LegId, MAX_FORWARDS, Rejection, UserAgent};
 use crate::body;
 use crate::compose::{self, Composer};
 use crate::dialog::{Dialog, MAX_ROUTES};
@@ -22,9 +22,6 @@ use std::time::{Duration, Instant};
 
 /// How often a provisional response is repeated, so that proxies keep waiting (§13.3.1.1).
 pub(super) const REFRESH_PROVISIONAL: Duration = Duration::from_secs(60);
-
-/// The Max-Forwards of a request that has none (RFC 3261 §16.6).
-const DEFAULT_MAX_FORWARDS: u8 = 70;
 
 impl UserAgent {
     pub(super) fn receive_request(
@@ -162,7 +159,7 @@ impl UserAgent {
     ) {
         let request = &incoming.request;
         let hops = request.headers.get(Name::MaxForwards).and_then(|text| text.parse().ok());
-        let max_forwards = hops.unwrap_or(DEFAULT_MAX_FORWARDS);
+        let max_forwards = hops.unwrap_or(MAX_FORWARDS);
         let routes = request.headers.all(Name::RecordRoute);
         if max_forwards == 0 {
             return self.refuse(now, &incoming, 483);

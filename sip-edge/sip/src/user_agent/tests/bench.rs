@@ -97,6 +97,7 @@ impl Bench {
     /// An INVITE of ours to the phone.
     pub(super) fn invite(&mut self) -> &mut Self {
         let invite = OutboundInvite {
+            max_forwards: 70,
             target: "sip:bob@192.0.2.1".into(),
             peer: self.phone,
             from_uri: "sip:queue@198.51.100.1".into(),

@@ -124,6 +124,7 @@ impl World {
             }
             Step::Invite { by } => {
                 let invite = OutboundInvite {
+                    max_forwards: 70,
                     target: format!("sip:b@192.0.2.{}", 2 - by),
                     peer: self.peer(1 - by),
                     from_uri: "sip:a@example.net".into(),

@@ -2,7 +2,7 @@
 
 use super::bench::{Bench, SDP, tcp_phone, udp_phone};
 use crate::header::Name;
-use crate::user_agent::{InviteError, OutboundInvite};
+use crate::user_agent::{InviteError, OutboundInvite, Output};
 use expect_test::expect;
 
 #[test]
@@ -279,6 +279,7 @@ fn responses_that_are_not_ours_are_discarded() {
 #[test]
 fn orders_that_cannot_stand_in_a_message_are_refused() {
     let good = OutboundInvite {
+        max_forwards: 70,
         target: "sip:bob@192.0.2.1".into(),
         peer: udp_phone(),
         from_uri: "sip:queue@198.51.100.1".into(),
@@ -300,4 +301,21 @@ fn orders_that_cannot_stand_in_a_message_are_refused() {
     }
     assert!(ua.invite(now, good.clone()).is_ok());
     assert_eq!(ua.invite(now, good), Err(InviteError::Full { max: 1 }));
+}
+
+#[test]
+fn an_invite_has_the_hops_it_is_given() {
+    let mut ua = Bench::with(|_| ()).ua;
+    let invite = OutboundInvite {
+        max_forwards: 7,
+        target: "sip:bob@192.0.2.1".into(),
+        peer: udp_phone(),
+        from_uri: "sip:queue@198.51.100.1".into(),
+        from_display: None,
+        sdp: SDP.into(),
+        headers: vec![],
+    };
+    ua.invite(std::time::Instant::now(), invite).unwrap();
+    let Some(Output::Send { bytes, .. }) = ua.poll_output() else { panic!("nothing was sent") };
+    assert!(String::from_utf8_lossy(&bytes).contains("\r\nMax-Forwards: 7\r\n"));
 }
