@@ -39,7 +39,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     pub inactivity: Duration,
 
-    /// Most media sessions at a time; further ones get RESOURCE_EXHAUSTED.
+    /// Most media sessions at a time; further ones get RESOURCE_EXHAUSTED. Each side of one takes a
+    /// port pair of --rtp-ports: the default 5,000 pairs are 5,000 callers on hold, or 2,500 talks.
     #[arg(long, value_name = "NUMBER", default_value_t = 5_000)]
     pub max_sessions: usize,
 

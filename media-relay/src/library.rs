@@ -143,6 +143,9 @@ impl Library {
     /// Decodes what the folder holds, while memory allows, so that the first caller need not wait;
     /// and warns of files that cannot be played.
     pub(crate) async fn preload(self) {
+        if !self.dir.is_dir() {
+            warn!(dir = %self.dir.display(), "--media-dir is not there: nothing can be played");
+        }
         let dir = self.dir.clone();
         let names = blocking(move || names(&dir)).await;
         let mut decoded = 0;
