@@ -251,6 +251,12 @@ impl Work {
         for effect in step.effects {
             match effect {
                 Output::Publish(event) => events::publish(&self.publisher, now, &event),
+                Output::Ring { assignment, .. } if !self.queues.is_held(&assignment.id) => {
+                    let desk = self.desk.clone(); // The caller left while the rows were written.
+                    tokio::spawn(async move {
+                        desk.ring_ended(assignment, RingAnswer::CallerGone).await;
+                    });
+                }
                 Output::Ring { call_id, assignment } => {
                     let resumed = !self.waiters.contains_key(&assignment.id);
                     let (edge, desk) = (self.edge.clone(), self.desk.clone());

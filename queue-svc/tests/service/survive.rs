@@ -1,8 +1,8 @@
 //! What dies, and what is still true afterwards.
 
-use crate::edge::Edge;
+use crate::edge::{Edge, Seen};
 use crate::world::{World, refused};
-use proto::queue::v1::{RetrieveOutcome, RetrieveRequest};
+use proto::queue::v1::{LeaveRequest, RetrieveOutcome, RetrieveRequest};
 use proto::sip_edge::v1::{CallState, RingOutcome};
 use sqlx::Executor as _;
 use std::time::Duration;
@@ -118,6 +118,35 @@ async fn locked_database_refuses_what_is_new_and_forgets_nothing_else() {
     world.edge.call("c", CallState::Answered);
     world.restart().await;
     assert_eq!(world.list("abc").await, "1 b IN_QUEUE, 2 c IN_QUEUE");
+}
+
+#[tokio::test]
+async fn caller_who_leaves_before_the_reservation_is_on_disk_is_not_rung_for() {
+    let mut world = World::with_queue(0).await;
+    world.join("a").await;
+    let mut other = world.database().await;
+    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    let retrieved = world.retrieve("user/1001");
+    while world.count().await != (0, 0, 1) {
+        assert!(!retrieved.is_finished(), "the lock was held for too long");
+    }
+    let mut client = world.client.clone();
+    let left = tokio::spawn(async move {
+        let request = LeaveRequest { call_id: "a".into(), ..LeaveRequest::default() };
+        client.leave(request).await
+    });
+    let stopped = world.edge.next().await;
+    assert!(matches!(stopped, Seen::StopRinging { call_id, .. } if call_id == "a"));
+    other.execute("ROLLBACK").await.unwrap();
+    let retrieved = retrieved.await.unwrap().unwrap();
+    assert_eq!(retrieved.outcome(), RetrieveOutcome::CallerGone);
+    assert!(left.await.unwrap().unwrap().into_inner().existed);
+    world.join("b").await;
+    let next = world.retrieve("user/1001");
+    let (call_id, assignment_id) = world.edge.next_ring().await;
+    assert_eq!(call_id, "b");
+    world.edge.end_ring(&assignment_id, RingOutcome::Connected, 200);
+    next.await.unwrap().unwrap();
 }
 
 #[tokio::test]

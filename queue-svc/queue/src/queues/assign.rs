@@ -71,6 +71,11 @@ impl Queues {
         })
     }
 
+    /// Whether the assignment is open and its caller still there; else nobody need ring for it.
+    pub fn is_held(&self, assignment_id: &AssignmentId) -> bool {
+        matches!(self.given.get(assignment_id), Some(Given::Held(_)))
+    }
+
     fn commit(&mut self, now: UnixMs, place: Place) -> Resolution {
         let caller = self.remove(place);
         let reason = "agent answered";
