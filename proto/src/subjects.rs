@@ -22,6 +22,9 @@ pub const MAX_BYTES: i64 = 1 << 30;
 /// Ends of all calls, for those who clean up after them.
 pub const CALLS_ENDED: &str = "holdfast.call.ended.*";
 
+/// Calls that talk to somebody now, for those who took them for waiting.
+pub const CALLS_CONNECTED: &str = "holdfast.call.connected.*";
+
 /// `holdfast.call.<type>.<call_id>`, e.g. `holdfast.call.answered.0193…`.
 pub fn call(event: CallEventType, call_id: &str) -> String {
     let event = event.as_str_name().trim_start_matches("CALL_EVENT_TYPE_").to_ascii_lowercase();
@@ -60,5 +63,7 @@ mod tests {
         assert_eq!(task(TaskState::Fired, ""), "holdfast.task.fired._");
         let ended = call(CallEventType::Ended, "x");
         assert!(ended.starts_with(CALLS_ENDED.trim_end_matches('*')));
+        let connected = call(CallEventType::Connected, "x");
+        assert!(connected.starts_with(CALLS_CONNECTED.trim_end_matches('*')));
     }
 }

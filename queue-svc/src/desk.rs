@@ -10,7 +10,7 @@ mod step;
 mod table;
 
 pub(crate) use handle::{Desk, Joined, Retrieved};
-pub(crate) use request::Failure;
+pub(crate) use request::{Connected, Failure};
 
 use crate::grpc::{Edge, RingAnswer};
 use crate::store::{Store, StoreError, Write};

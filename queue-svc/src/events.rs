@@ -1,15 +1,17 @@
-//! What comes from NATS (ends of calls) and what goes there (what happened in a queue).
+//! What comes from NATS (calls that ended, or talk to somebody) and what goes there (what happened in a queue).
 
-use crate::desk::Desk;
+use crate::desk::{Connected, Desk};
 use crate::grpc::wire;
 use proto::queue::v1 as pb;
 use proto::sip_edge::v1::CallEvent;
 use proto::subjects;
-use queue::{CallId, Event, EventKind};
+use queue::{AssignmentId, CallId, Event, EventKind};
 use tracing::warn;
 
 /// Our name as a reader of [`subjects::CALLS_ENDED`], across restarts.
 const DURABLE: &str = "queue-svc";
+/// Our name as a reader of [`subjects::CALLS_CONNECTED`].
+const DURABLE_CONNECTED: &str = "queue-svc-connected";
 
 /// Removes callers whose calls have ended, also those that ended while we were away.
 pub(crate) async fn read_ends(nats: boot::Nats, desk: Desk) -> anyhow::Result<()> {
@@ -26,6 +28,30 @@ pub(crate) async fn read_ends(nats: boot::Nats, desk: Desk) -> anyhow::Result<()
         }
     };
     nats.consume(DURABLE, subjects::CALLS_ENDED, handle).await
+}
+
+/// Removes callers whom somebody rang an agent for without us.
+pub(crate) async fn read_connections(nats: boot::Nats, desk: Desk) -> anyhow::Result<()> {
+    let handle = |payload: Vec<u8>| {
+        let desk = desk.clone();
+        async move {
+            match parse_connected(&payload) {
+                Ok(connected) => desk.connected(connected).await?,
+                Err(e) => warn!("ignored that a call was connected: {e:#}"),
+            }
+            Ok(())
+        }
+    };
+    nats.consume(DURABLE_CONNECTED, subjects::CALLS_CONNECTED, handle).await
+}
+
+fn parse_connected(payload: &[u8]) -> anyhow::Result<Connected> {
+    let event: CallEvent = proto::json::event_from_json(std::str::from_utf8(payload)?)?;
+    Ok(Connected {
+        call_id: CallId::parse(&event.call.unwrap_or_default().call_id)?,
+        at: event.at_unix_ms,
+        assignment_id: AssignmentId::new(&event.assignment_id),
+    })
 }
 
 fn parse_end(payload: &[u8]) -> anyhow::Result<(CallId, String)> {

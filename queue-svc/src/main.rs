@@ -34,7 +34,9 @@ async fn serve(service: boot::Service, args: args::Args) -> anyhow::Result<()> {
         .await
         .context("open the queues")?;
     service.spawn_vital("the queues", working);
-    service.spawn_vital("reading ends of calls", events::read_ends(nats, desk.clone()));
+    service.spawn_vital("reading ends of calls", events::read_ends(nats.clone(), desk.clone()));
+    let connections = events::read_connections(nats, desk.clone());
+    service.spawn_vital("reading which calls are connected", connections);
 
     let drained = desk.drained();
     let routes = tonic::service::Routes::new(QueuesServer::new(grpc::Service::new(desk, edge)));

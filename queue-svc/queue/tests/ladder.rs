@@ -230,6 +230,45 @@ fn renamed_replaced_or_deleted_queue_keeps_its_callers() {
     );
 }
 
+#[test]
+fn caller_connected_by_somebody_else_leaves_and_by_us_is_committed_once() {
+    check(
+        "5 enqueue a | 5 answer a | 6 connected 4 x | 7 retrieve 1 | 8 connected 8 1 | 9 connect 1
+         | 9 connected 8 1",
+        expect![[r#"
+            5 save a entering
+            5 save a in queue
+            5 Joined a at 1 of 1: caller was answered
+            6 nothing changed
+            7 save a leaving
+            7 Reserved a at 1 of 0: first of abc for agent user/1
+            7 ring 1 for a
+            8 nothing changed
+            9 delete a
+            9 Connected a at 0 of 0: agent answered
+            9 assignment 1: a waited 4 ms, Connected
+            9 nothing changed
+        "#]],
+    );
+    check(
+        "5 enqueue a | 5 answer a | 7 retrieve 1 | 8 connected 8 x | 8 connected 8 x | 9 decline 1",
+        expect![[r#"
+            5 save a entering
+            5 save a in queue
+            5 Joined a at 1 of 1: caller was answered
+            7 save a leaving
+            7 Reserved a at 1 of 0: first of abc for agent user/1
+            7 ring 1 for a
+            8 delete a
+            8 Left a at 0 of 0: connected without an assignment of the queue
+            8 stop ringing 1 for a
+            8 a waited 3 ms
+            8 nothing changed
+            9 assignment 1: a waited 3 ms, HungUp
+        "#]],
+    );
+}
+
 /// Runs `ms step | …` against queue abc (id 1), which takes 3 callers.
 #[track_caller]
 fn check(script: &str, expected: Expect) {
@@ -264,6 +303,15 @@ impl Run {
                 said = match self.queues.handle_leave(now, &call(), "caller hung up") {
                     Some(ms) => format!("{noun} waited {ms} ms"),
                     None => format!("{noun} did not wait"),
+                }
+            }
+            "connected" => {
+                let (at, by) = noun.split_once(' ').unwrap();
+                let (by, at) = (AssignmentId::new(by), at.parse().unwrap());
+                let a = CallId::parse("a").unwrap();
+                said = match self.queues.handle_connected(now, &a, at, &by) {
+                    Some(ms) => format!("a waited {ms} ms"),
+                    None => "nothing changed".into(),
                 }
             }
             "retrieve" => said = self.retrieve(now, "abc", noun),

@@ -21,6 +21,11 @@ enum Op {
     Leave {
         call: u8,
     },
+    /// Under this assignment, of those ever tried.
+    Connected {
+        call: u8,
+        nth: usize,
+    },
     Retrieve {
         queue: usize,
     },
@@ -110,6 +115,10 @@ impl Real {
             }
             Op::Leave { call } => {
                 format!("{:?}", self.queues.handle_leave(now, &call_id(*call), "bye"))
+            }
+            Op::Connected { call, nth } => {
+                let id = AssignmentId::new(&nth.to_string());
+                format!("{:?}", self.queues.handle_connected(now, &call_id(*call), now, &id))
             }
             Op::Retrieve { queue } => {
                 self.made += 1;
@@ -226,14 +235,13 @@ impl Model {
     fn apply(&mut self, now: i64, op: &Op, newest: Option<AssignmentId>) -> Answer {
         match op {
             Op::Enqueue { call, queue, answered } => self.enqueue(now, *call, *queue, *answered),
-            Op::Leave { call } => {
-                let Some(at) = self.find(*call) else { return "None".into() };
-                let gone = self.waiting.remove(at);
-                let waited_ms = (now - gone.since) as u64;
-                if let State::Leaving(id) = gone.state {
-                    self.abandoned.push((id, gone.call, waited_ms));
+            Op::Leave { call } => self.leave(now, *call),
+            Op::Connected { call, nth } => {
+                let ours = State::Leaving(AssignmentId::new(&nth.to_string()));
+                match self.find(*call) {
+                    Some(at) if self.waiting[at].state == ours => "None".into(),
+                    _ => self.leave(now, *call),
                 }
-                format!("{:?}", Some(waited_ms))
             }
             Op::Retrieve { queue } => {
                 let mut in_line = self.waiting.iter_mut();
@@ -278,6 +286,16 @@ impl Model {
         }
         self.waiting.push(Waiting { call: call_id(call), queue, since: now, state });
         "true".into()
+    }
+
+    fn leave(&mut self, now: i64, call: u8) -> Answer {
+        let Some(at) = self.find(call) else { return "None".into() };
+        let gone = self.waiting.remove(at);
+        let waited_ms = (now - gone.since) as u64;
+        if let State::Leaving(id) = gone.state {
+            self.abandoned.push((id, gone.call, waited_ms));
+        }
+        format!("{:?}", Some(waited_ms))
     }
 
     fn ring_ended(&mut self, now: i64, nth: usize, ended: &RingEnded) -> Answer {
@@ -325,6 +343,7 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (call.clone(), queue.clone(), any::<bool>())
             .prop_map(|(call, queue, answered)| Op::Enqueue { call, queue, answered }),
         2 => call.clone().prop_map(|call| Op::Leave { call }),
+        2 => (call.clone(), 1..20usize).prop_map(|(call, nth)| Op::Connected { call, nth }),
         4 => queue.clone().prop_map(|queue| Op::Retrieve { queue }),
         6 => (1..20usize, ended()).prop_map(|(nth, ended)| Op::RingEnded { nth, ended }),
         2 => (call, found()).prop_map(|(call, found)| Op::Checked { call, found }),

@@ -1,6 +1,6 @@
 //! How the rest of the service talks to the loop.
 
-use super::request::{Change, Failure, Request};
+use super::request::{Change, Connected, Failure, Request};
 use crate::grpc::RingAnswer;
 use queue::{
     Agent, Assignment, AssignmentId, CallId, Caller, Enqueue, Found, QueueId, Queues, Settings,
@@ -59,6 +59,11 @@ impl Desk {
         reason: String,
     ) -> Result<Option<u64>, Failure> {
         self.ask(|reply| Request::Leave { call_id, reason, reply }).await
+    }
+
+    /// Returns when nobody takes the call for one that waits any more, unless it is one of ours.
+    pub(crate) async fn connected(&self, connected: Connected) -> Result<(), Failure> {
+        self.ask(|reply| Request::Connected { connected, reply }).await
     }
 
     /// Returns when the assignment is decided; goes on if nobody waits for that.

@@ -19,11 +19,20 @@ type ReplyTo<T> = oneshot::Sender<Result<T, Failure>>;
 pub(crate) enum Request {
     Enqueue { enqueue: Enqueue, reply: ReplyTo<Joined> },
     Leave { call_id: CallId, reason: String, reply: ReplyTo<Option<u64>> },
+    Connected { connected: Connected, reply: ReplyTo<()> },
     Retrieve { queue: String, agent: Agent, ring_ms: u32, reply: ReplyTo<Retrieved> },
     RingEnded { assignment: Assignment, answer: RingAnswer },
     Checked { call_id: CallId, found: Found },
     Change { change: Change, reply: ReplyTo<(QueueId, Settings)> },
     Read { wanted: Option<Wanted>, read: Box<dyn FnOnce(&Queues) + Send> },
+}
+
+/// Somebody talks to a caller.
+pub(crate) struct Connected {
+    pub(crate) call_id: CallId,
+    pub(crate) at: UnixMs,
+    /// Of whoever had the agent rung; ours, or not.
+    pub(crate) assignment_id: AssignmentId,
 }
 
 /// A change of the table of queues.
@@ -56,6 +65,14 @@ impl Work {
                     info!(%call_id, waited_ms, reason, "left");
                 }
                 self.finish(Step { reply: reply(to, Ok(waited_ms)), ..Step::default() });
+            }
+            Request::Connected { connected, reply: to } => {
+                let Connected { call_id, at, assignment_id } = connected;
+                let waited_ms = self.queues.handle_connected(now, &call_id, at, &assignment_id);
+                if let Some(waited_ms) = waited_ms {
+                    info!(%call_id, waited_ms, "connected without an assignment");
+                }
+                self.finish(Step { reply: reply(to, Ok(())), ..Step::default() });
             }
             Request::Retrieve { queue, agent, ring_ms, reply } => {
                 self.know(&Wanted::Name(queue.clone())).await;

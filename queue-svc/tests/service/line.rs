@@ -3,7 +3,7 @@
 use crate::edge::Seen;
 use crate::world::{World, abc, refused};
 use proto::queue::v1::*;
-use proto::sip_edge::v1::CallState;
+use proto::sip_edge::v1::{CallState, RingOutcome};
 use tonic::Code;
 
 #[tokio::test]
@@ -93,6 +93,27 @@ async fn end_of_a_call_takes_the_caller_out() {
     let left = "LEFT a at 0 of 1: call ended: NORMAL_CLEARING";
     assert_eq!(world.event_text().await, left);
     assert_eq!(world.list("abc").await, "1 b IN_QUEUE");
+}
+
+#[tokio::test]
+async fn caller_connected_without_us_leaves_and_with_us_is_connected_once() {
+    let mut world = World::with_queue(0).await;
+    world.join("a").await;
+    world.join("b").await;
+    let retrieved = world.retrieve("user/1001");
+    let (_, assignment_id) = world.edge.next_ring().await;
+    for _ in 0..3 {
+        world.event().await;
+    }
+    world.publish_connected("a", &assignment_id).await;
+    world.publish_connected("b", "by hand").await;
+    let left = "LEFT b at 0 of 0: connected without an assignment of the queue";
+    assert_eq!(world.event_text().await, left);
+    assert_eq!(world.list("abc").await, "1 a LEAVING");
+    world.edge.end_ring(&assignment_id, RingOutcome::Connected, 200);
+    assert_eq!(world.event_text().await, "CONNECTED a at 0 of 0: agent answered");
+    retrieved.await.unwrap().unwrap();
+    assert_eq!(world.list("abc").await, "");
 }
 
 #[tokio::test]

@@ -160,15 +160,25 @@ impl World {
 
     /// Tells everybody that the call has ended, as sip-edge does.
     pub(crate) async fn publish_end(&self, call_id: &str) {
-        let call =
-            Call { call_id: call_id.into(), cause: "NORMAL_CLEARING".into(), ..Call::default() };
-        let event = CallEvent {
-            event_id: format!("end-{call_id}"),
-            r#type: CallEventType::Ended.into(),
-            call: Some(call),
-            ..CallEvent::default()
-        };
-        let subject = subjects::call(CallEventType::Ended, call_id);
+        let cause = "NORMAL_CLEARING".into();
+        let call = Call { call_id: call_id.into(), cause, ..Call::default() };
+        let call = Some(call);
+        self.publish_call(CallEventType::Ended, CallEvent { call, ..CallEvent::default() }).await;
+    }
+
+    /// Tells everybody that the call talks to somebody now, as sip-edge does.
+    pub(crate) async fn publish_connected(&self, call_id: &str, assignment_id: &str) {
+        let call = Some(Call { call_id: call_id.into(), ..Call::default() });
+        let assignment_id = assignment_id.into();
+        let event = CallEvent { call, assignment_id, ..CallEvent::default() };
+        self.publish_call(CallEventType::Connected, event).await;
+    }
+
+    async fn publish_call(&self, kind: CallEventType, mut event: CallEvent) {
+        event.set_type(kind);
+        event.event_id = boot::new_id();
+        event.at_unix_ms = boot::unix_ms();
+        let subject = subjects::call(kind, &event.call.as_ref().unwrap().call_id);
         let jetstream = async_nats::jetstream::new(self.bus.clone());
         let sent = jetstream.publish(subject, proto::json::to_json(&event).into()).await.unwrap();
         sent.await.unwrap();

@@ -2,7 +2,7 @@
 
 use super::{EventKind, Output, Queues, Refusal, Resolution, Retrieve, RingEnded};
 use crate::caller::UnixMs;
-use crate::{Assignment, AssignmentId, Caller, CallerState, Place};
+use crate::{Assignment, AssignmentId, CallId, Caller, CallerState, Place};
 
 /// An assignment that is not decided yet.
 #[derive(Debug)]
@@ -71,6 +71,25 @@ impl Queues {
         })
     }
 
+    /// The call has talked to somebody since `at`. Takes the caller out, unless that is what this
+    /// open assignment was for: of that the ringing will tell. Ms waited; `None` if nothing changed.
+    ///
+    /// What was before the caller came says nothing: a client may use a call's id again.
+    pub fn handle_connected(
+        &mut self,
+        now: UnixMs,
+        call_id: &CallId,
+        at: UnixMs,
+        assignment_id: &AssignmentId,
+    ) -> Option<u64> {
+        let caller = &self.callers[self.places.get(call_id)?];
+        let ours = caller.assignment().is_some_and(|it| it.id == *assignment_id);
+        if ours || at < caller.arrived_at {
+            return None;
+        }
+        self.handle_leave(now, call_id, "connected without an assignment of the queue")
+    }
+
     /// Whether the assignment is open and its caller still there; else nobody need ring for it.
     pub fn is_held(&self, assignment_id: &AssignmentId) -> bool {
         matches!(self.given.get(assignment_id), Some(Given::Held(_)))
@@ -108,7 +127,7 @@ impl Queues {
         Resolution { call_id: caller.call_id.clone(), waited_ms, ended: RingEnded::Connected }
     }
 
-    fn set_state(&mut self, place: Place, state: CallerState) -> crate::CallId {
+    fn set_state(&mut self, place: Place, state: CallerState) -> CallId {
         let caller = self.callers.get_mut(&place).expect("a place has its caller");
         caller.state = state;
         let call_id = caller.call_id.clone();
