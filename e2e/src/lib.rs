@@ -14,7 +14,7 @@ mod stack;
 pub use baresip::{Account, Baresip};
 pub use nats::NatsServer;
 pub use process::{Process, binary};
-pub use sipp::{Scenario, Sipp, Tally};
+pub use sipp::{Scenario, Sipp, Tally, Transport};
 pub use stack::{
     Echo, MUSIC, PROMPT, Ports, QUEUE, QUEUE_USER, SERVICES, Service, Setup, Stack, USERS,
 };

@@ -15,6 +15,9 @@ const SLACK: Duration = Duration::from_secs(60);
 /// How long SIPp may take to start.
 const READY_LIMIT: Duration = Duration::from_secs(20);
 const READY_POLL: Duration = Duration::from_millis(10);
+/// Connections of [`Transport::TcpPerCall`]. SIPp does not start if a process may open fewer files,
+/// and wants 50,000 if it is not told.
+const CONNECTIONS_MAX: u32 = 500;
 
 /// What SIPp does.
 #[derive(Clone, Debug)]
@@ -29,6 +32,28 @@ pub struct Scenario {
     calls_per_second: u32,
     /// How long a caller stays, in ms.
     stay_ms: u32,
+    transport: Transport,
+}
+
+/// How SIPp carries SIP.
+#[derive(Clone, Copy, Debug)]
+pub enum Transport {
+    Udp,
+    /// One connection for all calls.
+    Tcp,
+    /// A connection for each call.
+    TcpPerCall,
+}
+
+impl Transport {
+    /// The value of SIPp's `-t`.
+    fn flag(self) -> &'static str {
+        match self {
+            Self::Udp => "u1",
+            Self::Tcp => "t1",
+            Self::TcpPerCall => "tn",
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -41,6 +66,11 @@ impl Scenario {
     /// One caller, who calls `service` at `remote` and stays for `stay_ms`.
     pub fn caller(remote: SocketAddr, service: &str, stay_ms: u32) -> Self {
         Self::new(Script::File("caller.xml"), Some(remote), service, stay_ms)
+    }
+
+    /// One caller who stays until it is hung up, and takes the BYE where its INVITE came from.
+    pub fn caller_is_hung_up(remote: SocketAddr, service: &str) -> Self {
+        Self::new(Script::File("caller_is_hung_up.xml"), Some(remote), service, 0)
     }
 
     /// SIPp's own `uac` scenario.
@@ -70,7 +100,13 @@ impl Scenario {
 
     fn new(script: Script, remote: Option<SocketAddr>, service: &str, stay_ms: u32) -> Self {
         let service = service.to_owned();
-        Self { script, remote, service, calls: 1, calls_per_second: 1, stay_ms }
+        let transport = Transport::Udp;
+        Self { script, remote, service, calls: 1, calls_per_second: 1, stay_ms, transport }
+    }
+
+    /// By another transport than UDP.
+    pub fn by(self, transport: Transport) -> Self {
+        Self { transport, ..self }
     }
 
     /// So many calls at such a rate, instead of one.
@@ -120,13 +156,17 @@ impl Sipp {
         };
         command
             .args(["-i", "127.0.0.1", "-p", &local.port().to_string(), "-mi", "127.0.0.1"])
+            .args(["-t", scenario.transport.flag()])
+            .args(["-max_socket", &CONNECTIONS_MAX.to_string()])
             .args(["-s", &scenario.service, "-d", &scenario.stay_ms.to_string()])
             .args(["-m", &scenario.calls.to_string(), "-r", &scenario.calls_per_second.to_string()])
             .args(["-timeout", &limit.as_secs().to_string(), "-timeout_error", "-nostdin"])
             .args(["-trace_err", "-error_file", "errors.log", "-trace_stat", "-stf", "tally.csv"]);
         let process = Process::spawn("sipp", &mut command)?;
         let mut sipp = Self { local, limit, folder, process };
-        sipp.wait_bound()?;
+        if let Transport::Udp = scenario.transport {
+            sipp.wait_bound()?; // Who calls by TCP binds no UDP port, and nobody has to find it.
+        }
         Ok(sipp)
     }
 

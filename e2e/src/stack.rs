@@ -48,6 +48,11 @@ const DIAL_PLAN: &str = r#"routes:
       actions:
         - answer: {}
         - park: {}
+  - name: user
+    uri: "^sip:1000@"
+    plan:
+      actions:
+        - dial: { target: user/1000 }
   - name: conference
     uri: "^sip:test1@"
     plan:
@@ -255,6 +260,16 @@ impl Stack {
     /// SIGKILL.
     pub fn kill(&mut self, service: Service) {
         self.services.remove(&service); // Dropping kills.
+    }
+
+    /// SIGSTOP: it keeps its connections and answers nobody.
+    pub fn freeze(&self, service: Service) -> anyhow::Result<()> {
+        self.services[&service].signal("STOP")
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self, service: Service) -> anyhow::Result<()> {
+        self.services[&service].signal("CONT")
     }
 
     /// SIGKILL to nats-server, and a new one on the same port and store.

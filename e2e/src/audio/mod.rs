@@ -2,11 +2,13 @@
 
 mod g711;
 mod likeness;
+mod tone;
 mod tune;
 mod wav;
 
 pub use g711::Codec;
 pub use likeness::{Reference, Span, longest_silence_ms};
+pub use tone::{TONE_STEP_HZ, tone, tone_amplitude};
 pub use tune::tune;
 pub use wav::Wav;
 

@@ -23,6 +23,13 @@ pub struct Bye {
     pub reason: String,
 }
 
+/// An INVITE that this phone has sent, with a provisional response and no final one.
+pub struct Attempt<'a> {
+    phone: &'a Phone,
+    request: Request,
+    peer: SocketAddr,
+}
+
 /// A call that was answered.
 pub struct Dialog<'a> {
     phone: &'a Phone,
@@ -93,12 +100,36 @@ impl<'a> Invitation<'a> {
     }
 }
 
+impl<'a> Attempt<'a> {
+    pub(crate) fn start(
+        phone: &'a Phone,
+        request: Request,
+        peer: SocketAddr,
+    ) -> anyhow::Result<Self> {
+        let first = phone.wire.send_until(&request, peer, |_| true)?;
+        if status(&first) >= 200 {
+            bail!("an INVITE was not left pending:\n{first}");
+        }
+        Ok(Self { phone, request, peer })
+    }
+
+    /// Gives up: the status of the CANCEL and that of the INVITE.
+    pub fn cancel(self) -> anyhow::Result<(u16, u16)> {
+        let cancel = self.request.cancel(&self.phone.wire);
+        let cancelled = self.phone.wire.transact(&cancel, self.peer)?;
+        let ended = self.phone.wire.wait_final(&self.request, self.peer)?;
+        Ok((status(&cancelled), status(&ended)))
+    }
+}
+
 impl<'a> Dialog<'a> {
+    /// Acknowledges a 200; with `answer`, if its body was the offer.
     pub(crate) fn confirm_as_caller(
         phone: &'a Phone,
         request: &Request,
         response: &rsip::Response,
         peer: SocketAddr,
+        answer: Option<&str>,
     ) -> anyhow::Result<Self> {
         let remote_sdp = String::from_utf8_lossy(&response.body).into_owned();
         let remote_rtp = rtp_address(&remote_sdp).context("a 200 without audio")?;
@@ -113,7 +144,7 @@ impl<'a> Dialog<'a> {
             remote_rtp,
             remote_sdp,
         };
-        dialog.acknowledge();
+        dialog.acknowledge(answer);
         phone.rtp.talk_to(remote_rtp);
         Ok(dialog)
     }
@@ -154,7 +185,7 @@ impl<'a> Dialog<'a> {
         if status(&response) != 200 {
             bail!("a re-INVITE got:\n{response}");
         }
-        self.acknowledge();
+        self.acknowledge(None);
         Ok(String::from_utf8_lossy(&response.body).into_owned())
     }
 
@@ -169,8 +200,11 @@ impl<'a> Dialog<'a> {
         }
     }
 
-    fn acknowledge(&mut self) {
-        let ack = self.within("ACK");
+    fn acknowledge(&mut self, answer: Option<&str>) {
+        let mut ack = self.within("ACK");
+        if let Some(sdp) = answer {
+            ack.body("application/sdp", sdp);
+        }
         self.phone.wire.acknowledge(&ack, self.peer);
     }
 

@@ -59,6 +59,13 @@ impl Request {
         self.body = body.to_owned();
     }
 
+    /// The CANCEL of this INVITE (RFC 3261 §9.1).
+    pub(crate) fn cancel(&self, wire: &Wire) -> Self {
+        let Self { uri, from, to, call_id, cseq, branch, .. } = self;
+        let cancel = Self::within("CANCEL", uri, from, to, call_id, *cseq, wire);
+        Self { branch: branch.clone(), ..cancel }
+    }
+
     /// Makes it the next transaction of the same Call-ID.
     pub(crate) fn next(&mut self) {
         self.cseq += 1;

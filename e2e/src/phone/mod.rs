@@ -9,7 +9,7 @@ mod message;
 mod rtp;
 mod wire;
 
-pub use dialog::{Bye, Dialog, Invitation};
+pub use dialog::{Attempt, Bye, Dialog, Invitation};
 pub use message::header;
 pub use rtp::{Ear, Packet};
 
@@ -103,7 +103,35 @@ impl Phone {
         if status(&response) != 200 {
             bail!("INVITE {uri} got:\n{response}");
         }
-        Dialog::confirm_as_caller(self, &request, &response, edge)
+        Dialog::confirm_as_caller(self, &request, &response, edge, None)
+    }
+
+    /// As [`Phone::dial`], without an offer: the answer goes with the ACK (RFC 3261 §13.2.1).
+    pub fn dial_without_offer(&self, edge: SocketAddr, uri: &str) -> anyhow::Result<Dialog<'_>> {
+        let request = self.invite(edge, uri);
+        let response = self.wire.transact(&request, edge)?;
+        if status(&response) != 200 {
+            bail!("INVITE {uri} without an offer got:\n{response}");
+        }
+        let answer = self.sdp("sendrecv");
+        Dialog::confirm_as_caller(self, &request, &response, edge, Some(&answer))
+    }
+
+    /// Calls `uri` through `edge` and waits only until that is being tried.
+    ///
+    /// # Errors
+    /// If it is answered or refused at once.
+    pub fn start_dial(&self, edge: SocketAddr, uri: &str) -> anyhow::Result<Attempt<'_>> {
+        let mut request = self.invite(edge, uri);
+        request.body("application/sdp", &self.sdp("sendrecv"));
+        Attempt::start(self, request, edge)
+    }
+
+    /// Sends a request outside a dialog; its final response.
+    pub fn ask(&self, edge: SocketAddr, method: &str, uri: &str) -> anyhow::Result<rsip::Response> {
+        let from = format!("<sip:{}@{edge}>", self.user);
+        let request = Request::new(method, uri, &from, &format!("<{uri}>"), &self.wire);
+        self.wire.transact(&request, edge)
     }
 
     /// Calls `uri` with a body of one's own and hands back the final response; a 200 is acknowledged.
@@ -117,7 +145,7 @@ impl Phone {
         request.body("application/sdp", sdp);
         let response = self.wire.transact(&request, edge)?;
         if status(&response) == 200 {
-            Dialog::confirm_as_caller(self, &request, &response, edge)?;
+            Dialog::confirm_as_caller(self, &request, &response, edge, None)?;
         }
         Ok(response)
     }

@@ -181,6 +181,16 @@ impl Wire {
         request: &Request,
         to: SocketAddr,
     ) -> anyhow::Result<rsip::Response> {
+        self.send_until(request, to, |status| status >= 200)
+    }
+
+    /// Sends a request until it gets a response that is `enough`, or a final one; which that is.
+    pub(crate) fn send_until(
+        &self,
+        request: &Request,
+        to: SocketAddr,
+        enough: impl Fn(u16) -> bool,
+    ) -> anyhow::Result<rsip::Response> {
         let deadline = Instant::now() + PATIENCE;
         let (mut interval, mut provisional) = (T1, false);
         loop {
@@ -193,8 +203,8 @@ impl Wire {
             match self.wait_for("a response", patience, |heard| answers(heard, request)) {
                 Ok(heard) => {
                     let response = heard.response().expect("only responses answer").clone();
-                    if status(&response) >= 200 {
-                        self.acknowledge_failure(request, &response, to);
+                    self.acknowledge_failure(request, &response, to);
+                    if status(&response) >= 200 || enough(status(&response)) {
                         return Ok(response);
                     }
                     provisional = true;
@@ -205,6 +215,20 @@ impl Wire {
                 Err(_) => (),
             }
         }
+    }
+
+    /// The final response of a request that was sent before.
+    pub(crate) fn wait_final(
+        &self,
+        request: &Request,
+        from: SocketAddr,
+    ) -> anyhow::Result<rsip::Response> {
+        let heard = self.wait_for("a final response", PATIENCE, |heard| {
+            answers(heard, request) && heard.response().is_some_and(|it| status(it) >= 200)
+        })?;
+        let response = heard.response().expect("only responses answer").clone();
+        self.acknowledge_failure(request, &response, from);
+        Ok(response)
     }
 
     /// RFC 3261 §17.1.1.3: the ACK of anything but a 2xx belongs to the INVITE's transaction.
