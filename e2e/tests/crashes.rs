@@ -127,3 +127,105 @@ async fn music_and_order_outlive_nats_for_a_while() -> anyhow::Result<()> {
     stack.wait_clean().await?;
     stack.stop()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_sip_edge_leaves_no_session_no_place_and_no_task_behind() -> anyhow::Result<()> {
+    let mut stack = Stack::start()?;
+    stack.create_queue().await?;
+    let callers: Vec<Phone> = (0..3)
+        .map(|nth| Phone::start(&format!("c{nth}"), Codec::Pcmu))
+        .collect::<Result<_, _>>()?;
+    let mut calls = Vec::new();
+    for caller in &callers {
+        calls.push(caller.dial(stack.sip(), &stack.uri(QUEUE_USER))?);
+    }
+    stack.wait_waiting(3).await?;
+    let bob = Phone::start("bob", Codec::Pcmu)?;
+    let originating = stack.start_originate(&bob.uri(), &park_for(600_000));
+    let _bobs_call = bob.invited()?.answer()?;
+    let task_id = originating.await??.tasks["limit"].clone();
+
+    stack.kill(Service::SipEdge);
+    stack.start_service(Service::SipEdge)?;
+    stack.wait_task(&task_id, TaskState::Expired).await?;
+    stack.wait_clean().await?;
+    for call in calls {
+        assert!(call.bye().is_err(), "a call of the dead process is known to the new one");
+    }
+
+    let caller = Phone::start("alice", Codec::Pcmu)?;
+    let call = caller.dial(stack.sip(), &stack.uri(QUEUE_USER))?;
+    stack.wait_waiting(1).await?;
+    caller.ear().listen(Duration::from_secs(1))?;
+    call.bye()?;
+    stack.wait_clean().await?;
+    stack.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sip_edge_killed_while_an_agent_rings_leaves_no_assignment_behind() -> anyhow::Result<()>
+{
+    let mut stack = Stack::start()?;
+    stack.create_queue().await?;
+    let (caller, agent) =
+        (Phone::start("alice", Codec::Pcmu)?, Phone::start("agent", Codec::Pcmu)?);
+    let _lost = caller.dial(stack.sip(), &stack.uri(QUEUE_USER))?;
+    stack.wait_waiting(1).await?;
+    let retrieving = stack.start_retrieve(&agent.uri(), 10_000);
+    agent.invited()?.ring();
+    stack.kill(Service::SipEdge);
+    stack.start_service(Service::SipEdge)?;
+    let told = retrieving.await?;
+    let connected = told.is_ok_and(|it| it.outcome() == RetrieveOutcome::Connected);
+    assert!(!connected, "connected by a dead process");
+    stack.wait_clean().await?;
+
+    let call = caller.dial(stack.sip(), &stack.uri(QUEUE_USER))?;
+    stack.wait_waiting(1).await?;
+    let other = Phone::start("other", Codec::Pcmu)?;
+    let retrieving = stack.start_retrieve(&other.uri(), 10_000);
+    let answered = other.invited()?.answer()?;
+    assert_eq!(retrieving.await??.outcome(), RetrieveOutcome::Connected);
+    call.bye()?;
+    other.wait_bye(PATIENCE)?;
+    drop(answered);
+    stack.wait_clean().await?;
+    stack.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_of_a_killed_media_relay_are_ended_with_a_cause() -> anyhow::Result<()> {
+    let mut stack = Stack::start()?;
+    stack.create_queue().await?;
+    let (waiting, parked, late) = (
+        Phone::start("alice", Codec::Pcmu)?,
+        Phone::start("bob", Codec::Pcma)?,
+        Phone::start("carol", Codec::Pcmu)?,
+    );
+    let _waits = waiting.dial(stack.sip(), &stack.uri(QUEUE_USER))?;
+    let _parks = parked.dial(stack.sip(), &stack.uri("service"))?;
+    stack.wait_waiting(1).await?;
+    let calls = stack.calls().await?;
+    assert_eq!(calls.len(), 2);
+
+    stack.kill(Service::MediaRelay);
+    let refused = late.dial_with(stack.sip(), &stack.uri(QUEUE_USER), &late.sdp("sendrecv"))?;
+    assert_eq!(u16::from(refused.status_code), 503);
+    stack.start_service(Service::MediaRelay)?;
+    for phone in [&waiting, &parked] {
+        let bye = phone.wait_bye(PATIENCE)?;
+        assert!(bye.reason.contains("NETWORK_OUT_OF_ORDER"), "{bye:?}");
+    }
+    for call in calls {
+        let ended = stack.wait_ended(&call.call_id).await?;
+        assert_eq!(ended.cause, "NETWORK_OUT_OF_ORDER", "{ended:?}");
+    }
+    stack.wait_clean().await?;
+
+    let call = late.dial(stack.sip(), &stack.uri(QUEUE_USER))?;
+    stack.wait_waiting(1).await?;
+    late.ear().listen(Duration::from_secs(1))?;
+    call.bye()?;
+    stack.wait_clean().await?;
+    stack.stop()
+}
