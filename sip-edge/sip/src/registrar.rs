@@ -3,9 +3,11 @@
 use crate::header::{Headers, Name};
 use crate::name_addr::NameAddr;
 use crate::peer::Peer;
-use crate::uri::is_uri;
+use crate::uri::{SipUri, is_uri};
 use crate::user_agent::{Contact, Registration};
+use crate::via::DEFAULT_PORT;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 /// Shortest binding in seconds, but for 0, which removes it; below it 423.
 pub(crate) const MIN_EXPIRES_S: u64 = 60;
@@ -147,6 +149,15 @@ impl Registrar {
         Ok(())
     }
 
+    /// Drops the bindings that were made over a connection that is gone: nobody accepts another one
+    /// at the port it came from. Where the Contact names that very address, somebody listens.
+    pub(crate) fn forget_connection(&mut self, peer: Peer) {
+        self.users.retain(|_, bindings| {
+            bindings.retain(|it| it.contact.peer != peer || is_at(&it.contact.uri, peer.addr));
+            !bindings.is_empty()
+        });
+    }
+
     /// Bindings of `user`, newest first.
     pub(crate) fn lookup(&self, wall_unix_s: u64, user: &str) -> Vec<Contact> {
         self.users.get(user).map(|it| live(wall_unix_s, it)).unwrap_or_default()
@@ -159,6 +170,14 @@ impl Registrar {
         });
         users.filter(|registration| !registration.contacts.is_empty()).collect()
     }
+}
+
+/// Whether the URI names this address by its number.
+fn is_at(uri: &str, addr: SocketAddr) -> bool {
+    let host = SipUri::parse(uri).map(|uri| uri.host);
+    host.is_ok_and(|it| {
+        it.ip() == Some(addr.ip()) && it.port.unwrap_or(DEFAULT_PORT) == addr.port()
+    })
 }
 
 fn live(wall_unix_s: u64, bindings: &[Binding]) -> Vec<Contact> {

@@ -23,7 +23,7 @@ pub use event::{
 use crate::deadlines::Deadlines;
 use crate::digest::Authenticator;
 use crate::message::Message;
-use crate::peer::Peer;
+use crate::peer::{Peer, Transport};
 use crate::registrar::Registrar;
 use crate::tokens::Tokens;
 use crate::transaction::{Failed, Failure, Room, Timing, Transactions};
@@ -95,6 +95,9 @@ impl UserAgent {
 
     /// The connection to `peer` was lost or refused (RFC 3261 §17.1.4, §17.2.4).
     pub fn handle_transport_failed(&mut self, now: Instant, peer: Peer) {
+        if peer.transport == Transport::Tcp {
+            self.registrar.forget_connection(peer);
+        }
         let failed = self.transactions.handle_transport_failed(now, peer, &mut self.outputs);
         for failed in failed {
             let is_request = failed.is_client && !failed.is_invite;

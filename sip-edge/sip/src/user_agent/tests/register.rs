@@ -1,6 +1,7 @@
 //! REGISTER from the wire to the bindings.
 
-use super::bench::{Bench, Phone, WALL};
+use super::bench::{Bench, Phone, WALL, tcp_phone, udp_phone};
+use crate::Peer;
 use crate::digest::{Algorithm, authorize};
 use expect_test::expect;
 
@@ -101,6 +102,28 @@ fn too_brief_registration_is_told_the_least() {
         00.000 > 401 REGISTER 1
         00.000 > 423 REGISTER 2
     "#]]);
+}
+
+#[test]
+fn binding_goes_with_its_connection_unless_its_contact_listens_there() {
+    let mut bench = Bench::new();
+    let connection = Peer { addr: "192.0.2.1:40001".parse().unwrap(), ..tcp_phone() };
+    bench.phone = connection;
+    bench.receive(Phone::sends("REGISTER"));
+    let challenge = challenges(&bench).swap_remove(0);
+    bench.receive(register(&challenge, 2, 1));
+    let udp = Peer { addr: connection.addr, ..udp_phone() };
+    for elsewhere in [udp, tcp_phone()] {
+        bench.order(|ua, now| ua.handle_transport_failed(now, elsewhere));
+        assert_eq!(bench.ua.lookup(WALL, "anna").len(), 1);
+    }
+    bench.order(|ua, now| ua.handle_transport_failed(now, connection));
+    assert_eq!(bench.ua.lookup(WALL, "anna"), []);
+
+    bench.phone = tcp_phone(); // Which is what the Contact says.
+    bench.receive(register(&challenge, 3, 2));
+    bench.order(|ua, now| ua.handle_transport_failed(now, tcp_phone()));
+    assert_eq!(bench.ua.lookup(WALL, "anna").len(), 1);
 }
 
 fn register(challenge: &str, cseq: u32, nc: u32) -> Phone {
