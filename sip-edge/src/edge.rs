@@ -2,6 +2,7 @@
 //!
 //! Nothing here waits for another service: commands run beside the loop and come back as inputs.
 
+use crate::bindings::Others;
 use crate::calls::{CallId, Calls};
 use crate::chain::{Chains, Performed};
 use crate::dial_plan::DialPlan;
@@ -46,6 +47,8 @@ pub(crate) struct Services {
 pub(crate) enum Done {
     Resolved(Resolved),
     Checked(Checked),
+    /// A phone may not be silent any longer, if it still is.
+    Silent(LegId),
 }
 
 /// Ends of the channels that lead into the loop.
@@ -66,6 +69,8 @@ pub(crate) struct Edge {
     pub(crate) calls: Calls,
     /// Whose leg it is.
     pub(crate) legs: HashMap<LegId, (CallId, LegNumber)>,
+    /// Further bindings for legs whose phones have not rung.
+    pub(crate) others: HashMap<LegId, Others>,
     /// Legs whose INVITE waits for what queue-svc says.
     pub(crate) checking: HashSet<LegId>,
     pub(crate) chains: Chains,
@@ -103,6 +108,7 @@ impl Edge {
             events: parts.events,
             calls: parts.calls,
             legs: HashMap::new(),
+            others: HashMap::new(),
             checking: HashSet::new(),
             chains: Chains::new(parts.performed),
             done: parts.done,
@@ -126,6 +132,7 @@ impl Edge {
                 Some(done) = inputs.done.recv() => match done {
                     Done::Resolved(resolved) => self.handle_resolved(resolved),
                     Done::Checked(checked) => self.handle_checked(checked),
+                    Done::Silent(leg) => self.handle_silent(leg),
                 },
                 Some(request) = inputs.requests.recv() => self.handle_request(request),
                 Some(watched) = inputs.watched.recv() => self.handle_watched(watched),
@@ -176,14 +183,21 @@ impl Edge {
         match event {
             Event::Invited { leg, invite } => self.handle_invited(leg, invite, None),
             Event::Acknowledged { leg, sdp } => self.tell(leg, LegSignal::Acknowledged { sdp }),
-            Event::Ringing { leg, sdp, .. } => self.tell(leg, LegSignal::Ringing { sdp }),
-            Event::Answered { leg, sdp } => self.tell(leg, LegSignal::Answered { sdp }),
+            Event::Ringing { leg, sdp, .. } => {
+                self.forget_others(leg);
+                self.tell(leg, LegSignal::Ringing { sdp });
+            }
+            Event::Answered { leg, sdp } => {
+                self.forget_others(leg);
+                self.tell(leg, LegSignal::Answered { sdp });
+            }
             Event::Reinvited { leg, sdp } => self.tell(leg, LegSignal::Reinvited { sdp }),
             Event::Info { leg, content_type, body } => {
                 if let Some((digit, duration_ms)) = call::dtmf_info::parse(&content_type, &body) {
                     self.tell(leg, LegSignal::Digit { digit, duration_ms });
                 }
             }
+            Event::Ended { leg, end } if self.try_others(leg, &end) => (),
             Event::Ended { leg, end } => {
                 self.tell(leg, LegSignal::Ended(leg_end(end)));
                 self.forget_leg(leg);

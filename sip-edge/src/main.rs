@@ -1,6 +1,7 @@
 //! sip-edge: SIP transactions, dialogs, legs, calls and registrations, and the plans calls run.
 
 mod args;
+mod bindings;
 mod calls;
 mod chain;
 mod dial_plan;

@@ -46,6 +46,7 @@ impl Edge {
                 self.reject(leg, status, warning, retry_after_s);
             }
             (Some(Slot::Live(leg)), SipOrder::Hangup { reason, unanswered_status }) => {
+                self.forget_others(leg);
                 let hangup = Hangup { reason: Some(reason), unanswered_status };
                 self.user_agent.hangup(at, leg, hangup);
             }
@@ -79,26 +80,35 @@ impl Edge {
         if let Some(entry) = self.calls.get_mut(id) {
             entry.legs.insert(leg, Slot::Resolving);
         }
-        if let Some(next_hop) = self.resolve(id, leg, target, &sdp) {
-            self.handle_resolved(Resolved { call: id.clone(), leg, sdp, next_hop });
+        if let Some(next_hops) = self.resolve(id, leg, target, &sdp) {
+            self.handle_resolved(Resolved { call: id.clone(), leg, sdp, next_hops });
         }
     }
 
     /// Sends the INVITE of a leg whose next hop is known now, if the leg is still wanted.
     pub(crate) fn handle_resolved(&mut self, resolved: Resolved) {
-        let Resolved { call: id, leg: number, sdp, next_hop } = resolved;
+        let Resolved { call: id, leg: number, sdp, next_hops } = resolved;
         let Some(entry) = self.calls.get_mut(&id) else { return };
         if !matches!(entry.legs.get(&number), Some(Slot::Resolving)) || entry.call.has_ended() {
             return;
         }
         let (from_uri, from_display) = (entry.our_uri.clone(), entry.our_display.clone());
         let max_forwards = entry.max_forwards;
-        let sent = next_hop.and_then(|NextHop { uri, peer }| {
-            let headers = Vec::new();
-            let target = uri;
-            let invite =
-                OutboundInvite { target, peer, from_uri, from_display, max_forwards, sdp, headers };
-            self.user_agent.invite(Instant::now(), invite).map_err(|e| {
+        let sent = next_hops.and_then(|mut next_hops| {
+            let first = next_hops.pop_front().ok_or(Cause::UserNotRegistered)?;
+            let NextHop { uri: target, peer } = first;
+            let (headers, offer) = (Vec::new(), sdp.clone());
+            let invite = OutboundInvite {
+                target,
+                peer,
+                from_uri,
+                from_display,
+                max_forwards,
+                sdp: offer,
+                headers,
+            };
+            let sent = self.user_agent.invite(Instant::now(), invite);
+            sent.map(|leg| (leg, next_hops)).map_err(|e| {
                 warn!(call_id = %id, "failed to send INVITE: {}", without_uri(&e));
                 match e {
                     InviteError::Full { .. } => Cause::SwitchCongestion,
@@ -107,8 +117,9 @@ impl Edge {
             })
         });
         match sent {
-            Ok(leg) => {
+            Ok((leg, others)) => {
                 self.legs.insert(leg, (id.clone(), number));
+                self.keep_others(leg, sdp, others);
                 let sip_call_id = self.user_agent.call_id(leg).unwrap_or_default().to_owned();
                 if let Some(entry) = self.calls.get_mut(&id) {
                     entry.legs.insert(number, Slot::Live(leg));

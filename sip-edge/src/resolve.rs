@@ -1,12 +1,14 @@
 //! From a target to the next hop (RFC 3263 without NAPTR and SRV): registered contacts, addresses,
 //! host names.
 
+use crate::bindings::BINDINGS_MAX;
 use crate::calls::CallId;
 use crate::edge::{Done, Edge, unix_s};
 use crate::target::{SipUri, Target};
 use bytes::Bytes;
 use call::{Cause, LegNumber};
 use sip::Peer;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::lookup_host;
@@ -28,53 +30,58 @@ pub(crate) struct Resolved {
     pub(crate) call: CallId,
     pub(crate) leg: LegNumber,
     pub(crate) sdp: Bytes,
-    pub(crate) next_hop: Result<NextHop, Cause>,
+    /// More than one for a user with several bindings: each is there for when those before are dead.
+    pub(crate) next_hops: Result<VecDeque<NextHop>, Cause>,
 }
 
 impl Edge {
-    /// The next hop, or `None` if a lookup has begun that ends with [`Done::Resolved`].
+    /// The next hops, or `None` if a lookup has begun that ends with [`Done::Resolved`].
     pub(crate) fn resolve(
         &self,
         call: &CallId,
         leg: LegNumber,
         target: &str,
         sdp: &Bytes,
-    ) -> Option<Result<NextHop, Cause>> {
+    ) -> Option<Result<VecDeque<NextHop>, Cause>> {
         let uri = match Target::parse(target) {
             Ok(Target::User(name)) => {
-                return Some(self.contact(&name).ok_or(Cause::UserNotRegistered));
+                return Some(self.contacts(&name).ok_or(Cause::UserNotRegistered));
             }
             Ok(Target::Uri(uri)) => uri,
             Err(_) => return Some(Err(Cause::InvalidUrl)),
         };
-        if let Some(contact) = self.own_user(&uri).and_then(|user| self.contact(user)) {
-            return Some(Ok(contact));
+        if let Some(contacts) = self.own_user(&uri).and_then(|user| self.contacts(user)) {
+            return Some(Ok(contacts));
         }
         let port = uri.host_port.port.unwrap_or(DEFAULT_PORT);
         let transport = uri.transport;
         if let Some(ip) = uri.host_port.ip() {
             let peer = Peer { transport, addr: SocketAddr::new(ip, port) };
-            return Some(Ok(NextHop { uri: uri.text, peer }));
+            return Some(Ok([NextHop { uri: uri.text, peer }].into()));
         }
         let (call, sdp, done) = (call.clone(), sdp.clone(), self.done.clone());
         tokio::spawn(async move {
             let host = uri.host_port.host.clone();
             let found = tokio::time::timeout(LOOKUP_TIMEOUT, lookup_host((host, port))).await;
             let addr = found.ok().and_then(Result::ok).and_then(|mut addrs| addrs.next());
-            let next_hop = match addr {
-                Some(addr) => Ok(NextHop { uri: uri.text, peer: Peer { transport, addr } }),
+            let next_hops = match addr {
+                Some(addr) => {
+                    Ok([NextHop { uri: uri.text, peer: Peer { transport, addr } }].into())
+                }
                 None => Err(Cause::NoRouteDestination),
             };
-            let resolved = Resolved { call, leg, sdp, next_hop };
+            let resolved = Resolved { call, leg, sdp, next_hops };
             let _ = done.send(Done::Resolved(resolved)).await; // The process is ending.
         });
         None
     }
 
-    /// The newest binding of a user.
-    fn contact(&self, user: &str) -> Option<NextHop> {
-        let contact = self.user_agent.lookup(unix_s(), user).into_iter().next()?;
-        Some(NextHop { uri: contact.uri, peer: contact.peer })
+    /// The bindings of a user, newest first; `None` if there are none.
+    fn contacts(&self, user: &str) -> Option<VecDeque<NextHop>> {
+        let contacts = self.user_agent.lookup(unix_s(), user).into_iter().take(BINDINGS_MAX);
+        let next_hops: VecDeque<_> =
+            contacts.map(|it| NextHop { uri: it.uri, peer: it.peer }).collect();
+        (!next_hops.is_empty()).then_some(next_hops)
     }
 
     /// The user, if the URI is one of ours.

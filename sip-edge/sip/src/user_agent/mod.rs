@@ -142,6 +142,11 @@ impl UserAgent {
         self.legs.get(&leg).map(|leg| leg.dialog.call_id.as_str())
     }
 
+    /// Whether there has been no response at all to our INVITE, not even 100.
+    pub fn is_silent(&self, leg: LegId) -> bool {
+        self.legs.get(&leg).is_some_and(|leg| matches!(leg.state, State::Calling { .. }))
+    }
+
     /// Legs that have not ended.
     pub fn dialogs(&self) -> usize {
         self.legs.len()
