@@ -377,6 +377,7 @@ fn failed(error: Error) -> Status {
         Error::SessionsUsedUp { .. } | Error::Ports(_) | Error::ConferenceFull(_) => {
             Status::resource_exhausted(message)
         }
+        Error::Deleted(_) => Status::aborted(message),
         Error::NoOpenOffer { .. } | Error::NotNegotiated { .. } => {
             Status::failed_precondition(message)
         }

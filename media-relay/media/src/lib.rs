@@ -34,6 +34,7 @@ pub mod sdp;
 pub mod session;
 mod status;
 mod timers;
+mod tombstones;
 mod transmit;
 
 pub use audio::{Audio, AudioError, SAMPLES_MAX};

@@ -31,6 +31,9 @@ impl Relay {
                 return Err(Error::Missing(name));
             }
         }
+        if self.tombstones.has(offer.session_id) {
+            return Err(Error::Deleted(offer.session_id.to_owned()));
+        }
         let max = self.config.sessions_max;
         if self.sessions.len() >= max {
             return Err(Error::SessionsUsedUp { max });
@@ -42,7 +45,7 @@ impl Relay {
     /// changed, and ports that were brought are closed.
     ///
     /// # Errors
-    /// [`Error::Missing`], [`Error::SessionsUsedUp`], or [`Error::Refused`].
+    /// [`Error::Missing`], [`Error::Deleted`], [`Error::SessionsUsedUp`], or [`Error::Refused`].
     pub fn offer(
         &mut self,
         now: Instant,
@@ -65,6 +68,7 @@ impl Relay {
         let Offer { session_id, side, .. } = offer;
         let needs_ports = self.needs_ports(session_id, side);
         assert_eq!(needs_ports, ports.is_some(), "ports come with a new side, and only then");
+        self.tombstones.forget(now);
         self.check_offer(&offer)?;
         let key = match self.by_id.get(session_id) {
             Some(key) => *key,
@@ -146,7 +150,12 @@ impl Relay {
 
     /// Frees a side, or the session with all its ports; false if it was gone.
     pub fn delete(&mut self, now: Instant, session_id: &str, side: Option<Side>) -> bool {
-        let Some(session) = self.by_id.get(session_id).copied() else { return false };
+        let Some(session) = self.by_id.get(session_id).copied() else {
+            if side.is_none() {
+                self.tombstones.bury(now, session_id); // The deletion has overtaken its offer.
+            }
+            return false;
+        };
         let sides = Side::BOTH.into_iter().filter(|it| side.is_none_or(|side| side == *it));
         let mut existed = side.is_none();
         for side in sides {

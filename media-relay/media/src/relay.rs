@@ -10,6 +10,7 @@ use crate::port_pool::{PortError, PortPair, PortPool};
 use crate::sdp::{Refusal, Remote};
 use crate::session::{Session, SessionKey, Side, SideKey};
 use crate::timers::Timers;
+use crate::tombstones::Tombstones;
 use crate::transmit::{Transmit, Transmits};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -37,6 +38,8 @@ pub enum Error {
     NoSession(String),
     #[error("media session {session_id:?} has no {}", side.name())]
     NoSide { session_id: String, side: Side },
+    #[error("media session {0:?} was deleted before this offer of it came")]
+    Deleted(String),
     #[error("{0} is missing: the first offer of a session must say it")]
     Missing(&'static str),
     #[error("all {max} media sessions are in use (--max-sessions)")]
@@ -126,6 +129,7 @@ pub struct Relay {
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) rng: StdRng,
     ports: PortPool,
+    pub(crate) tombstones: Tombstones,
     pub(crate) next_key: u64,
     started: Instant,
     /// Wallclock at `started`, since the Unix epoch.
@@ -164,6 +168,7 @@ impl Relay {
             outputs: VecDeque::new(),
             rng,
             ports,
+            tombstones: Tombstones::default(),
             next_key: 0,
             started: now,
             epoch: unix,

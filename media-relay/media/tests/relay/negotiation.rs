@@ -50,6 +50,15 @@ fn an_answer_keeps_the_offer_s_order_and_numbers_and_rejects_the_rest_in_place()
 }
 
 #[test]
+fn an_offer_that_its_deletion_has_overtaken_makes_no_session() {
+    let mut bench = Bench::with(|_| ());
+    assert!(!bench.relay.delete(bench.now(), SESSION, None));
+    let refused = bench.offer(SESSION, Side::A, Some(&sdp(A, "0 8")));
+    assert!(matches!(refused, Err(Error::Deleted(_))), "{refused:?}");
+    bench.offer("another", Side::A, Some(&sdp(A, "0 8"))).unwrap();
+}
+
+#[test]
 fn dynamic_numbers_and_capitals_are_understood() {
     check_answer(
         "v=0\no=- 1 1 IN IP4 192.0.2.1\ns=-\nc=IN IP4 192.0.2.1\nt=0 0\n\
