@@ -43,6 +43,23 @@ async fn after_the_loss_of_sip_edge_and_those_who_listen_to_it_nobody_waits() ->
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_media_relay_that_hangs_costs_the_call_and_keeps_no_session() -> anyhow::Result<()> {
+    let stack = Stack::start()?;
+    stack.create_queue().await?;
+    let phone = Phone::start("alice", Codec::Pcmu)?;
+    stack.freeze(Service::MediaRelay)?;
+    let refused = phone.dial_with(stack.sip(), &stack.uri(QUEUE_USER), &phone.sdp("sendrecv"))?;
+    assert_eq!(u16::from(refused.status_code), 503);
+    stack.thaw(Service::MediaRelay)?;
+    stack.wait_clean().await?;
+    let call = phone.dial(stack.sip(), &stack.uri(QUEUE_USER))?;
+    stack.wait_waiting(1).await?;
+    call.bye()?;
+    stack.wait_clean().await?;
+    stack.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_scheduler_that_hangs_keeps_no_task_of_the_call_that_it_cost() -> anyhow::Result<()> {
     let stack = Stack::start()?;
     let (bob, carol) = (Phone::start("bob", Codec::Pcmu)?, Phone::start("carol", Codec::Pcmu)?);
