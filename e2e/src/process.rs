@@ -135,7 +135,9 @@ impl Process {
 
     /// Sends a signal by name, e.g. "TERM", "KILL", "USR1".
     pub fn signal(&self, signal: &str) -> anyhow::Result<()> {
-        let status = Command::new("kill").args(["-s", signal, &self.pid().to_string()]).status();
+        // In a group of its own, so that an impatient second Ctrl-C does not hit it.
+        let mut kill = Command::new("kill");
+        let status = kill.args(["-s", signal, &self.pid().to_string()]).process_group(0).status();
         let status = status.context("run kill")?;
         if !status.success() {
             bail!("send SIG{signal} to {} (pid {}): {status}", self.name, self.pid());
