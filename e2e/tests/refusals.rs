@@ -53,7 +53,10 @@ async fn a_caller_who_gives_up_while_a_user_rings_stops_the_ringing() -> anyhow:
     let (callee, caller) = (Phone::start(user, Codec::Pcmu)?, Phone::start("alice", Codec::Pcmu)?);
     callee.register(stack.sip(), password, Algorithm::Sha256)?;
     let attempt = caller.start_dial(stack.sip(), &stack.uri(user))?;
-    callee.invited()?.ring();
+    let invited = callee.invited()?;
+    let hops = header(&invited.request().headers, "Max-Forwards");
+    assert_eq!(hops.as_deref(), Some("69"), "one less than the caller's, so that loops end");
+    invited.ring();
     assert_eq!(attempt.cancel()?, (200, 487));
     callee.wait_cancel()?;
     stack.wait_clean().await?;
