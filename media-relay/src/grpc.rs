@@ -212,7 +212,7 @@ impl MediaRelay for Grpc {
         &self,
         request: Request<wire::JoinRequest>,
     ) -> Result<Response<wire::JoinResponse>, Status> {
-        let wire::JoinRequest { session_id, side: number, conference } = request.into_inner();
+        let wire::JoinRequest { session_id, side: number, conference, .. } = request.into_inner();
         let side = side("side", number)?;
         check_id("session_id", &session_id)?;
         let is_plain = |it: u8| it.is_ascii_alphanumeric() || b"_.-".contains(&it);
@@ -254,6 +254,55 @@ impl MediaRelay for Grpc {
             .map_err(busy)?
             .map_err(failed)?;
         Ok(Response::new(wire::InjectDtmfResponse { counted }))
+    }
+
+    async fn update_participant(
+        &self,
+        _: Request<wire::UpdateParticipantRequest>,
+    ) -> Result<Response<wire::UpdateParticipantResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn kick(
+        &self,
+        _: Request<wire::KickRequest>,
+    ) -> Result<Response<wire::KickResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn list_conferences(
+        &self,
+        _: Request<wire::ListConferencesRequest>,
+    ) -> Result<Response<wire::ListConferencesResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn send_dtmf(
+        &self,
+        _: Request<wire::SendDtmfRequest>,
+    ) -> Result<Response<wire::SendDtmfResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn detect_dtmf(
+        &self,
+        _: Request<wire::DetectDtmfRequest>,
+    ) -> Result<Response<wire::DetectDtmfResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn start_recording(
+        &self,
+        _: Request<wire::StartRecordingRequest>,
+    ) -> Result<Response<wire::StartRecordingResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn stop_recording(
+        &self,
+        _: Request<wire::StopRecordingRequest>,
+    ) -> Result<Response<wire::StopRecordingResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
     }
 
     type WatchMediaStream = BoxStream<'static, Result<wire::MediaEvent, Status>>;
@@ -424,6 +473,7 @@ fn event(happened: Happened) -> wire::MediaEvent {
         digit,
         play_id,
         at_unix_ms,
+        ..wire::MediaEvent::default()
     }
 }
 
@@ -456,5 +506,6 @@ fn side_status(status: SideStatus) -> wire::SideStatus {
         remote_fraction_lost: status.remote_fraction_lost.into(),
         jitter_us: status.jitter_us,
         silent_ms: u32::try_from(status.silent.as_millis()).unwrap_or(u32::MAX),
+        ..wire::SideStatus::default()
     }
 }

@@ -113,15 +113,25 @@ impl Media {
             }
             MediaCommand::Play { side, file, looping } => {
                 let side = wire_side(side);
-                let request =
-                    wire::PlayRequest { session_id, side, file, r#loop: looping, offset_ms: 0 };
+                let request = wire::PlayRequest {
+                    session_id,
+                    side,
+                    file,
+                    r#loop: looping,
+                    ..wire::PlayRequest::default()
+                };
                 let reply = client.play(timed(request)).await?.into_inner();
                 let duration = Duration::from_millis(reply.duration_ms.into());
                 Reply::Playing { play_id: reply.play_id, duration }
             }
             MediaCommand::Stop { side, leave_conference } => {
                 let side = wire_side(side);
-                let request = wire::StopRequest { session_id, side, leave_conference };
+                let request = wire::StopRequest {
+                    session_id,
+                    side,
+                    leave_conference,
+                    ..wire::StopRequest::default()
+                };
                 client.stop(timed(request)).await?;
                 Reply::Done
             }
@@ -131,7 +141,13 @@ impl Media {
             }
             MediaCommand::Join { side, conference } => {
                 let side = wire_side(side);
-                client.join(timed(wire::JoinRequest { session_id, side, conference })).await?;
+                let request = wire::JoinRequest {
+                    session_id,
+                    side,
+                    conference,
+                    ..wire::JoinRequest::default()
+                };
+                client.join(timed(request)).await?;
                 Reply::Done
             }
             MediaCommand::InjectDtmf { side, digit, duration_ms } => {

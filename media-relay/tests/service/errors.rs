@@ -44,7 +44,12 @@ async fn each_error_has_its_code_and_names_what_is_wrong() {
 
     let connect = ConnectRequest { session_id: "s".into() };
     check(service.client.connect(connect).await.unwrap_err(), NotFound, "no side B");
-    let join = JoinRequest { session_id: "s".into(), side: 1, conference: "a b".into() };
+    let join = JoinRequest {
+        session_id: "s".into(),
+        side: 1,
+        conference: "a b".into(),
+        ..JoinRequest::default()
+    };
     let error = service.client.join(join).await.unwrap_err();
     check(error, InvalidArgument, "conference is \"a b\"; wanted 1 to 64");
     let inject =

@@ -74,7 +74,7 @@ impl Service {
             side: Side::A.into(),
             file: file.into(),
             r#loop: repeat,
-            offset_ms: 0,
+            ..PlayRequest::default()
         };
         self.client.clone().play(request).await.map(tonic::Response::into_inner)
     }

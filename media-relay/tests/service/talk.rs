@@ -45,7 +45,8 @@ async fn three_in_a_conference_each_hear_the_other_two() {
         let session_id = format!("s{n}");
         phone.join(&service, &session_id, Side::A).await;
         let conference = "test1".to_owned();
-        let request = JoinRequest { session_id, side: Side::A.into(), conference };
+        let request =
+            JoinRequest { session_id, side: Side::A.into(), conference, ..JoinRequest::default() };
         let joined = service.client.join(request).await.unwrap().into_inner();
         assert_eq!(joined.participants as usize, n + 1);
         phones.push(phone);
