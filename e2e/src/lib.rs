@@ -3,16 +3,20 @@
 
 pub mod audio;
 mod baresip;
+mod cut;
 mod drive;
 mod nats;
 pub mod phone;
+mod postgres;
 mod process;
 mod reaper;
 mod sipp;
 mod stack;
 
 pub use baresip::{Account, Baresip};
+pub use cut::Cut;
 pub use nats::NatsServer;
+pub use postgres::Postgres;
 pub use process::{Process, binary};
 pub use sipp::{Scenario, Sipp, Tally, Transport};
 pub use stack::{
