@@ -24,7 +24,12 @@ impl Edge {
     /// Brings about the effect of a task, at most [`ATTEMPT_LIMIT`] long.
     pub(crate) async fn perform(mut self, task: TaskId, effect: Effect) -> Answer {
         let Effect::HangUp { call_id, cause } = effect;
-        let mut request = Request::new(HangupRequest { call_id, cause, task_id: task.to_string() });
+        let mut request = Request::new(HangupRequest {
+            call_id,
+            cause,
+            task_id: task.to_string(),
+            ..HangupRequest::default()
+        });
         request.set_timeout(ATTEMPT_LIMIT);
         match tokio::time::timeout(ATTEMPT_LIMIT, self.0.hangup(request)).await {
             Ok(Ok(response)) => done(task, response.into_inner()),

@@ -13,7 +13,7 @@ use proto::sip_edge::v1::{
     HangupResponse, ListCallsRequest, ListCallsResponse, ListRegistrationsRequest,
     ListRegistrationsResponse, OriginateRequest, OriginateResponse, PlayRequest, PlayResponse,
     Registration, RingRequest, RingResponse, RunPlanRequest, RunPlanResponse, StopRingingRequest,
-    StopRingingResponse, WatchCallsRequest,
+    StopRingingResponse, TransferRequest, TransferResponse, WatchCallsRequest,
 };
 use proto::sip_edge::v1::{CollectOutcome as WireCollected, RingOutcome as WireRing};
 use tokio::sync::{mpsc, oneshot};
@@ -119,7 +119,7 @@ impl SipEdge for Api {
         &self,
         request: Request<HangupRequest>,
     ) -> Result<Response<HangupResponse>, Status> {
-        let HangupRequest { call_id, cause, task_id } = request.into_inner();
+        let HangupRequest { call_id, cause, task_id, .. } = request.into_inner();
         let cause = plan::cause("cause", &cause, Cause::NormalClearing).map_err(invalid)?;
         if !task_id.is_empty() {
             required("task_id", &task_id)?;
@@ -165,12 +165,19 @@ impl SipEdge for Api {
     }
 
     async fn play(&self, request: Request<PlayRequest>) -> Result<Response<PlayResponse>, Status> {
-        let PlayRequest { call_id, file, wait } = request.into_inner();
+        let PlayRequest { call_id, file, wait, .. } = request.into_inner();
         let file = plan::file("file", &file).map_err(invalid)?;
         let answered = self.ask(call_id, Ask::Play { file, wait }).await?;
         let Answer::Playing { duration } = answered.answer else { return Err(mixed_up()) };
         let duration_ms = u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
-        Ok(Response::new(PlayResponse { duration_ms }))
+        Ok(Response::new(PlayResponse { duration_ms, ..PlayResponse::default() }))
+    }
+
+    async fn transfer(
+        &self,
+        _: Request<TransferRequest>,
+    ) -> Result<Response<TransferResponse>, Status> {
+        Err(Status::unimplemented("this build only has it in its .proto"))
     }
 
     async fn collect(

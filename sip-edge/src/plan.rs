@@ -231,7 +231,7 @@ fn schedule(at: &str, wire: &wire::ScheduleAction) -> Result<Action, Invalid> {
         let wanted = "1 to 31,536,000,000 ms (a year)";
         return Err(Invalid::new(format!("{at}.after_ms"), wire.after_ms, wanted));
     }
-    let Some(hangup) = &wire.hangup else {
+    let Some(wire::schedule_action::What::Hangup(hangup)) = &wire.what else {
         return Err(Invalid::new(format!("{at}.hangup"), "nothing", "a hangup, e.g. `hangup: {}`"));
     };
     let cause_name = &hangup.cause;

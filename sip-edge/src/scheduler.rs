@@ -27,7 +27,7 @@ impl Scheduler {
     ) -> Outcome {
         match command {
             SchedulerCommand::Schedule { after_ms, cause, name } => {
-                let hangup = wire::HangupCall { cause: cause.name().to_owned() };
+                let hangup = wire::HangupCall { cause: cause.name().to_owned(), legs: 0 };
                 let after_ms = i64::try_from(after_ms).unwrap_or(i64::MAX);
                 let request = wire::ScheduleRequest {
                     idempotency_key: key,
@@ -36,6 +36,7 @@ impl Scheduler {
                     when: Some(wire::schedule_request::When::AfterMs(after_ms)),
                     group: String::new(),
                     label: name,
+                    ..wire::ScheduleRequest::default()
                 };
                 self.schedule(request).await
             }
@@ -67,9 +68,9 @@ impl Scheduler {
 
     async fn cancel_all(mut self, call_id: String) -> Outcome {
         let request = wire::CancelGroupRequest {
-            group: String::new(),
             call_id,
             by: "the call ended".to_owned(),
+            ..wire::CancelGroupRequest::default()
         };
         self.client.cancel_group(timed(request)).await.map_err(failure)?;
         Ok(Reply::Done)

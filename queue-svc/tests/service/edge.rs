@@ -242,6 +242,13 @@ impl SipEdge for Fake {
         Err(not_for_queues())
     }
 
+    async fn transfer(
+        &self,
+        _: Request<TransferRequest>,
+    ) -> Result<Response<TransferResponse>, Status> {
+        Err(not_for_queues())
+    }
+
     async fn collect(
         &self,
         _: Request<CollectRequest>,

@@ -13,7 +13,7 @@ async fn bad_fields_are_refused_by_name_value_and_what_is_allowed() {
     let mut stack = Stack::start(&[]).await;
     let good = request(CALL, 60_000);
     let action = |cause: &str| {
-        Some(schedule_request::Action::Hangup(HangupCall { cause: cause.to_owned() }))
+        Some(schedule_request::Action::Hangup(HangupCall { cause: cause.to_owned(), legs: 0 }))
     };
     let after = |ms| Some(schedule_request::When::AfterMs(ms));
     let table = [
@@ -76,7 +76,7 @@ async fn bad_questions_are_refused_too() {
     note(client.get(GetRequest { task_id: text(CALL) }).await.unwrap_err());
     note(client.cancel(CancelRequest { task_id: text("x"), by: text("") }).await.unwrap_err());
     note(client.cancel_group(CancelGroupRequest::default()).await.unwrap_err());
-    let both = CancelGroupRequest { group: text("g"), call_id: text(CALL), by: text("") };
+    let both = CancelGroupRequest { group: text("g"), call_id: text(CALL), ..Default::default() };
     note(client.cancel_group(both).await.unwrap_err());
     note(client.list(ListRequest { page_size: 10_001, ..list() }).await.unwrap_err());
     note(client.list(ListRequest { page_token: text("z"), ..list() }).await.unwrap_err());

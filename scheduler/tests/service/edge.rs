@@ -138,7 +138,10 @@ impl Edge {
     }
 
     /// What is answered; `None` for never.
-    fn answer(&self, HangupRequest { call_id, cause, task_id }: HangupRequest) -> Option<Answer> {
+    fn answer(
+        &self,
+        HangupRequest { call_id, cause, task_id, .. }: HangupRequest,
+    ) -> Option<Answer> {
         let mut world = self.world.lock().unwrap();
         world.requests.push(Hangup {
             call_id: call_id.clone(),
@@ -210,6 +213,7 @@ impl SipEdge for Edge {
         ring: RingRequest => RingResponse;
         stop_ringing: StopRingingRequest => StopRingingResponse;
         play: PlayRequest => PlayResponse;
+        transfer: TransferRequest => TransferResponse;
         collect: CollectRequest => CollectResponse;
         run_plan: RunPlanRequest => RunPlanResponse;
         list_registrations: ListRegistrationsRequest => ListRegistrationsResponse;
