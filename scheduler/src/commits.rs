@@ -7,7 +7,7 @@ use crate::metrics;
 use crate::store::{self, Ending, ROWS_PER_STATEMENT, Scope, Store, Task, Transaction};
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
-use wheel::{Effect, Event, IN_FLIGHT_MAX, State, TaskId, Tick, Verdict};
+use wheel::{Effect, Event, IN_FLIGHT_MAX, Legs, State, TaskId, Tick, Verdict};
 
 /// Writes of clients that wait for the database; more are refused.
 const WRITES_WAITING_MAX: usize = 4_096;
@@ -383,7 +383,11 @@ impl Batch {
             let claimed = self.transaction.change(id, arrow, revision, Ending::default()).await?;
             claimed.inspect(|task| self.changed(task.clone(), None))
         };
-        Ok(firing.map(|task| Effect::HangUp { call_id: task.call_id, cause: task.cause }))
+        Ok(firing.map(|Task { call_id, cause, .. }| Effect::HangUp {
+            call_id,
+            cause,
+            legs: Legs::Both,
+        }))
     }
 
     fn changed(&mut self, task: Task, due: Option<Tick>) {

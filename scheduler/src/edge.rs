@@ -23,7 +23,9 @@ impl Edge {
 
     /// Brings about the effect of a task, at most [`ATTEMPT_LIMIT`] long.
     pub(crate) async fn perform(mut self, task: TaskId, effect: Effect) -> Answer {
-        let Effect::HangUp { call_id, cause } = effect;
+        let Effect::HangUp { call_id, cause, .. } = effect else {
+            return Answer::Refused("this build can only hang up".to_owned());
+        };
         let mut request = Request::new(HangupRequest {
             call_id,
             cause,

@@ -87,7 +87,7 @@ impl Firing {
         metrics::changed(task.state);
         let (id, call_id, state) = (task.id, &task.call_id, task.state);
         match state {
-            State::Pending | State::Firing | State::Cancelled => {
+            State::Pending | State::Firing | State::Cancelled | State::Paused => {
                 debug!(task_id = %id, %call_id, ?state, "task");
             }
             State::Fired | State::Expired => {

@@ -214,6 +214,7 @@ fn state(state: State) -> wire::TaskState {
         State::Cancelled => wire::TaskState::Cancelled,
         State::Expired => wire::TaskState::Expired,
         State::Failed => wire::TaskState::Failed,
+        State::Paused => wire::TaskState::Paused,
     }
 }
 
@@ -222,7 +223,9 @@ fn too_late(state: State) -> CancelOutcome {
     match state {
         State::Firing => CancelOutcome::AlreadyFiring,
         State::Fired | State::Failed => CancelOutcome::AlreadyFired,
-        State::Pending | State::Cancelled | State::Expired => CancelOutcome::NotFound,
+        State::Pending | State::Paused | State::Cancelled | State::Expired => {
+            CancelOutcome::NotFound
+        }
     }
 }
 

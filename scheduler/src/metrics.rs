@@ -18,6 +18,7 @@ pub(crate) fn changed(state: State) {
         State::Cancelled => "cancelled",
         State::Expired => "expired",
         State::Failed => "failed",
+        State::Paused => "paused",
     };
     counter!("holdfast_scheduler_task_changes_total", "state" => state).increment(1);
 }

@@ -8,7 +8,7 @@
 //! The agenda decides from nothing but what the store has committed: it claims a task in the
 //! revision it knows, and a claim that the store does not grant is forgotten.
 
-use crate::task::{Answer, TaskId, Verdict};
+use crate::task::{Answer, Effect, TaskId, Verdict};
 use crate::{Handle, Tick, Wheel};
 use std::collections::{HashMap, VecDeque};
 
@@ -26,13 +26,6 @@ const STORE_RETRY_MS: u64 = 250;
 /// An effect that got no answer for so long, in ms, is given up: a day, as long as the bus keeps
 /// the news of a call's end.
 const GIVE_UP_MS: u64 = 24 * 3_600_000;
-
-/// What a task does when its time has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Ends a call with a hangup cause by name.
-    HangUp { call_id: String, cause: String },
-}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {

@@ -5,11 +5,16 @@
 //! Time is a [`Tick`], given by the caller; nothing here reads a clock.
 
 mod agenda;
+mod step;
 mod task;
 mod wheel;
 
-pub use agenda::{Agenda, Effect, IN_FLIGHT_MAX, Input, Output};
-pub use task::{Answer, Event, Refused, State, TaskId, Verdict};
+pub use agenda::{Agenda, IN_FLIGHT_MAX, Input, Output};
+pub use step::{Attempt, Claim, Granted, Lane, News, Settled, Settlement, Standing, Ticket};
+pub use task::{
+    Answer, Effect, Event, Legs, Next, Refused, Repeat, SHARDS, State, TaskId, TransferTo, Verdict,
+    shard_of,
+};
 pub use wheel::{Full, Handle, Wheel};
 
 /// Milliseconds of a clock that never steps; which moment is 0 is the caller's choice.

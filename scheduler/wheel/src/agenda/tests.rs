@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 fn hang_up(call: u128) -> Effect {
-    Effect::HangUp { call_id: format!("call-{call}"), cause: "ALLOTTED_TIMEOUT".to_owned() }
+    let cause = "ALLOTTED_TIMEOUT".to_owned();
+    Effect::HangUp { call_id: format!("call-{call}"), cause, legs: crate::Legs::Both }
 }
 
 fn armed(due: Tick) -> Input {
@@ -37,9 +38,10 @@ fn check(inputs: Vec<(Tick, u128, Input)>, expected: Expect) {
                         ["", " again"][again as usize]
                     )
                 }
-                Output::Perform { task, effect: Effect::HangUp { call_id, cause } } => {
+                Output::Perform { task, effect: Effect::HangUp { call_id, cause, .. } } => {
                     format!("perform {}: hang up {call_id} {cause}", task.0)
                 }
+                Output::Perform { task, effect } => format!("perform {}: {effect:?}", task.0),
                 Output::Settle { task, verdict, late_ms, result } => {
                     format!("settle {}: {verdict:?}, {late_ms} ms late, {result:?}", task.0)
                 }
