@@ -3,6 +3,7 @@
 
 pub mod audio;
 mod baresip;
+pub mod bench;
 mod cut;
 mod drive;
 mod nats;

@@ -31,7 +31,12 @@ pub(crate) fn target() -> PathBuf {
     }
 }
 
-/// An executable of this workspace.
+/// An executable of this workspace, as [`build`] builds it.
 pub(crate) fn binary(name: &str) -> PathBuf {
     target().join("debug").join(name)
+}
+
+/// An executable of this workspace, built with `--release`.
+pub(crate) fn release_binary(name: &str) -> PathBuf {
+    target().join("release").join(name)
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 /// A program and the package that has it.
 #[derive(Clone, Copy)]
 pub(crate) struct Program {
+    /// On the PATH, or with its path where Debian does not put it there.
     pub(crate) name: &'static str,
     pub(crate) package: &'static str,
 }
@@ -15,6 +16,10 @@ pub(crate) const NATS_SERVER: Program = Program { name: "nats-server", package: 
 pub(crate) const SIPP: Program = Program { name: "sipp", package: "sip-tester" };
 pub(crate) const BARESIP: Program = Program { name: "baresip", package: "baresip-core" };
 pub(crate) const SQLITE3: Program = Program { name: "sqlite3", package: "sqlite3" };
+pub(crate) const POSTGRES: Program =
+    Program { name: "/usr/lib/postgresql/15/bin/postgres", package: "postgresql-15" };
+pub(crate) const RTPENGINE: Program = Program { name: "rtpengine", package: "rtpengine-daemon" };
+pub(crate) const FAKETIME: Program = Program { name: "faketime", package: "faketime" };
 pub(crate) const GO: Program = Program { name: "go", package: "golang-go" };
 
 /// Where packages put programs that are not always on a user's PATH.
@@ -37,7 +42,7 @@ pub(crate) fn ensure(programs: &[Program]) -> anyhow::Result<()> {
     let Some(prefix) = privilege() else { bail!("install {}; run: {by_hand}", missing.join(", ")) };
     eprintln!("installing {} from Debian", missing.join(", "));
     if install(&prefix, &missing).is_err() {
-        apt_get(&prefix, &["update"])?; // A fresh machine has no package lists.
+        run(&prefix, &["apt-get", "--quiet", "update"])?; // A fresh machine has no package lists.
         install(&prefix, &missing).with_context(|| format!("install packages; try: {by_hand}"))?;
     }
     match programs.iter().find(|it| find(it.name).is_none()) {
@@ -60,6 +65,26 @@ pub(crate) fn path() -> std::ffi::OsString {
     std::env::join_paths(folders).unwrap_or(path)
 }
 
+/// Installs "$@" without starting what the packages would run as a service: we start servers ourselves,
+/// on ports of our own, and theirs would be in the way of others. Debian's way to say so is a
+/// policy-rc.d that forbids it (101); one that is there already knows better.
+const INSTALL: &str = r#"
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        trap 'rm -f "$policy"' EXIT
+        printf '#!/bin/sh\nexit 101\n' > "$policy" && chmod 755 "$policy"
+    fi
+    DEBIAN_FRONTEND=noninteractive apt-get --quiet install --yes --no-install-recommends "$@" || exit
+    if [ -d /run/systemd/system ]; then
+        for package in "$@"; do
+            for unit in $(dpkg -L "$package" | sed -n 's:^\(/usr\)\?/lib/systemd/system/\([^/@]*\.service\)$:\2:p'); do
+                systemctl --quiet disable "$unit"
+            done
+        done
+    fi
+    exit 0
+"#;
+
 /// What goes before apt-get; none if it would need a password or is not allowed.
 fn privilege() -> Option<Vec<&'static str>> {
     let output = |program: &str, args: &[&str]| Command::new(program).args(args).output().ok();
@@ -71,18 +96,14 @@ fn privilege() -> Option<Vec<&'static str>> {
 }
 
 fn install(prefix: &[&str], packages: &[&str]) -> anyhow::Result<()> {
-    let mut args = vec!["install", "--yes", "--no-install-recommends"];
-    args.extend(packages);
-    apt_get(prefix, &args)
+    run(prefix, &[&["sh", "-c", INSTALL, "sh"], packages].concat())
 }
 
-fn apt_get(prefix: &[&str], args: &[&str]) -> anyhow::Result<()> {
-    let mut words = prefix.to_vec();
-    words.extend(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet"]);
-    words.extend(args);
+fn run(prefix: &[&str], args: &[&str]) -> anyhow::Result<()> {
+    let words = [prefix, args].concat();
     let status = Command::new(words[0]).args(&words[1..]).status().context("run apt-get")?;
     if !status.success() {
-        bail!("run {}: {status}", words.join(" "));
+        bail!("run apt-get: {status}");
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask COMMAND`: what one does with this repository beside editing it.
 
+mod bench;
 mod cargo;
 mod debian;
 mod demo;
@@ -30,6 +31,14 @@ enum Command {
     Demo,
     /// Formatting, lints, tidiness, all tests, docs, and the demo; the last line counts them.
     Test,
+    /// Measures beside a peer or a ceiling, in release; prints a table, writes target/bench/NAME.json.
+    ///
+    /// The machine should do nothing else meanwhile.
+    Bench {
+        name: bench::Bench,
+        /// Parts of it, by name; all if none. An unknown name lists them.
+        parts: Vec<String>,
+    },
     /// Installs what Debian does not have (grpcurl) in target/tools.
     Tools,
 }
@@ -39,6 +48,7 @@ fn main() -> ExitCode {
         Command::Up => up::run(),
         Command::Demo => demo::run(),
         Command::Test => test::run(),
+        Command::Bench { name, parts } => bench::run(name, &parts),
         Command::Tools => tools::run(),
     };
     match done {

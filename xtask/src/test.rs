@@ -8,6 +8,17 @@ use std::process::{Command, ExitCode, Stdio};
 /// Private items are documented too, so links to them lead somewhere.
 const RUSTDOC_FLAGS: &str = "-D warnings -A rustdoc::private_intra_doc_links";
 
+/// What tests run.
+const PROGRAMS: [debian::Program; 7] = [
+    debian::NATS_SERVER,
+    debian::SIPP,
+    debian::BARESIP,
+    debian::SQLITE3,
+    debian::POSTGRES,
+    debian::RTPENGINE,
+    debian::FAKETIME,
+];
+
 /// What has been counted. A gate is one test.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Count {
@@ -27,7 +38,7 @@ impl Count {
 }
 
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
-    debian::ensure(&[debian::NATS_SERVER, debian::SIPP, debian::BARESIP, debian::SQLITE3])?;
+    debian::ensure(&PROGRAMS)?;
     tools::grpcurl()?;
     let mut count = Count::default();
     count.add(gate("fmt", &mut cargo::command(&["fmt", "--all", "--check"]))?);

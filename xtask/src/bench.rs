@@ -1,0 +1,48 @@
+//! `cargo xtask bench NAME`: builds in release and runs the benchmark of that name.
+
+use crate::cargo;
+use crate::debian::{self, Program};
+use anyhow::{Context as _, ensure};
+use clap::ValueEnum;
+use std::process::{Command, ExitCode};
+
+/// A benchmark: the binary `bench_NAME` of `e2e`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Bench {
+    /// Relay, music and conferences, beside rtpengine.
+    Media,
+    /// Lateness, adding, memory and herds of tasks, beside the database itself.
+    Scheduler,
+}
+
+impl Bench {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Media => "media",
+            Self::Scheduler => "scheduler",
+        }
+    }
+
+    fn programs(self) -> &'static [Program] {
+        match self {
+            Self::Media => &[debian::NATS_SERVER, debian::RTPENGINE],
+            Self::Scheduler => &[debian::NATS_SERVER, debian::POSTGRES],
+        }
+    }
+}
+
+/// Runs it with `args` (which of its parts; all if none), which writes `target/bench/NAME.json`.
+pub(crate) fn run(bench: Bench, args: &[String]) -> anyhow::Result<ExitCode> {
+    debian::ensure(bench.programs())?;
+    let mut build = cargo::command(&["build", "--release", "--bins", "--package", "e2e"]);
+    for service in ["media-relay", "queue-svc", "scheduler", "sip-edge"] {
+        build.args(["--package", service]);
+    }
+    let status = build.status().context("run cargo")?;
+    ensure!(status.success(), "build in release: cargo {status}");
+    let mut command = Command::new(cargo::release_binary(&format!("bench_{}", bench.name())));
+    let report = cargo::target().join("bench").join(format!("{}.json", bench.name()));
+    command.arg(report).args(args).env("PATH", debian::path());
+    let status = command.status().with_context(|| format!("start bench {}", bench.name()))?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
