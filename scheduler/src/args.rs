@@ -16,9 +16,22 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URL", default_value = "sqlite:scheduler.db")]
     pub(crate) database_url: String,
 
-    /// gRPC of sip-edge, which brings about what tasks ask for. It may start later.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50051")]
-    pub(crate) sip_edge: String,
+    /// gRPC of a sip-edge, which brings about what tasks ask for: `URL`, or `NAME=URL` with its
+    /// --edge-name. Repeatable; tasks that name no edge go to the first. It may start later.
+    #[arg(long, value_name = "[NAME=]URL", default_value = "http://127.0.0.1:50051",
+          value_parser = EdgeAddress::parse)]
+    pub(crate) sip_edge: Vec<EdgeAddress>,
+
+    /// How many effects a second one sip-edge is asked for at most, those with the earliest time
+    /// first; the rest is late. What is published is not bounded by this.
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 2_000,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) edge_rate: u32,
+
+    /// How far ahead tasks are kept in memory, about 100 bytes each; later ones are only on disk,
+    /// e.g. `10m`, `1h`.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = horizon)]
+    pub(crate) horizon: Duration,
 
     /// How many tasks that have not ended there may be; more are refused with RESOURCE_EXHAUSTED. As
     /// many ended ones are kept at most.
@@ -39,6 +52,38 @@ pub(crate) struct Args {
     pub(crate) common: Common,
 }
 
+/// Most edges that one scheduler knows.
+pub(crate) const EDGES_MAX: usize = 64;
+
+/// Where a sip-edge is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EdgeAddress {
+    /// Its --edge-name; empty: not said.
+    pub(crate) name: String,
+    pub(crate) url: String,
+}
+
+impl EdgeAddress {
+    fn parse(flag: &str) -> Result<Self, String> {
+        let (name, url) = match flag.split_once('=') {
+            Some(("", _)) => return Err("the name before `=` is empty".to_owned()),
+            Some((name, url)) if !name.contains("://") => (name, url),
+            _ => ("", flag),
+        };
+        Ok(Self { name: name.to_owned(), url: url.to_owned() })
+    }
+}
+
+/// At least 10 s: what comes nearer than the horizon is read four times within it.
+fn horizon(text: &str) -> Result<Duration, String> {
+    let horizon = humantime::parse_duration(text).map_err(|e| e.to_string())?;
+    let allowed = Duration::from_secs(10)..=Duration::from_secs(400 * 86_400);
+    match allowed.contains(&horizon) {
+        true => Ok(horizon),
+        false => Err("wanted 10s to 400d".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,5 +96,22 @@ mod tests {
         assert_eq!(args.common.grpc.to_string(), "127.0.0.1:50053");
         assert_eq!(args.retention, Duration::from_secs(3600));
         assert!(Args::try_parse_from(["scheduler", "--max-tasks", "0"]).is_err());
+    }
+
+    #[test]
+    fn an_edge_has_a_name_only_if_one_is_given() {
+        let edge = |name: &str, url: &str| EdgeAddress { name: name.into(), url: url.into() };
+        let args = Args::parse_from(["scheduler"]);
+        assert_eq!(args.sip_edge, [edge("", "http://127.0.0.1:50051")]);
+        let flags = ["scheduler", "--sip-edge", "http://a:1/?x=y", "--sip-edge", "b=http://b:2"];
+        let args = Args::parse_from(flags);
+        assert_eq!(args.sip_edge, [edge("", "http://a:1/?x=y"), edge("b", "http://b:2")]);
+        assert!(Args::try_parse_from(["scheduler", "--sip-edge", "=http://a:1"]).is_err());
+    }
+
+    #[test]
+    fn the_horizon_is_10_s_to_400_days() {
+        assert_eq!(horizon("10m"), Ok(Duration::from_secs(600)));
+        assert!(horizon("9s").is_err() && horizon("401d").is_err() && horizon("-1").is_err());
     }
 }

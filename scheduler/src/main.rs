@@ -12,6 +12,7 @@ mod events;
 mod fields;
 mod fire;
 mod grpc;
+mod lanes;
 mod metrics;
 mod retention;
 mod store;
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
 
 async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
     let grpc = service.bind_grpc().await?;
-    let edge = edge::Edge::new(boot::channel("--sip-edge", &args.sip_edge)?);
+    let edge = edge::Edge::new(boot::channel("--sip-edge", &args.sip_edge[0].url)?);
     let store = store::Store::open(&args.database_url).await?;
     let nats = service.connect_nats().await?;
     let (publisher, publishing) = nats.publisher();
