@@ -11,6 +11,8 @@ pub mod phone;
 mod postgres;
 mod process;
 mod reaper;
+mod recording_edge;
+mod replica;
 mod sipp;
 mod stack;
 
@@ -19,6 +21,8 @@ pub use cut::Cut;
 pub use nats::NatsServer;
 pub use postgres::Postgres;
 pub use process::{Process, binary};
+pub use recording_edge::{Effect, RecordingEdge};
+pub use replica::{Replica, ReplicaFlags};
 pub use sipp::{Scenario, Sipp, Tally, Transport};
 pub use stack::{
     Echo, MUSIC, PROMPT, Ports, QUEUE, QUEUE_USER, SERVICES, Service, Setup, Stack, USERS,
