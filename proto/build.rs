@@ -19,6 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("descriptors.bin"), set.encode_to_vec())?;
     let mut config = prost_build::Config::new();
     config.enable_type_names(); // `proto::json` finds a message's descriptor by its name.
+    config.boxed(".scheduler.v1.ScheduleResult.result.task"); // A refusal is far smaller.
     tonic_prost_build::configure()
         .build_transport(false) // Its `connect` would clash with the method of that name.
         .compile_fds_with_config(set, config)?;

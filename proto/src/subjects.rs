@@ -43,6 +43,25 @@ pub fn task(state: TaskState, call_id: &str) -> String {
     format!("holdfast.task.{state}.{}", token(call_id))
 }
 
+/// Longest subject that a task may publish on, in bytes.
+pub const FOREIGN_MAX_BYTES: usize = 256;
+
+/// Whether others may be given a message on this subject by a task: not ours, so that nobody takes
+/// it for an event, and not NATS's own.
+///
+/// # Errors
+/// What is wanted instead.
+pub fn check_foreign(subject: &str) -> Result<(), &'static str> {
+    let plain = |byte: u8| byte.is_ascii_graphic() && !b"*>".contains(&byte);
+    let tokens = subject.split('.').all(|token| !token.is_empty() && token.bytes().all(plain));
+    let reserved = subject.starts_with(['$', '_']) || subject.split('.').next() == Some("holdfast");
+    if !tokens || reserved || subject.len() > FOREIGN_MAX_BYTES {
+        return Err("a subject of 1 to 256 printable ASCII bytes without wildcards, not below \
+                    `holdfast.`, not beginning with `$` or `_`");
+    }
+    Ok(())
+}
+
 /// One subject token: what NATS would read as structure becomes `_`.
 fn token(text: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
@@ -65,5 +84,37 @@ mod tests {
         assert!(ended.starts_with(CALLS_ENDED.trim_end_matches('*')));
         let connected = call(CallEventType::Connected, "x");
         assert!(connected.starts_with(CALLS_CONNECTED.trim_end_matches('*')));
+    }
+
+    #[test]
+    fn a_task_publishes_neither_our_events_nor_to_everybody() {
+        for good in [
+            "billing.warn",
+            "a",
+            "holdfasting.x",
+            "x.holdfast.y",
+            "a.$b-_/:é".trim_end_matches('é'),
+        ] {
+            assert_eq!(check_foreign(good), Ok(()), "{good}");
+        }
+        let long = "a".repeat(257);
+        for bad in [
+            "",
+            ".",
+            "a.",
+            "a..b",
+            "a.*",
+            "a.>",
+            "a b",
+            "a\n",
+            "ü",
+            "holdfast",
+            "holdfast.task.x",
+            "$JS.API",
+            "_INBOX.x",
+            &long,
+        ] {
+            assert!(check_foreign(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -4,7 +4,10 @@ use crate::events::{BEHIND_MAX, Events, Shown};
 use crate::plan::{self, Invalid};
 use crate::requests::{Answered, List, Originate, Request as Order, Unmet};
 use crate::target::SipUri;
-use call::{Action, Answer, Ask, Cause, CollectOutcome, FailureKind, Plan, Refusal, RingOutcome};
+use call::{
+    Action, Answer, Ask, Cause, CollectOutcome, Destination, FailureKind, Legs, Occurrence, Plan,
+    Refusal, RingOutcome,
+};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use proto::sip_edge::v1::sip_edge_server::SipEdge;
@@ -13,9 +16,10 @@ use proto::sip_edge::v1::{
     HangupResponse, ListCallsRequest, ListCallsResponse, ListRegistrationsRequest,
     ListRegistrationsResponse, OriginateRequest, OriginateResponse, PlayRequest, PlayResponse,
     Registration, RingRequest, RingResponse, RunPlanRequest, RunPlanResponse, StopRingingRequest,
-    StopRingingResponse, TransferRequest, TransferResponse, WatchCallsRequest,
+    StopRingingResponse, TransferRequest, TransferResponse, WatchCallsRequest, transfer_request,
 };
 use proto::sip_edge::v1::{CollectOutcome as WireCollected, RingOutcome as WireRing};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
@@ -119,13 +123,11 @@ impl SipEdge for Api {
         &self,
         request: Request<HangupRequest>,
     ) -> Result<Response<HangupResponse>, Status> {
-        let HangupRequest { call_id, cause, task_id, .. } = request.into_inner();
+        let HangupRequest { call_id, cause, task_id, legs, occurrence } = request.into_inner();
         let cause = plan::cause("cause", &cause, Cause::NormalClearing).map_err(invalid)?;
-        if !task_id.is_empty() {
-            required("task_id", &task_id)?;
-        }
-        let task_id = Some(task_id).filter(|it| !it.is_empty());
-        let answered = self.ask(call_id, Ask::Hangup { cause, task_id }).await?;
+        let legs = plan::legs("legs", legs, Legs::Both).map_err(invalid)?;
+        let task = task(task_id, occurrence)?;
+        let answered = self.ask(call_id, Ask::Hangup { cause, legs, task }).await?;
         let Answer::HungUp { already_ended, .. } = answered.answer else { return Err(mixed_up()) };
         Ok(Response::new(HangupResponse { already_ended, call: self.call(answered.call) }))
     }
@@ -165,19 +167,36 @@ impl SipEdge for Api {
     }
 
     async fn play(&self, request: Request<PlayRequest>) -> Result<Response<PlayResponse>, Status> {
-        let PlayRequest { call_id, file, wait, .. } = request.into_inner();
+        let PlayRequest { call_id, file, wait, legs, task_id, occurrence } = request.into_inner();
         let file = plan::file("file", &file).map_err(invalid)?;
-        let answered = self.ask(call_id, Ask::Play { file, wait }).await?;
-        let Answer::Playing { duration } = answered.answer else { return Err(mixed_up()) };
+        let legs = plan::legs("legs", legs, Legs::A).map_err(invalid)?;
+        let task = task(task_id, occurrence)?;
+        let is_task = task.is_some();
+        let answered = self.ask(call_id, Ask::Play { file, legs, task, wait }).await?;
+        let (duration, already_ended) = match answered.answer {
+            Answer::Playing { duration } => (duration, false),
+            Answer::TooLate(_) => (Duration::ZERO, true),
+            _ => return Err(mixed_up()),
+        };
         let duration_ms = u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
-        Ok(Response::new(PlayResponse { duration_ms, ..PlayResponse::default() }))
+        let call = self.call(answered.call).filter(|_| is_task);
+        Ok(Response::new(PlayResponse { duration_ms, already_ended, call }))
     }
 
     async fn transfer(
         &self,
-        _: Request<TransferRequest>,
+        request: Request<TransferRequest>,
     ) -> Result<Response<TransferResponse>, Status> {
-        Err(Status::unimplemented("this build only has it in its .proto"))
+        let TransferRequest { call_id, to, task_id, occurrence } = request.into_inner();
+        let to = destination(to).map_err(invalid)?;
+        let task = task(task_id, occurrence)?;
+        let answered = self.ask(call_id, Ask::Transfer { to, task }).await?;
+        let already_ended = match answered.answer {
+            Answer::Transferred(_) => false,
+            Answer::TooLate(_) => true,
+            _ => return Err(mixed_up()),
+        };
+        Ok(Response::new(TransferResponse { already_ended, call: self.call(answered.call) }))
     }
 
     async fn collect(
@@ -266,6 +285,27 @@ fn originate(request: OriginateRequest) -> Result<Originate, Invalid> {
     })
 }
 
+fn destination(to: Option<transfer_request::To>) -> Result<Destination, Invalid> {
+    match to {
+        None => Err(Invalid::new("to", "nothing", "a uri or a plan")),
+        Some(transfer_request::To::Uri(uri)) => plan::target("uri", &uri).map(Destination::Target),
+        Some(transfer_request::To::Plan(wire)) if wire.actions.is_empty() => {
+            let wanted = "a call plan with an action, e.g. {\"actions\": [{\"park\": {}}]}";
+            Err(Invalid::new("plan", "nothing", wanted))
+        }
+        Some(transfer_request::To::Plan(wire)) => plan::plan("plan", &wire).map(Destination::Plan),
+    }
+}
+
+/// Which occurrence of which task asks; none if it is not a task.
+fn task(task_id: String, number: u32) -> Result<Option<Occurrence>, Status> {
+    if task_id.is_empty() {
+        return Ok(None);
+    }
+    required("task_id", &task_id)?;
+    Ok(Some(Occurrence { task_id, number }))
+}
+
 fn required(field: &str, id: &str) -> Result<(), Status> {
     if id.is_empty() || id.len() > ID_BYTES_MAX {
         return Err(invalid(Invalid::new(field, id, "an id of 1 to 128 bytes")));
@@ -313,6 +353,8 @@ fn refused(refusal: &Refusal, message: String) -> Status {
         Refusal::Ended { .. }
         | Refusal::NotAnsweredYet
         | Refusal::Busy { .. }
+        | Refusal::Disturbed { .. }
+        | Refusal::NoLegB
         | Refusal::Connected
         | Refusal::Replaced
         | Refusal::Rings => Status::failed_precondition(message),

@@ -55,7 +55,7 @@ async fn run(service: Service, args: Args) -> anyhow::Result<()> {
     let services = Services {
         media: media::Media::new(&args.media_relay, &args.edge_name)?,
         queues: queue::Queues::new(&args.queue_svc)?,
-        scheduler: scheduler::Scheduler::new(&args.scheduler)?,
+        scheduler: scheduler::Scheduler::new(&args.scheduler, &args.edge_name)?,
     };
     let (publisher, publishing) = service.connect_nats().await?.publisher();
     service.spawn_vital("publishing events", publishing);

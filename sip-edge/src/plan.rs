@@ -1,8 +1,9 @@
 //! Call plans as they come in, checked once: every error names field, value and what is allowed.
 
 use crate::target::Target;
-use call::{Action, Cause, Collect, Plan};
-use proto::sip_edge::v1::{self as wire, action};
+use call::{Action, Cause, Collect, Later, Legs, Plan};
+use prost::Message as _;
+use proto::sip_edge::v1::{self as wire, action, schedule_action, transfer_later};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ const RING_MS_DEFAULT: u32 = 30_000;
 const COLLECT_MS_MAX: u32 = 3_600_000;
 const COLLECT_MS_DEFAULT: u32 = 5_000;
 const FILE_BYTES_MAX: usize = 1_024;
+/// Of what a task publishes, and of a plan that it transfers to: what a scheduler takes.
+const PAYLOAD_BYTES_MAX: usize = 65_536;
+const PLAN_BYTES_MAX: usize = 32_768;
 
 /// A field with a value that is not allowed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -143,7 +147,7 @@ impl Checked {
             Some(Wire::Collect(it)) => {
                 Action::Collect(Arc::new(self.collect(&format!("{at}.collect"), it, depth)?))
             }
-            Some(Wire::Schedule(it)) => schedule(&format!("{at}.schedule"), it)?,
+            Some(Wire::Schedule(it)) => self.schedule(&format!("{at}.schedule"), it, depth)?,
             Some(Wire::Cancel(it)) => {
                 Action::Cancel { name: name(&format!("{at}.cancel.name"), &it.name)? }
             }
@@ -169,6 +173,76 @@ impl Checked {
             target: target(&format!("{at}.target"), &wire.target)?,
             ring: ring(&format!("{at}.ring_timeout_ms"), wire.ring_timeout_ms)?,
             otherwise: self.branch(&otherwise, wire.otherwise.as_ref(), depth)?,
+        })
+    }
+
+    fn schedule(
+        &mut self,
+        at: &str,
+        wire: &wire::ScheduleAction,
+        depth: usize,
+    ) -> Result<Action, Invalid> {
+        if !(1..=AFTER_MS_MAX).contains(&wire.after_ms) {
+            let wanted = "1 to 31,536,000,000 ms (a year)";
+            return Err(Invalid::new(format!("{at}.after_ms"), wire.after_ms, wanted));
+        }
+        let what = self.later(at, wire.what.as_ref(), depth)?;
+        let name = match (wire.r#as.as_str(), &what) {
+            ("", Later::Hangup { .. }) => "hangup".to_owned(),
+            ("", Later::TransferToTarget(_) | Later::TransferToPlan(_)) => "transfer".to_owned(),
+            ("", Later::Play { .. }) => "play".to_owned(),
+            ("", Later::Publish { .. }) => "publish".to_owned(),
+            (given, _) => name(&format!("{at}.as"), given)?,
+        };
+        Ok(Action::Schedule { after_ms: wire.after_ms, what, name })
+    }
+
+    fn later(
+        &mut self,
+        at: &str,
+        wire: Option<&schedule_action::What>,
+        depth: usize,
+    ) -> Result<Later, Invalid> {
+        use schedule_action::What as Wire;
+        let field = |name: &str| format!("{at}.{name}");
+        Ok(match wire {
+            None => {
+                let wanted = "one of hangup, transfer, play, publish, e.g. `hangup: {}`";
+                return Err(Invalid::new(at, "nothing to do", wanted));
+            }
+            Some(Wire::Hangup(it)) => Later::Hangup {
+                cause: cause(&field("hangup.cause"), &it.cause, Cause::AllottedTimeout)?,
+                legs: legs(&field("hangup.legs"), it.legs, Legs::Both)?,
+            },
+            Some(Wire::Transfer(it)) => match &it.to {
+                None => {
+                    return Err(Invalid::new(field("transfer"), "nothing", "a uri or a plan"));
+                }
+                Some(transfer_later::To::Uri(uri)) => {
+                    Later::TransferToTarget(target(&field("transfer.uri"), uri)?)
+                }
+                Some(transfer_later::To::Plan(plan)) => {
+                    let field = field("transfer.plan");
+                    self.plan(&field, plan, depth + 1)?;
+                    if plan.encoded_len() > PLAN_BYTES_MAX {
+                        let wanted = format!("at most {PLAN_BYTES_MAX} bytes");
+                        return Err(Invalid::new(field, plan.encoded_len(), wanted));
+                    }
+                    Later::TransferToPlan(plan.encode_to_vec().into())
+                }
+            },
+            Some(Wire::Play(it)) => Later::Play {
+                file: file(&field("play.file"), &it.file)?,
+                legs: legs(&field("play.legs"), it.legs, Legs::A)?,
+            },
+            Some(Wire::Publish(it)) if it.payload.len() > PAYLOAD_BYTES_MAX => {
+                let wanted = format!("at most {PAYLOAD_BYTES_MAX} bytes");
+                return Err(Invalid::new(field("publish.payload"), it.payload.len(), wanted));
+            }
+            Some(Wire::Publish(it)) => Later::Publish {
+                subject: subject(&field("publish.subject"), &it.subject)?,
+                payload: it.payload.clone().into(),
+            },
         })
     }
 
@@ -226,23 +300,22 @@ impl Checked {
     }
 }
 
-fn schedule(at: &str, wire: &wire::ScheduleAction) -> Result<Action, Invalid> {
-    if !(1..=AFTER_MS_MAX).contains(&wire.after_ms) {
-        let wanted = "1 to 31,536,000,000 ms (a year)";
-        return Err(Invalid::new(format!("{at}.after_ms"), wire.after_ms, wanted));
+/// The legs of that number; `default` if they are not given.
+pub(crate) fn legs(field: &str, number: i32, default: Legs) -> Result<Legs, Invalid> {
+    match wire::Legs::try_from(number) {
+        Ok(wire::Legs::Unspecified) => Ok(default),
+        Ok(wire::Legs::Both) => Ok(Legs::Both),
+        Ok(wire::Legs::A) => Ok(Legs::A),
+        Ok(wire::Legs::B) => Ok(Legs::B),
+        Err(_) => Err(Invalid::new(field, number, "LEGS_BOTH, LEGS_A or LEGS_B")),
     }
-    let Some(wire::schedule_action::What::Hangup(hangup)) = &wire.what else {
-        return Err(Invalid::new(format!("{at}.hangup"), "nothing", "a hangup, e.g. `hangup: {}`"));
-    };
-    let cause_name = &hangup.cause;
-    Ok(Action::Schedule {
-        after_ms: wire.after_ms,
-        cause: cause(&format!("{at}.hangup.cause"), cause_name, Cause::AllottedTimeout)?,
-        name: match wire.r#as.as_str() {
-            "" => "hangup".to_owned(),
-            other => name(&format!("{at}.as"), other)?,
-        },
-    })
+}
+
+/// A subject that a task may publish on.
+fn subject(field: &str, subject: &str) -> Result<String, Invalid> {
+    proto::subjects::check_foreign(subject)
+        .map(|()| subject.to_owned())
+        .map_err(|wanted| Invalid::new(field, subject, wanted))
 }
 
 fn digits(field: &str, text: &str, min: usize) -> Result<String, Invalid> {
@@ -271,8 +344,9 @@ mod tests {
                 {"park": {}}]}"#,
         )
         .unwrap();
-        let Some(Action::Schedule { cause, name, .. }) = plan.action(0) else { panic!("{plan:?}") };
-        assert_eq!((*cause, name.as_str()), (Cause::AllottedTimeout, "limit"));
+        let Some(Action::Schedule { what, name, .. }) = plan.action(0) else { panic!("{plan:?}") };
+        let hangup = Later::Hangup { cause: Cause::AllottedTimeout, legs: Legs::Both };
+        assert_eq!((what, name.as_str()), (&hangup, "limit"));
         let Some(Action::Collect(collect)) = plan.action(1) else { panic!("{plan:?}") };
         assert_eq!((collect.max_digits, collect.digit_timeout), (1, Duration::from_secs(4)));
         assert_eq!(collect.on["1"].action(1), Some(&Action::Conference { name: "test1".into() }));
@@ -291,7 +365,26 @@ mod tests {
                 r#"{"schedule": {"after_ms": 0, "hangup": {}}}"#,
                 "plan.actions[0].schedule.after_ms: got 0, wanted 1 to 31,536,000,000 ms",
             ),
-            (r#"{"schedule": {"after_ms": 5}}"#, "plan.actions[0].schedule.hangup: got"),
+            (
+                r#"{"schedule": {"after_ms": 5}}"#,
+                r#"plan.actions[0].schedule: got "nothing to do", wanted one of hangup"#,
+            ),
+            (
+                r#"{"schedule": {"after_ms": 5, "transfer": {}}}"#,
+                r#"plan.actions[0].schedule.transfer: got "nothing", wanted a uri or a plan"#,
+            ),
+            (
+                r#"{"schedule": {"after_ms": 5, "transfer": {"plan": {"actions": [{}]}}}}"#,
+                r#"plan.actions[0].schedule.transfer.plan.actions[0]: got "nothing", wanted one of"#,
+            ),
+            (
+                r#"{"schedule": {"after_ms": 5, "play": {"file": "f", "legs": 9}}}"#,
+                "plan.actions[0].schedule.play.legs: got 9, wanted LEGS_BOTH, LEGS_A or LEGS_B",
+            ),
+            (
+                r#"{"schedule": {"after_ms": 5, "publish": {"subject": "holdfast.call.x"}}}"#,
+                r#"plan.actions[0].schedule.publish.subject: got "holdfast.call.x", wanted a subject"#,
+            ),
             (
                 r#"{"collect": {"on": {"": {}}}}"#,
                 r#"plan.actions[0].collect.on: got "", wanted digits of 0-9"#,

@@ -120,7 +120,10 @@ impl Edge {
         if let (Some(reply), Some(entry)) = (reply, self.calls.get(id)) {
             let answered = answer.map_err(Unmet::Refused).map(|answer| {
                 let view = match &answer {
-                    Answer::Originated(call) | Answer::PlanRuns(call) => *call.clone(),
+                    Answer::Originated(call)
+                    | Answer::PlanRuns(call)
+                    | Answer::Transferred(call)
+                    | Answer::TooLate(call) => *call.clone(),
                     Answer::HungUp { call, .. } => *call.clone(),
                     _ => entry.call.view(),
                 };

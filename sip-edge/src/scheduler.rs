@@ -1,9 +1,11 @@
 //! scheduler: tasks of calls, each command with a deadline.
 
 use crate::chain::{DEADLINE, Outcome, persistently};
-use call::{CancelOutcome, Failure, FailureKind, Reply, SchedulerCommand};
+use call::{CancelOutcome, Failure, FailureKind, Later, Legs, Reply, SchedulerCommand};
+use prost::Message as _;
 use proto::scheduler::v1 as wire;
 use proto::scheduler::v1::scheduler_client::SchedulerClient;
+use proto::sip_edge::v1::{CallPlan, Legs as WireLegs};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
@@ -11,11 +13,14 @@ use tonic::{Code, Request, Status};
 #[derive(Clone)]
 pub(crate) struct Scheduler {
     client: SchedulerClient<Channel>,
+    /// So that tasks come back to this sip-edge.
+    edge_name: String,
 }
 
 impl Scheduler {
-    pub(crate) fn new(url: &str) -> anyhow::Result<Self> {
-        Ok(Self { client: SchedulerClient::new(boot::channel("--scheduler", url)?) })
+    pub(crate) fn new(url: &str, edge_name: &str) -> anyhow::Result<Self> {
+        let client = SchedulerClient::new(boot::channel("--scheduler", url)?);
+        Ok(Self { client, edge_name: edge_name.to_owned() })
     }
 
     /// Does one command; `key` is of this command alone, for ever.
@@ -26,16 +31,15 @@ impl Scheduler {
         command: SchedulerCommand,
     ) -> Outcome {
         match command {
-            SchedulerCommand::Schedule { after_ms, cause, name } => {
-                let hangup = wire::HangupCall { cause: cause.name().to_owned(), legs: 0 };
+            SchedulerCommand::Schedule { after_ms, what, name } => {
                 let after_ms = i64::try_from(after_ms).unwrap_or(i64::MAX);
                 let request = wire::ScheduleRequest {
                     idempotency_key: key,
                     call_id,
-                    action: Some(wire::schedule_request::Action::Hangup(hangup)),
+                    action: Some(action(what)),
                     when: Some(wire::schedule_request::When::AfterMs(after_ms)),
-                    group: String::new(),
                     label: name,
+                    edge: self.edge_name.clone(),
                     ..wire::ScheduleRequest::default()
                 };
                 self.schedule(request).await
@@ -74,6 +78,41 @@ impl Scheduler {
         };
         self.client.cancel_group(timed(request)).await.map_err(failure)?;
         Ok(Reply::Done)
+    }
+}
+
+/// # Panics
+/// If the plan of a transfer is not one that this process has encoded.
+fn action(what: Later) -> wire::schedule_request::Action {
+    use wire::schedule_request::Action;
+    match what {
+        Later::Hangup { cause, legs } => Action::Hangup(wire::HangupCall {
+            cause: cause.name().to_owned(),
+            legs: wire_legs(legs).into(),
+        }),
+        Later::TransferToTarget(uri) => {
+            let to = Some(wire::transfer_call::To::Uri(uri));
+            Action::Transfer(wire::TransferCall { to })
+        }
+        Later::TransferToPlan(plan) => {
+            let plan = CallPlan::decode(plan).expect("a plan that was encoded when it was checked");
+            let to = Some(wire::transfer_call::To::Plan(plan));
+            Action::Transfer(wire::TransferCall { to })
+        }
+        Later::Play { file, legs } => {
+            Action::Play(wire::PlayToCall { file, legs: wire_legs(legs).into() })
+        }
+        Later::Publish { subject, payload } => {
+            Action::Publish(wire::PublishMessage { subject, payload: payload.into() })
+        }
+    }
+}
+
+fn wire_legs(legs: Legs) -> WireLegs {
+    match legs {
+        Legs::Both => WireLegs::Both,
+        Legs::A => WireLegs::A,
+        Legs::B => WireLegs::B,
     }
 }
 

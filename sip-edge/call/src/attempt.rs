@@ -7,8 +7,8 @@ use crate::leg::{Leg, LegState};
 use crate::output::{CallState, EndedBy, Event, RingOutcome, RingResult};
 use crate::step::Step;
 use crate::{
-    Action, Answer, Cause, LegEnd, LegNumber, LegSignal, MediaCommand, Now, Plan, RequestNumber,
-    Side, SipOrder,
+    Action, Answer, Cause, LegEnd, LegNumber, LegSignal, MediaCommand, Now, RequestNumber, Side,
+    SipOrder,
 };
 use std::time::{Duration, Instant};
 
@@ -118,9 +118,30 @@ impl Call {
         cause: Cause,
         status: Option<u16>,
     ) -> Option<Attempt> {
+        let number = self.b.as_ref()?.leg.number;
+        let connecting = self.pending.iter().any(|it| it.purpose == Purpose::Connect(number));
+        let attempt = self.release_b(cause)?;
+        let assignment_id = attempt.assignment_id.clone();
+        self.event(Event::RingFailed { assignment_id, cause });
+        let result = RingResult { outcome, status, cause: Some(cause) };
+        self.report_ring(&attempt, result);
+        if connecting {
+            self.restore_hearing(now);
+        }
+        Some(attempt)
+    }
+
+    /// Ends leg B alone while it talks with leg A, which then hears nothing until it is told to.
+    pub(crate) fn part(&mut self, cause: Cause) {
+        if self.release_b(cause).is_some() {
+            self.state = CallState::Answered;
+        }
+    }
+
+    /// Ends leg B at SIP and at media-relay.
+    fn release_b(&mut self, cause: Cause) -> Option<Attempt> {
         let attempt = self.b.take()?;
         let number = attempt.leg.number;
-        let connecting = self.pending.iter().any(|it| it.purpose == Purpose::Connect(number));
         self.pending.retain(|pending| {
             use Purpose::*;
             let of = |it: &LegNumber| *it == number;
@@ -133,13 +154,6 @@ impl Call {
             self.sip(number, SipOrder::Hangup { reason, unanswered_status });
         }
         self.media(MediaCommand::Delete { side: Some(Side::B) });
-        let assignment_id = attempt.assignment_id.clone();
-        self.event(Event::RingFailed { assignment_id, cause });
-        let result = RingResult { outcome, status, cause: Some(cause) };
-        self.report_ring(&attempt, result);
-        if connecting {
-            self.restore_hearing(now);
-        }
         Some(attempt)
     }
 
@@ -165,13 +179,14 @@ impl Call {
         }
     }
 
-    /// media-relay has connected both sides: whatever the plan did is over.
+    /// media-relay has connected both sides: whatever the action did is over. What follows in the plan
+    /// is kept for a leg A that loses its leg B to a task.
     pub(crate) fn handle_connected(&mut self) {
         let Some(mut attempt) = self.b.take() else { return };
         self.answer_originate();
         self.abandon_step(None);
+        self.abandon_overlays(None);
         self.enter(Step::Idle);
-        self.plan = Plan::new([]);
         self.action = None;
         self.queue = None; // queue-svc commits when it reads our answer.
         self.conference.clear();

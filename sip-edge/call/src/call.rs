@@ -1,8 +1,10 @@
 //! The call itself: its parts, and which of them an input is for.
 
 use crate::attempt::Attempt;
+use crate::effect::Effects;
 use crate::leg::{Leg, LegState};
 use crate::output::{CallState, EndedBy, Event, View};
+use crate::overlay::Overlay;
 use crate::step::{Origin, Step};
 use crate::{
     Action, Cause, CommandNumber, Failure, FailureKind, Input, LegNumber, LegSignal, MediaCommand,
@@ -84,6 +86,11 @@ pub struct Call {
     pub(crate) ended_unix_ms: Option<i64>,
     pub(crate) end: Option<(Cause, EndedBy)>,
     pub(crate) ended_by_task: Option<String>,
+    /// What tasks have done to it.
+    pub(crate) effects: Effects,
+    /// Prompts over what it does.
+    pub(crate) overlays: Vec<Overlay>,
+    pub(crate) next_overlay: u32,
     outputs: VecDeque<Output>,
 }
 
@@ -116,6 +123,8 @@ pub(crate) enum Purpose {
         name: String,
     },
     Cancel,
+    /// A prompt over what the call does.
+    Overlay(u32),
 }
 
 impl Purpose {
@@ -180,6 +189,9 @@ impl Call {
             ended_unix_ms: None,
             end: None,
             ended_by_task: None,
+            effects: Effects::default(),
+            overlays: Vec::new(),
+            next_overlay: 0,
             outputs: VecDeque::new(),
         }
     }
@@ -227,7 +239,8 @@ impl Call {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let pending = self.pending.iter().map(|pending| pending.deadline);
         let attempt = self.b.as_ref().and_then(|attempt| attempt.ring_until);
-        pending.chain(attempt).chain(self.ring_until).chain(self.step_until).min()
+        let overlays = self.overlays.iter().filter_map(|overlay| overlay.until);
+        pending.chain(attempt).chain(overlays).chain(self.ring_until).chain(self.step_until).min()
     }
 
     /// Handles one input. Stale and repeated ones change nothing.
@@ -266,6 +279,7 @@ impl Call {
         if ringing.is_some_and(|ring_until| ring_until.take_if(|at| due(at)).is_some()) {
             self.handle_ring_timeout(now);
         }
+        self.handle_overlay_timeouts(now);
         if self.step_until.take_if(|at| due(at)).is_some() {
             self.handle_step_timeout(now);
         }
@@ -321,6 +335,7 @@ impl Call {
             (Music, reply) => self.handle_music(now, reply),
             (Play, reply) => self.handle_play(now, reply),
             (Prompt, reply) => self.handle_prompt(now, reply),
+            (Overlay(number), reply) => self.handle_overlay(now, number, reply),
             (Join, reply) => self.handle_joined(now, reply),
         }
     }

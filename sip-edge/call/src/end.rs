@@ -54,6 +54,7 @@ impl Call {
         self.conference.clear();
         self.event(Event::Ended);
         self.abandon_step(Some(cause));
+        self.abandon_overlays(Some(cause));
         self.tell_waiting(cause, ending.status);
         self.pending.clear();
         self.ring_until = None;

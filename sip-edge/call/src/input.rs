@@ -1,6 +1,6 @@
 //! What a call is told: by its legs, by the other services, and by those who ask over the API.
 
-use crate::{Cause, Collect, Plan};
+use crate::{Cause, Collect, Destination, Legs, Occurrence, Plan};
 use bytes::Bytes;
 use std::time::{Duration, Instant};
 
@@ -148,8 +148,14 @@ pub enum FailureKind {
 pub enum Ask {
     Hangup {
         cause: Cause,
+        legs: Legs,
         /// The task that asks, if it is not a person.
-        task_id: Option<String>,
+        task: Option<Occurrence>,
+    },
+    /// Sends leg A somewhere else, without leg B.
+    Transfer {
+        to: Destination,
+        task: Option<Occurrence>,
     },
     Ring {
         assignment_id: String,
@@ -161,6 +167,8 @@ pub enum Ask {
     },
     Play {
         file: String,
+        legs: Legs,
+        task: Option<Occurrence>,
         /// Answer at the end of the file, not at its start.
         wait: bool,
     },

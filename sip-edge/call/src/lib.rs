@@ -21,10 +21,12 @@ mod call;
 mod cause;
 mod collecting;
 pub mod dtmf_info;
+mod effect;
 mod end;
 mod input;
 mod leg;
 mod output;
+mod overlay;
 mod plan;
 mod queueing;
 mod request;
@@ -32,6 +34,7 @@ mod step;
 
 pub use call::{COMMAND_TIMEOUT, Call, Facts, Originated};
 pub use cause::Cause;
+pub use effect::{Destination, EFFECTS_MAX, Later, Legs, Occurrence};
 pub use input::{
     Ask, CancelOutcome, CommandNumber, Failure, FailureKind, Input, LegEnd, LegNumber, LegSignal,
     Now, Reply, RequestNumber, Side,
@@ -40,5 +43,6 @@ pub use output::{
     Answer, CallState, CollectOutcome, EndedBy, Event, LegStage, LegView, MediaCommand, Output,
     QueueCommand, Refusal, RingOutcome, RingResult, SchedulerCommand, SipOrder, View, Warning,
 };
+pub use overlay::OVERLAYS_MAX;
 pub use plan::{Action, Collect, Plan};
 pub use request::REQUESTS_MAX;

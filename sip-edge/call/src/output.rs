@@ -1,6 +1,6 @@
 //! What a call asks of its shell: SIP orders, commands to services, events, answers to the API.
 
-use crate::{Cause, CommandNumber, LegNumber, RequestNumber, Side};
+use crate::{Cause, CommandNumber, Later, LegNumber, RequestNumber, Side};
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -110,10 +110,10 @@ pub enum QueueCommand {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SchedulerCommand {
-    /// Hang the call up then. The command number makes it idempotent.
+    /// Do that then. The command number makes it idempotent.
     Schedule {
         after_ms: u64,
-        cause: Cause,
+        what: Later,
         name: String,
     },
     Cancel {
@@ -159,6 +159,10 @@ pub enum Answer {
         digits: String,
     },
     PlanRuns(Box<View>),
+    /// The plan runs, or the target is dialled.
+    Transferred(Box<View>),
+    /// A task asked for something that cannot be done to a call that is over.
+    TooLate(Box<View>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,6 +206,10 @@ pub enum Refusal {
     NotAnsweredYet,
     #[error("the call runs `{action}`; wanted: `park`")]
     Busy { action: &'static str },
+    #[error("the call runs `{action}`, which a prompt would disturb")]
+    Disturbed { action: &'static str },
+    #[error("there is no leg B")]
+    NoLegB,
     #[error("legs A and B are connected")]
     Connected,
     #[error("something else was asked of the call meanwhile")]

@@ -3,7 +3,7 @@
 //! A value of these types is valid: whoever makes it from text or from the wire has checked names
 //! and ranges. A nested plan (`on`, `otherwise`) takes the place of what would follow.
 
-use crate::Cause;
+use crate::{Cause, Later};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,8 +33,8 @@ pub enum Action {
     Play { file: String },
     /// Collects digits and branches on them.
     Collect(Arc<Collect>),
-    /// Schedules the end of the call, under a name.
-    Schedule { after_ms: u64, cause: Cause, name: String },
+    /// Schedules what is to happen to the call, under a name.
+    Schedule { after_ms: u64, what: Later, name: String },
     /// Cancels the task of that name.
     Cancel { name: String },
     /// Waits in a queue with music; `None`: the queue whose URI is the request URI.

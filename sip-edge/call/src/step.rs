@@ -7,8 +7,8 @@ use crate::leg::LegState;
 use crate::output::{EndedBy, Event};
 use crate::queueing::Entering;
 use crate::{
-    Action, Answer, CancelOutcome, Cause, CommandNumber, Failure, MediaCommand, Now, Refusal,
-    Reply, RequestNumber, SchedulerCommand, Side,
+    Action, Answer, CancelOutcome, Cause, CommandNumber, Failure, Later, MediaCommand, Now,
+    Refusal, Reply, RequestNumber, SchedulerCommand, Side,
 };
 use std::time::Duration;
 
@@ -73,8 +73,8 @@ impl Call {
             self.answer_originate_before(&action);
         }
         match action {
-            Action::Schedule { after_ms, cause, name } => {
-                self.schedule(now, after_ms, cause, name);
+            Action::Schedule { after_ms, what, name } => {
+                self.schedule(now, after_ms, what, name);
             }
             Action::Cancel { name } => self.cancel(now, &name),
             Action::Hangup { cause } => self.finish(now, cause, EndedBy::Plan),
@@ -92,8 +92,8 @@ impl Call {
         }
     }
 
-    fn schedule(&mut self, now: Now, after_ms: u64, cause: Cause, name: String) {
-        let command = SchedulerCommand::Schedule { after_ms, cause, name: name.clone() };
+    fn schedule(&mut self, now: Now, after_ms: u64, what: Later, name: String) {
+        let command = SchedulerCommand::Schedule { after_ms, what, name: name.clone() };
         let number = self.scheduler(command);
         self.enter(Step::Scheduling(number));
         self.expect(now, number, Purpose::Schedule { number, name });
@@ -182,6 +182,9 @@ impl Call {
     }
 
     pub(crate) fn handle_play_finished(&mut self, now: Now, play_id: String) {
+        if self.finish_overlay(&play_id) {
+            return;
+        }
         match &self.step {
             Step::Playing(Playing { play_id: Some(it), .. }) if *it == play_id => {
                 self.finish_playing(now);

@@ -494,7 +494,7 @@ fn a_parked_call_takes_orders_one_at_a_time() {
             02.000 answer 3 Playing { duration: 3s }
             03.000 > ask 4 collect
             04.000 > ask 5 play
-            04.000 answer 5 refused: the call runs `collect`; wanted: `park`
+            04.000 answer 5 refused: the call runs `collect`, which a prompt would disturb
             04.100 > digit a 7
             04.100 event Digit 7
             04.200 > digit b 8
@@ -538,11 +538,7 @@ fn early_media_is_answered_with_the_sdp_that_came_first() {
 
 #[test]
 fn a_task_that_takes_the_name_of_another_takes_its_place() {
-    let limit = |after_ms| Action::Schedule {
-        after_ms,
-        cause: Cause::AllottedTimeout,
-        name: "limit".to_owned(),
-    };
+    let limit = |after_ms| script::schedule(after_ms, "limit");
     check(
         Begin::Originate,
         Plan::new([limit(20_000), limit(30_000), Action::Park]),

@@ -4,9 +4,9 @@
 mod script;
 
 use call::{
-    Action, Ask, Call, Cause, CommandNumber, Event, Failure, FailureKind, Input, LegEnd, LegNumber,
-    LegSignal, MediaCommand, Now, Originated, Output, Plan, QueueCommand, Reply, RequestNumber,
-    Side, SipOrder,
+    Action, Ask, Call, Cause, CommandNumber, Destination, Event, Failure, FailureKind, Input,
+    LegEnd, LegNumber, LegSignal, Legs, MediaCommand, Now, Occurrence, Originated, Output, Plan,
+    QueueCommand, Reply, RequestNumber, Side, SipOrder,
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,11 +74,19 @@ fn step() -> impl Strategy<Value = Step> {
             assignment_id: id.to_string(), target: "user/1".into(), ring: script::RING,
         }),
         2 => (0..3u8).prop_map(|id| Ask::StopRinging { assignment_id: id.to_string() }),
-        2 => any::<bool>().prop_map(|wait| Ask::Play { file: "f".into(), wait }),
+        3 => (legs(), task(), any::<bool>())
+            .prop_map(|(legs, task, wait)| Ask::Play { file: "f".into(), legs, task, wait }),
+        2 => (0..PLANS, task())
+            .prop_map(|(plan, task)| Ask::Transfer { to: Destination::Plan(plan_of(plan)), task }),
+        2 => task()
+            .prop_map(|task| Ask::Transfer { to: Destination::Target("user/2".into()), task }),
+        2 => task()
+            .prop_map(|task| Ask::Hangup { cause: Cause::AllottedTimeout, legs: Legs::B, task }),
         2 => Just(Ask::Collect(script::collect(None, 2, []))),
         2 => (0..PLANS).prop_map(|plan| Ask::RunPlan(plan_of(plan))),
         1 => Just(Ask::Originate),
-        1 => Just(Ask::Hangup { cause: Cause::NormalClearing, task_id: None }),
+        1 => task()
+            .prop_map(|task| Ask::Hangup { cause: Cause::NormalClearing, legs: Legs::Both, task }),
     ];
     let side = prop_oneof![Just(Side::A), Just(Side::B)];
     let input = prop_oneof![
@@ -107,6 +115,17 @@ fn step() -> impl Strategy<Value = Step> {
         4 => wait.prop_map(Step::Wait),
         3 => input.prop_map(Step::Input),
     ]
+}
+
+fn legs() -> impl Strategy<Value = Legs> {
+    prop_oneof![Just(Legs::Both), Just(Legs::A), Just(Legs::B)]
+}
+
+/// Few, so that some come twice.
+fn task() -> impl Strategy<Value = Option<Occurrence>> {
+    let occurrence = (0..2u8, 1..3u32)
+        .prop_map(|(task, number)| Occurrence { task_id: task.to_string(), number });
+    prop_oneof![Just(None), occurrence.prop_map(Some)]
 }
 
 const PLANS: u8 = 6;

@@ -386,11 +386,11 @@ fn a_plan_can_take_a_caller_out_of_the_queue() {
             01.000 media offer B ours
             01.000 sip b1 INVITE user/agent
             02.000 > ask 2 park
+            02.000 queue leave PICKED_OFF
             02.000 sip b1 hangup Q.850;cause=16;text="ORIGINATOR_CANCEL" or 487
             02.000 media delete B
             02.000 event RingFailed ORIGINATOR_CANCEL
             02.000 answer 1 Stopped
-            02.000 queue leave PICKED_OFF
             02.000 media stop A and leave
             02.000 event Action park
             02.000 answer 2 runs park

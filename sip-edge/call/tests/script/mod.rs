@@ -8,9 +8,10 @@
 
 use bytes::Bytes;
 use call::{
-    Action, Answer, Ask, Call, CancelOutcome, Cause, Collect, CommandNumber, Event, Facts, Failure,
-    FailureKind, Input, LegEnd, LegNumber, LegSignal, MediaCommand, Now, Originated, Output, Plan,
-    QueueCommand, Reply, RequestNumber, SchedulerCommand, Side, SipOrder,
+    Action, Answer, Ask, Call, CancelOutcome, Cause, Collect, CommandNumber, Destination, Event,
+    Facts, Failure, FailureKind, Input, Later, LegEnd, LegNumber, LegSignal, Legs, MediaCommand,
+    Now, Occurrence, Originated, Output, Plan, QueueCommand, Reply, RequestNumber,
+    SchedulerCommand, Side, SipOrder,
 };
 use expect_test::Expect;
 use std::collections::VecDeque;
@@ -40,10 +41,16 @@ pub(crate) fn limit_plan() -> Plan {
         Action::Conference { name: "test1".into() },
     ]);
     Plan::new([
-        Action::Schedule { after_ms: 20_000, cause: Cause::AllottedTimeout, name: "limit".into() },
+        schedule(20_000, "limit"),
         Action::Collect(Arc::new(collect(Some("prompt.wav"), 1, [("1", on_1)]))),
         Action::Park,
     ])
+}
+
+/// The end of the call with ALLOTTED_TIMEOUT.
+pub(crate) fn schedule(after_ms: u64, name: &str) -> Action {
+    let what = Later::Hangup { cause: Cause::AllottedTimeout, legs: Legs::Both };
+    Action::Schedule { after_ms, what, name: name.to_owned() }
 }
 
 pub(crate) fn collect<const N: usize>(
@@ -209,19 +216,42 @@ impl Stage {
 
     fn ask(&self, words: &[&str]) -> Ask {
         match words {
-            ["hangup"] => Ask::Hangup { cause: Cause::NormalClearing, task_id: None },
-            ["hangup", cause, task_id] => Ask::Hangup {
+            ["hangup"] => {
+                Ask::Hangup { cause: Cause::NormalClearing, legs: Legs::Both, task: None }
+            }
+            ["hangup", "B", rest @ ..] => {
+                Ask::Hangup { cause: Cause::AllottedTimeout, legs: Legs::B, task: task(rest) }
+            }
+            ["hangup", cause, rest @ ..] => Ask::Hangup {
                 cause: Cause::from_name(cause).unwrap(),
-                task_id: Some((*task_id).to_owned()),
+                legs: Legs::Both,
+                task: task(rest),
             },
+            ["transfer", "park", rest @ ..] => {
+                let to = Destination::Plan(Plan::new([Action::Park]));
+                Ask::Transfer { to, task: task(rest) }
+            }
+            ["transfer", target, rest @ ..] => {
+                let to = Destination::Target((*target).to_owned());
+                Ask::Transfer { to, task: task(rest) }
+            }
             ["ring", assignment] => Ask::Ring {
                 assignment_id: (*assignment).to_owned(),
                 target: "user/agent".into(),
                 ring: RING,
             },
             ["stop", assignment] => Ask::StopRinging { assignment_id: (*assignment).to_owned() },
-            ["play"] => Ask::Play { file: "f.wav".into(), wait: false },
-            ["play", "wait"] => Ask::Play { file: "f.wav".into(), wait: true },
+            ["play"] => ask_play(Legs::A, false, None),
+            ["play", "wait"] => ask_play(Legs::A, true, None),
+            ["play", legs, rest @ ..] => {
+                let legs = match *legs {
+                    "A" => Legs::A,
+                    "B" => Legs::B,
+                    _ => Legs::Both,
+                };
+                let wait = rest.last() == Some(&"wait");
+                ask_play(legs, wait, task(&rest[..rest.len() - usize::from(wait)]))
+            }
             ["collect"] => Ask::Collect(collect(None, 2, [])),
             ["park"] => Ask::RunPlan(Plan::new([Action::Park])),
             ["limit"] => Ask::RunPlan(limit_plan()),
@@ -311,6 +341,17 @@ pub(crate) fn hoped_for(output: &Output) -> Option<(usize, CommandNumber, Reply)
     }
 }
 
+fn ask_play(legs: Legs, wait: bool, task: Option<Occurrence>) -> Ask {
+    Ask::Play { file: "f.wav".into(), legs, task, wait }
+}
+
+/// `TASK [OCCURRENCE]`, or nothing.
+fn task(words: &[&str]) -> Option<Occurrence> {
+    let task_id = (*words.first()?).to_owned();
+    let number = words.get(1).map_or(1, |number| number.parse().unwrap());
+    Some(Occurrence { task_id, number })
+}
+
 fn describe(output: &Output) -> String {
     match output {
         Output::Sip { leg, order } => {
@@ -342,8 +383,12 @@ fn describe(output: &Output) -> String {
             QueueCommand::Leave { cause } => format!("queue leave {}", cause.name()),
         },
         Output::Scheduler { command, .. } => match command {
-            SchedulerCommand::Schedule { after_ms, cause, name } => {
-                format!("scheduler schedule {name} {after_ms} {}", cause.name())
+            SchedulerCommand::Schedule { after_ms, what, name } => {
+                let what = match what {
+                    Later::Hangup { cause, .. } => cause.name().to_owned(),
+                    what => format!("{what:?}"),
+                };
+                format!("scheduler schedule {name} {after_ms} {what}")
             }
             SchedulerCommand::Cancel { task_id } => format!("scheduler cancel {task_id}"),
             SchedulerCommand::CancelAll => "scheduler cancel all".to_owned(),
@@ -371,6 +416,8 @@ fn describe(output: &Output) -> String {
                     let by = by.map_or(String::new(), |task| format!(" by {task}"));
                     format!("hung up{}{by}", if *already_ended { " before" } else { "" })
                 }
+                Ok(Answer::Transferred(call)) => format!("transferred, runs {:?}", call.action),
+                Ok(Answer::TooLate(call)) => format!("too late, {:?}", call.state),
                 Ok(Answer::PlanRuns(call)) => format!("runs {}", call.action),
                 Ok(Answer::Ring(result)) => {
                     let status = result.status.map_or(String::new(), |it| format!(" {it}"));
