@@ -1,0 +1,66 @@
+//! All digits of one side, whatever their transport.
+
+use crate::dtmf::{Digit, EventReceiver, Presses, TelephoneEvent, ToneDetector, Transport};
+use std::time::Instant;
+
+/// Whether tones are looked for in the sound of a side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Detection {
+    /// While telephone-event is not negotiated.
+    #[default]
+    Auto,
+    Off,
+    On,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct DtmfReceiver {
+    events: EventReceiver,
+    presses: Presses,
+    pub detection: Detection,
+    tones: Option<Box<ToneDetector>>,
+}
+
+impl DtmfReceiver {
+    /// The digit, if this packet is the first to tell of a press.
+    pub(crate) fn receive(
+        &mut self,
+        now: Instant,
+        ssrc: u32,
+        timestamp: u32,
+        event: TelephoneEvent,
+    ) -> Option<Digit> {
+        let digit = self.events.receive(now, ssrc, timestamp, event)?;
+        self.presses.note(now, digit, Transport::Rtp).then_some(digit)
+    }
+
+    /// Takes a digit of a SIP INFO; false if the same press has been told of already.
+    pub(crate) fn inject(&mut self, now: Instant, digit: Digit) -> bool {
+        self.presses.note(now, digit, Transport::Info)
+    }
+
+    /// Whether [`DtmfReceiver::listen`] is of use.
+    pub(crate) fn listens(&self, has_telephone_event: bool) -> bool {
+        match self.detection {
+            Detection::Auto => !has_telephone_event,
+            Detection::Off => false,
+            Detection::On => true,
+        }
+    }
+
+    /// Takes what the side says; returns the digit that begins in it, if nothing has told of that
+    /// press already.
+    pub(crate) fn listen(
+        &mut self,
+        now: Instant,
+        sample_rate_hz: u32,
+        samples: &[i16],
+    ) -> Option<Digit> {
+        let tones = match &mut self.tones {
+            Some(tones) if tones.sample_rate_hz() == sample_rate_hz => tones,
+            other => other.insert(Box::new(ToneDetector::new(sample_rate_hz))),
+        };
+        let digit = tones.listen(samples)?;
+        self.presses.note(now, digit, Transport::Inband).then_some(digit)
+    }
+}
