@@ -1,7 +1,7 @@
 //! Audio files by name: found below one folder, decoded once, kept while memory allows.
 
 use crate::{raw, wav};
-use media::{Audio, AudioError, Codec};
+use media::{Audio, AudioError, Law};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -262,8 +262,8 @@ fn decode(path: &Path) -> Result<Audio, Unusable> {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     match extension.as_str() {
         "wav" => Ok(Audio::from_linear(&wav::read(file)?)?),
-        "0" => Ok(Audio::from_codes(Codec::Pcmu, raw::read(file, Codec::Pcmu)?)?),
-        "8" => Ok(Audio::from_codes(Codec::Pcma, raw::read(file, Codec::Pcma)?)?),
+        "0" => Ok(Audio::from_codes(Law::Pcmu, raw::read(file, Law::Pcmu)?)?),
+        "8" => Ok(Audio::from_codes(Law::Pcma, raw::read(file, Law::Pcma)?)?),
         _ => {
             let mut head = [0; 12];
             let len = file.read(&mut head)?;

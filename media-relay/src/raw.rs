@@ -6,7 +6,7 @@
 
 use crate::library::Unusable;
 use crate::wav::looks_like;
-use media::{Codec, SAMPLES_MAX};
+use media::{Law, SAMPLES_MAX};
 use std::fs::File;
 use std::io::Read as _;
 
@@ -24,19 +24,19 @@ const LOW_BYTE_MAX: f64 = 0.5;
 /// Sound is below zero at least so often, and above; files may be mostly silence.
 const SIGN_MIN: f64 = 0.02;
 
-/// Reads the codes of a file that is named as `codec`.
+/// Reads the codes of a file that is named as `law`.
 ///
 /// # Errors
 /// [`Unusable`] says what the file looks like, and what to do.
-pub(crate) fn read(file: File, codec: Codec) -> Result<Vec<u8>, Unusable> {
+pub(crate) fn read(file: File, law: Law) -> Result<Vec<u8>, Unusable> {
     let mut codes = Vec::new();
     file.take(SAMPLES_MAX as u64 + 1).read_to_end(&mut codes)?;
-    check(&codes, codec)?;
+    check(&codes, law)?;
     Ok(codes)
 }
 
-fn check(codes: &[u8], codec: Codec) -> Result<(), Unusable> {
-    let named = codec.encoding_name();
+fn check(codes: &[u8], law: Law) -> Result<(), Unusable> {
+    let named = name(law);
     if [b"RIFF", b".snd", b"FORM", b"OggS", b"fLaC"].iter().any(|it| codes.starts_with(*it)) {
         return Err(Unusable::Header { looks_like: looks_like(codes), named });
     }
@@ -44,8 +44,8 @@ fn check(codes: &[u8], codec: Codec) -> Result<(), Unusable> {
     if judged.len() < JUDGED_MIN {
         return Ok(());
     }
-    let other = Codec::ALL.into_iter().find(|it| *it != codec).expect("there are two");
-    let as_named = roughness(judged.iter().map(|it| codec.decode(*it)));
+    let other = Law::BOTH.into_iter().find(|it| *it != law).expect("there are two");
+    let as_named = roughness(judged.iter().map(|it| law.decode(*it)));
     let as_other = roughness(judged.iter().map(|it| other.decode(*it)));
     let pairs = || judged.chunks_exact(2).map(|it| [it[0], it[1]]);
     let as_little = roughness(pairs().map(i16::from_le_bytes));
@@ -58,22 +58,29 @@ fn check(codes: &[u8], codec: Codec) -> Result<(), Unusable> {
         || is_quiet_upper_half(judged, 0);
     match (little, big) {
         (false, false) if much_smoother(as_other) => {
-            Err(Unusable::OtherLaw { looks_like: other.encoding_name(), named })
+            Err(Unusable::OtherLaw { looks_like: name(other), named })
         }
         (false, false) => Ok(()),
         (little, big) => {
             let little = little && (!big || as_little <= as_big);
             let endian = if little { "little" } else { "big" };
-            Err(Unusable::LinearPcm { endian, named, law: law(codec) })
+            Err(Unusable::LinearPcm { endian, named, law: sox_type(law) })
         }
     }
 }
 
-/// The name of a codec for sox.
-fn law(codec: Codec) -> &'static str {
-    match codec {
-        Codec::Pcmu => "ul",
-        Codec::Pcma => "al",
+fn name(law: Law) -> &'static str {
+    match law {
+        Law::Pcmu => "PCMU",
+        Law::Pcma => "PCMA",
+    }
+}
+
+/// The type of a law for sox.
+fn sox_type(law: Law) -> &'static str {
+    match law {
+        Law::Pcmu => "ul",
+        Law::Pcma => "al",
     }
 }
 
@@ -139,8 +146,8 @@ mod tests {
         (0..16_000).map(sample).collect()
     }
 
-    fn encoded(samples: &[i16], codec: Codec) -> Vec<u8> {
-        samples.iter().map(|it| codec.encode(*it)).collect()
+    fn encoded(samples: &[i16], law: Law) -> Vec<u8> {
+        samples.iter().map(|it| law.encode(*it)).collect()
     }
 
     #[test]
@@ -153,29 +160,29 @@ mod tests {
             })
             .collect();
         let quarter: Vec<i16> = (0..8_000).map(|n| [0, 9_000, 0, -9_000][n % 4]).collect();
-        for codec in Codec::ALL {
+        for law in Law::BOTH {
             for gain in [0.001, 0.03, 0.3, 1.0] {
-                let checked = check(&encoded(&music(gain), codec), codec);
-                assert!(checked.is_ok(), "{codec:?} at {gain}: {checked:?}");
+                let checked = check(&encoded(&music(gain), law), law);
+                assert!(checked.is_ok(), "{law:?} at {gain}: {checked:?}");
             }
             for samples in [white.clone(), quarter.clone(), vec![0; 8_000]] {
-                let checked = check(&encoded(&samples, codec), codec);
-                assert!(checked.is_ok(), "{codec:?}: {checked:?}");
+                let checked = check(&encoded(&samples, law), law);
+                assert!(checked.is_ok(), "{law:?}: {checked:?}");
             }
         }
     }
 
     #[test]
     fn linear_pcm_under_the_name_of_g711_is_refused() {
-        for codec in Codec::ALL {
+        for law in Law::BOTH {
             for gain in [0.02, 0.1, 0.3, 1.0] {
                 let samples = music(gain);
                 let little: Vec<u8> = samples.iter().flat_map(|it| it.to_le_bytes()).collect();
                 let error =
-                    check(&little, codec).expect_err(&format!("{codec:?} at {gain}")).to_string();
+                    check(&little, law).expect_err(&format!("{law:?} at {gain}")).to_string();
                 assert!(error.contains("16-bit linear PCM (little-endian)"), "{gain}: {error}");
                 let big: Vec<u8> = samples.iter().flat_map(|it| it.to_be_bytes()).collect();
-                let error = check(&big, codec).unwrap_err().to_string();
+                let error = check(&big, law).unwrap_err().to_string();
                 assert!(error.contains("16-bit linear PCM (big-endian)"), "{gain}: {error}");
             }
         }
@@ -183,15 +190,15 @@ mod tests {
 
     #[test]
     fn the_other_law_is_refused() {
-        let error = check(&encoded(&music(0.3), Codec::Pcma), Codec::Pcmu).unwrap_err();
+        let error = check(&encoded(&music(0.3), Law::Pcma), Law::Pcmu).unwrap_err();
         assert!(error.to_string().contains("looks like PCMA"), "{error}");
-        let error = check(&encoded(&music(0.3), Codec::Pcmu), Codec::Pcma).unwrap_err();
+        let error = check(&encoded(&music(0.3), Law::Pcmu), Law::Pcma).unwrap_err();
         assert!(error.to_string().contains("looks like PCMU"), "{error}");
     }
 
     #[test]
     fn a_header_in_a_raw_file_is_refused() {
-        let error = check(b"RIFF\x10\0\0\0WAVEfmt ", Codec::Pcma).unwrap_err().to_string();
+        let error = check(b"RIFF\x10\0\0\0WAVEfmt ", Law::Pcma).unwrap_err().to_string();
         assert!(error.contains("a WAV file"), "{error}");
     }
 }

@@ -1,6 +1,6 @@
 //! Our endpoint of one side: what was negotiated, what it hears, what we know of its stream.
 
-use crate::codec::{Codec, TICKS_PER_MS};
+use crate::codec::{Codec, Law, TICKS_PER_MS};
 use crate::conference::{STEP_SAMPLES, Step};
 use crate::discard::{Discard, Discards};
 use crate::dtmf::{DtmfReceiver, TelephoneEvent};
@@ -216,7 +216,8 @@ impl Endpoint {
             self.outgoing.switch();
             return;
         };
-        self.mixed.extend(step.iter().map(|it| route.codec.encode(*it)));
+        let law = route.codec.law().unwrap_or(Law::Pcmu);
+        self.mixed.extend(step.iter().map(|it| law.encode(*it)));
         let wanted = (route.ptime_ms * TICKS_PER_MS) as usize;
         if self.mixed.len() + STEP_SAMPLES > wanted {
             let packet = std::mem::take(&mut self.mixed);
@@ -264,8 +265,11 @@ impl Endpoint {
             }
             Received::Audio(codec, packet) => {
                 let payload = packet.payload();
-                for (to, from) in transcoded.iter_mut().zip(payload) {
-                    *to = codec.transcode(route.codec, *from);
+                let (Some(from), Some(to)) = (codec.law(), route.codec.law()) else {
+                    return Err(Discard::PayloadType);
+                };
+                for (code, before) in transcoded.iter_mut().zip(payload) {
+                    *code = from.transcode(to, *before);
                 }
                 (packet, route.payload_type, &transcoded[..payload.len()])
             }

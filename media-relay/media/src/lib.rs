@@ -28,6 +28,7 @@ mod player;
 mod port_pool;
 mod reception;
 mod relay;
+mod resampler;
 mod rtcp;
 mod schedule;
 pub mod sdp;
@@ -37,14 +38,18 @@ mod timers;
 mod tombstones;
 mod transmit;
 
-pub use audio::{Audio, AudioError, SAMPLES_MAX};
-pub use codec::{CLOCK_RATE_HZ, Codec, TICKS_PER_MS};
+pub use audio::{Audio, AudioError, Encoded, Form, SAMPLES_MAX, SECONDS_MAX};
+pub use codec::{
+    CLOCK_RATE_HZ, Codec, Decoder, Encoder, Law, Malformed, PACKET_SAMPLES_MAX, PAYLOAD_BYTES_MAX,
+    PTIMES_MS, TICKS_PER_MS, Unit,
+};
 pub use conference::PARTICIPANTS_MAX;
 pub use discard::{Discard, Discards};
 pub use dtmf::{Digit, NotADigit, TelephoneEvent};
 pub use player::{Play, PlayError};
 pub use port_pool::{PortError, PortPair};
 pub use relay::{Config, Described, Error, Event, EventKind, Offer, Output, Relay};
+pub use resampler::Resampler;
 pub use session::Side;
 pub use status::{SessionStatus, SideStatus};
 pub use transmit::Transmit;

@@ -1,5 +1,6 @@
 //! Datagrams that arrive: whose they are, and where they go.
 
+use crate::codec::Law;
 use crate::discard::Discard;
 use crate::endpoint::{Hears, Received};
 use crate::latch::Latched;
@@ -57,7 +58,8 @@ impl Relay {
         let heard = match (&endpoint.hears, &received) {
             (Hears::Conference(_), Received::Event(..)) => Ok(()), // Digits are not mixed.
             (Hears::Conference(name), Received::Audio(codec, packet)) => {
-                let samples = packet.payload().iter().map(|it| codec.decode(*it));
+                let law = codec.law().unwrap_or(Law::Pcmu);
+                let samples = packet.payload().iter().map(|it| law.decode(*it));
                 let room = self.conferences.get_mut(name);
                 let spoken =
                     room.is_some_and(|it| it.conference.speak(key, packet.timestamp(), samples));

@@ -113,7 +113,7 @@ impl Player {
                 music.offset %= music.play.audio.samples();
             }
         }
-        frame.fill(codec.silence());
+        frame.fill(codec.law().map_or(0, |it| it.silence()));
         filled
     }
 
@@ -137,11 +137,12 @@ impl Cursor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::Law;
     use proptest::prelude::*;
 
     fn ramp(samples: usize) -> Arc<Audio> {
         let codes = (0..samples).map(|it| (it % 251) as u8).collect();
-        Arc::new(Audio::from_codes(Codec::Pcmu, codes).unwrap())
+        Arc::new(Audio::from_codes(Law::Pcmu, codes).unwrap())
     }
 
     fn play(name: &str, audio: &Arc<Audio>, repeat: bool, offset_ms: u32) -> Play {

@@ -3,7 +3,7 @@
 use crate::phone::Phone;
 use crate::service::{LIMIT, Service, spawn};
 use crate::sound::{correlation, looped, melody, wav, with_header};
-use media::Codec;
+use media::{Codec, Law};
 use proto::media_relay::v1::Side;
 use tonic::Code;
 
@@ -14,7 +14,7 @@ const MS: u32 = 1_303;
 async fn a_loop_is_heard_as_its_source_in_both_laws_without_a_gap() {
     let service = Service::start(&[]).await;
     service.write("moh.wav", &wav(melody, MS, 44_100, 2));
-    for codec in Codec::ALL {
+    for codec in [Codec::Pcmu, Codec::Pcma] {
         let mut phone = Phone::new(codec).await;
         let session_id = codec.encoding_name();
         phone.join(&service, session_id, Side::A).await;
@@ -26,9 +26,10 @@ async fn a_loop_is_heard_as_its_source_in_both_laws_without_a_gap() {
             assert_eq!(pair[1].timestamp, pair[0].timestamp.wrapping_add(160));
             assert_eq!(pair[1].ssrc, pair[0].ssrc);
         }
-        assert!(heard.iter().all(|it| it.payload_type == codec.static_payload_type()));
+        assert!(heard.iter().all(|it| it.payload_type == codec.static_payload_type().unwrap()));
         let codes = heard.iter().flat_map(|it| &it.payload);
-        let samples: Vec<f64> = codes.map(|it| f64::from(codec.decode(*it))).collect();
+        let samples: Vec<f64> =
+            codes.map(|it| f64::from(codec.law().unwrap().decode(*it))).collect();
         let similarity = correlation(&samples, &looped(melody, MS, samples.len()));
         assert!(similarity >= 0.98, "{codec:?}: {similarity}");
     }
@@ -39,7 +40,7 @@ async fn every_common_wav_is_heard_as_what_it_holds() {
     let service = Service::start(&[]).await;
     let eight = |n: usize| (melody(n as f64 / 11_025.0) * 100.0 + 128.0) as u8;
     let float = |n: usize| (melody(n as f64 / 48_000.0) as f32).to_le_bytes();
-    let law = |n: usize| Codec::Pcma.encode((melody(n as f64 / 8_000.0) * 20_000.0) as i16);
+    let law = |n: usize| Law::Pcma.encode((melody(n as f64 / 8_000.0) * 20_000.0) as i16);
     let three = |n: usize| {
         let [a, b, c, _] = ((melody(n as f64 / 16_000.0) * 8_000_000.0) as i32).to_le_bytes();
         [a, b, c]
@@ -69,7 +70,7 @@ async fn every_common_wav_is_heard_as_what_it_holds() {
 async fn mohqueue_s_raw_files_are_played_byte_for_byte() {
     let service = Service::start(&[]).await;
     let codes: Vec<u8> = (0..16_000)
-        .map(|n| Codec::Pcma.encode((melody(f64::from(n) / 8_000.0) * 20_000.0) as i16))
+        .map(|n| Law::Pcma.encode((melody(f64::from(n) / 8_000.0) * 20_000.0) as i16))
         .collect();
     std::fs::create_dir(service.dir().join("moh")).unwrap();
     service.write("moh/abc.8", &codes);

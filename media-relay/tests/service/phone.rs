@@ -35,7 +35,7 @@ impl Phone {
 
     pub(crate) fn sdp(&self) -> String {
         let port = self.socket.local_addr().unwrap().port();
-        let number = self.codec.static_payload_type();
+        let number = self.codec.static_payload_type().unwrap();
         format!(
             "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
              m=audio {port} RTP/AVP {number} 101\r\na=rtpmap:101 telephone-event/8000\r\n"
@@ -85,7 +85,7 @@ impl Phone {
     pub(crate) async fn hear_samples(&self, count: usize) -> Vec<f64> {
         let heard = self.hear(count).await;
         let codes = heard.iter().flat_map(|it| &it.payload);
-        codes.map(|it| f64::from(self.codec.decode(*it))).collect()
+        codes.map(|it| f64::from(self.codec.law().unwrap().decode(*it))).collect()
     }
 
     /// Sends `voice` (one sample per tick) for ever, a packet each 20 ms.
@@ -95,9 +95,10 @@ impl Phone {
         loop {
             pace.tick().await;
             let first = u32::from(self.sent) * 160;
-            let sample = |n| self.codec.encode(voice(f64::from(first + n) / 8_000.0) as i16);
+            let sample =
+                |n| self.codec.law().unwrap().encode(voice(f64::from(first + n) / 8_000.0) as i16);
             let payload: Vec<u8> = (0..160).map(sample).collect();
-            let number = self.codec.static_payload_type();
+            let number = self.codec.static_payload_type().unwrap();
             self.send(number, u32::from(self.sent) * 160, &payload).await;
         }
     }

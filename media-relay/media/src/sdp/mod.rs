@@ -11,3 +11,6 @@ pub(crate) use remote::{Formats, PTIME_DEFAULT_MS};
 pub const SDP_BYTES_MAX: usize = 65_535;
 /// Most media descriptions (m= sections) in one.
 pub const MEDIA_MAX: usize = 32;
+
+/// The codecs that are negotiated.
+const NEGOTIATED: [crate::Codec; 2] = [crate::Codec::Pcmu, crate::Codec::Pcma];

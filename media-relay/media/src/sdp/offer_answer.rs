@@ -2,7 +2,7 @@
 
 use crate::codec::Codec;
 use crate::sdp::remote::{MediaLine, PTIME_DEFAULT_MS};
-use crate::sdp::{Direction, Formats, Remote};
+use crate::sdp::{Direction, Formats, NEGOTIATED, Remote};
 use sdp_types::{Attribute, Connection, Media, Session, Time};
 use smallvec::SmallVec;
 use std::net::IpAddr;
@@ -110,9 +110,9 @@ fn offered_formats(in_use: Option<&Remote>) -> Formats {
     let mut codecs: SmallVec<[(u8, Codec); 2]> =
         in_use.map_or_else(SmallVec::new, |it| it.audio.formats.codecs.clone());
     let mut telephone_event = in_use.and_then(|it| it.audio.formats.telephone_event);
-    for codec in Codec::ALL {
+    for codec in NEGOTIATED {
         if !codecs.iter().any(|(_, it)| *it == codec) {
-            codecs.push((codec.static_payload_type(), codec));
+            codecs.extend(codec.static_payload_type().map(|it| (it, codec)));
         }
     }
     let taken = |number: u8| codecs.iter().any(|(it, _)| *it == number);

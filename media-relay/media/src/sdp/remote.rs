@@ -1,7 +1,7 @@
 //! What a remote's session description means to us: which audio, where, in which codecs.
 
 use crate::codec::Codec;
-use crate::sdp::{MEDIA_MAX, SDP_BYTES_MAX};
+use crate::sdp::{MEDIA_MAX, NEGOTIATED, SDP_BYTES_MAX};
 use sdp_types::{Connection, Media, Session};
 use smallvec::SmallVec;
 use std::net::{IpAddr, SocketAddr};
@@ -285,9 +285,9 @@ fn read_formats(media: &Media) -> Option<Formats> {
     for payload_type in payload_types(media) {
         let rtpmap = rtpmap(media, payload_type).map(str::to_ascii_uppercase);
         let rtpmap = rtpmap.as_ref().map(|it| it.strip_suffix("/1").unwrap_or(it));
-        let codec = Codec::ALL.into_iter().find(|codec| match rtpmap {
+        let codec = NEGOTIATED.into_iter().find(|codec| match rtpmap {
             Some(rtpmap) => rtpmap == codec.rtpmap(),
-            None => codec.static_payload_type() == payload_type,
+            None => codec.static_payload_type() == Some(payload_type),
         });
         let known = |codec| formats.codecs.iter().any(|(_, it)| *it == codec);
         match codec {

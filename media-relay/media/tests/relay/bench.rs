@@ -244,7 +244,7 @@ pub(crate) fn rtp(
 /// Codes that name their place: `len` samples, different from those of another `seed`.
 pub(crate) fn audio(codec: Codec, seed: usize, len: usize) -> Arc<Audio> {
     let codes = (0..len).map(|n| ((n * 7 + seed * 31 + n / 256) % 256) as u8).collect();
-    Arc::new(Audio::from_codes(codec, codes).unwrap())
+    Arc::new(Audio::from_codes(codec.law().unwrap(), codes).unwrap())
 }
 
 /// Sequence numbers and timestamps go on as if it were one stream, and it is one SSRC.

@@ -1,7 +1,7 @@
 //! Conferences, as their participants hear them.
 
 use crate::bench::{Bench, SESSION, assert_continuous, audio, rtp, sdp};
-use media::{Codec, EventKind, Side};
+use media::{Codec, EventKind, Law, Side};
 
 /// Participant `n` of `codecs.len()`, each in a session of its own, all in one conference.
 struct Room {
@@ -13,7 +13,7 @@ impl Room {
     fn new(codecs: &[Codec]) -> Self {
         let mut bench = Bench::new();
         for (n, codec) in codecs.iter().enumerate() {
-            let format = codec.static_payload_type();
+            let format = codec.static_payload_type().unwrap();
             let phone = sdp(&address(n), &format!("{format} 101"));
             bench.offer(&id(n), Side::A, Some(&phone)).unwrap();
             let now = bench.now();
@@ -26,9 +26,10 @@ impl Room {
     fn speak(&mut self, frames: u16) -> Vec<Vec<i16>> {
         for frame in 0..frames {
             for (n, codec) in self.codecs.clone().into_iter().enumerate() {
-                let sample = |it| codec.encode(tone(n, usize::from(frame) * 160 + it));
+                let sample =
+                    |it| codec.law().unwrap().encode(tone(n, usize::from(frame) * 160 + it));
                 let payload: Vec<u8> = (0..160).map(sample).collect();
-                let (number, ssrc) = (codec.static_payload_type(), n as u32 + 1);
+                let (number, ssrc) = (codec.static_payload_type().unwrap(), n as u32 + 1);
                 let packet = rtp(ssrc, frame, u32::from(frame) * 160, number, &payload);
                 let port = self.bench.status(&id(n), Side::A).rtp_port;
                 assert_eq!(self.bench.receive_on(port, &address(n), &packet), None);
@@ -39,7 +40,11 @@ impl Room {
         let heard = codecs.into_iter().enumerate().map(|(n, codec)| {
             let packets = self.bench.take_rtp(&address(n));
             assert_continuous(&packets);
-            packets.into_iter().flat_map(|it| it.payload).map(|it| codec.decode(it)).collect()
+            packets
+                .into_iter()
+                .flat_map(|it| it.payload)
+                .map(|it| codec.law().unwrap().decode(it))
+                .collect()
         });
         heard.collect()
     }
@@ -107,7 +112,7 @@ fn who_leaves_is_not_heard_and_the_last_one_ends_the_conference() {
     room.bench.run(500);
     let packets = room.bench.take_rtp(&address(1));
     let tail: Vec<i16> =
-        packets[10..].iter().flat_map(|it| &it.payload).map(|it| Codec::Pcmu.decode(*it)).collect();
+        packets[10..].iter().flat_map(|it| &it.payload).map(|it| Law::Pcmu.decode(*it)).collect();
     assert!(tail.iter().all(|it| *it == 0), "its last words are not repeated");
     assert!(room.bench.relay.delete(now, &id(1), None));
     assert_eq!(room.bench.relay.poll_timeout(), None, "no timer is left");

@@ -1,7 +1,7 @@
 //! Two sides that are connected: relay, transcoding, digits, latching, silence.
 
 use crate::bench::{A, B, Bench, SESSION, assert_continuous, audio, rtp};
-use media::{Codec, EventKind, Side};
+use media::{Codec, EventKind, Law, Side};
 
 /// What a phone sends in 20 ms.
 fn voice(n: u16, payload_type: u8) -> Vec<u8> {
@@ -34,12 +34,12 @@ fn different_codecs_are_transcoded_both_ways() {
     let code = |n: u16| (n + 3) as u8;
     let to_b = bench.take_rtp(B).remove(0);
     assert_eq!(to_b.payload_type, 8);
-    let transcoded = |from: Codec, to| move |n| from.transcode(to, code(n));
-    let expected: Vec<u8> = (0..160).map(transcoded(Codec::Pcmu, Codec::Pcma)).collect();
+    let transcoded = |from: Law, to| move |n| from.transcode(to, code(n));
+    let expected: Vec<u8> = (0..160).map(transcoded(Law::Pcmu, Law::Pcma)).collect();
     assert_eq!(to_b.payload, expected);
     let to_a = bench.take_rtp(A).remove(0);
     assert_eq!(to_a.payload_type, 0);
-    let expected: Vec<u8> = (0..160).map(transcoded(Codec::Pcma, Codec::Pcmu)).collect();
+    let expected: Vec<u8> = (0..160).map(transcoded(Law::Pcma, Law::Pcmu)).collect();
     assert_eq!(to_a.payload, expected);
 }
 
