@@ -7,12 +7,12 @@ use crate::metrics;
 use crate::store::{self, Ending, ROWS_PER_STATEMENT, Scope, Store, Task, Transaction};
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
-use wheel::{Effect, Event, IN_FLIGHT_MAX, Legs, State, TaskId, Tick, Verdict};
+use wheel::{Effect, Event, Legs, State, TaskId, Tick, Verdict};
 
 /// Writes of clients that wait for the database; more are refused.
 const WRITES_WAITING_MAX: usize = 4_096;
-/// Claims and settlements that wait: twice as many as the firing loop can have.
-const FIRING_WAITING_MAX: usize = 2 * IN_FLIGHT_MAX;
+/// Claims and settlements that wait.
+const FIRING_WAITING_MAX: usize = 32_768;
 /// Writes of each kind in one transaction: at about 15 µs each, a claim waits 2 ms for the others.
 const WRITES_PER_COMMIT: usize = 128;
 /// Changes that the firing loop has not taken yet; the writer waits when there are more.

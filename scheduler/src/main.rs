@@ -43,7 +43,8 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
 
     let clock = clock::Clock::start();
     let live = store.live().await.context("read tasks from --database-url")?;
-    let agenda = fire::resume(clock, &live, args.max_tasks);
+    let lanes = lanes::Lanes::new(args.sip_edge.iter().map(|edge| edge.name.clone()));
+    let agenda = fire::resume(clock, &live, &lanes, args.edge_rate);
     info!(tasks = live.len(), "resumed");
     let limits =
         commits::Limits { tasks_max: args.max_tasks, tasks_per_call_max: args.max_tasks_per_call };
@@ -54,6 +55,7 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
     let draining = service.draining();
     let firing = fire::Firing {
         agenda,
+        lanes,
         clock,
         commits: commits.clone(),
         edge,

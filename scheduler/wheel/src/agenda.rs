@@ -1,130 +1,191 @@
-//! What to do when: claims tasks that are due, has their effect brought about, and ends them.
+//! What to do when: claims tasks that are due, has their effects brought about, and settles them.
 //!
-//! A task goes claim → perform → settle. Each step is an [`Output`] for the shell, which answers it
-//! with an [`Input`]. Only [`IN_FLIGHT_MAX`] tasks are between two answers at a time, taken in the
-//! order of their deadlines; a task whose effect got no answer gives up its place and goes back into
-//! the wheel, so that a slow call delays nobody.
+//! A task goes claim → attempt → settlement, and back to waiting if it repeats. Steps go out as
+//! [`Output`]s that carry many, and come back with an answer for each. The agenda decides from nothing
+//! but what the store has committed: it claims a task in the revision it knows, and forgets it if the
+//! store does not grant that.
 //!
-//! The agenda decides from nothing but what the store has committed: it claims a task in the
-//! revision it knows, and a claim that the store does not grant is forgotten.
+//! It knows only tasks of shards that it owns ([`Agenda::own_shard`]). In each [`Lane`] tasks are
+//! begun in the order of their deadlines, as many and as fast as [`LaneLimits`] say; one whose effect
+//! gets no answer gives up its place and is tried again later. Nothing more is claimed while the
+//! store fails; what is overdue stays in order until it is back.
 
-use crate::task::{Answer, Effect, TaskId, Verdict};
-use crate::{Handle, Tick, Wheel};
+use crate::Tick;
+use crate::lane::{CLAIMS_PER_BATCH, LaneLimits, LaneState};
+use crate::step::{Attempt, Claim, Granted, Lane, News, Settled, Settlement, Standing, Ticket};
+use crate::task::{Answer, Effect, Next, Repeat, SHARDS, TaskId, Verdict};
+use crate::waiting::{Due, Waiting, hash};
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
 
-/// Tasks between claim and settlement at a time.
-pub const IN_FLIGHT_MAX: usize = 256;
+/// Settlements in one batch.
+pub const SETTLEMENTS_PER_BATCH: usize = 1_000;
+/// Attempts in one batch.
+pub const ATTEMPTS_PER_BATCH: usize = 1_000;
+/// Batches of settlements that wait for the store.
+const SETTLE_BATCHES_MAX: usize = 4;
+/// Settlements that are not committed; while there are so many, nothing more is claimed.
+const UNSETTLED_MAX: usize = 131_072;
+/// With so many claims at the store, settlements let them pass first.
+const HERD: usize = CLAIMS_PER_BATCH;
 /// Wait after the first attempt without an answer; doubled after each further one.
 const RETRY_MIN_MS: u64 = 50;
 /// Longest wait between two attempts, unless very many tasks wait for one.
 const RETRY_MAX_MS: u64 = 2_000;
-/// Repeated attempts of all tasks together are not more per ms: a sip-edge that is away must not
-/// cost a core, nor be trampled when it is back.
-const RETRIES_PER_MS: u64 = 2;
+/// Repeated attempts of a lane are not more per ms: a sip-edge that is away must not cost a core,
+/// nor be trampled when it is back.
+const RETRIES_PER_MS: usize = 2;
 /// Wait after the store has failed.
 const STORE_RETRY_MS: u64 = 250;
 /// An effect that got no answer for so long, in ms, is given up: a day, as long as the bus keeps
 /// the news of a call's end.
 const GIVE_UP_MS: u64 = 24 * 3_600_000;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Input {
-    /// The store has committed it as pending, new or with another time.
-    Armed { revision: i64, due: Tick },
-    /// The store had it as firing when the process began: its effect may have happened.
-    Resumed { revision: i64, due: Tick },
-    /// The store has committed its end.
-    Ended,
-    /// Answers `Claim`: the task is firing, and this is its effect.
-    Claimed(Effect),
-    /// Answers `Claim`: the task is no longer pending in that revision.
-    NotClaimed,
-    /// Answers `Perform`.
-    Answered(Answer),
-    /// Answers `Settle`: its end is committed.
-    Settled,
-    /// Answers `Claim` or `Settle`: nothing was written.
-    StoreFailed,
-}
-
+/// Steps to be taken. Each is to be answered, sooner or later, also if its shard is dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Compare-and-set: from pending in this revision to firing. With `again` it is firing already.
-    Claim { task: TaskId, revision: i64, again: bool },
-    /// Bring about the effect; idempotent by the task's id.
-    Perform { task: TaskId, effect: Effect },
-    /// Write the end of the task.
-    Settle { task: TaskId, verdict: Verdict, late_ms: u64, result: String },
+    /// Answered by [`Agenda::handle_claimed`].
+    Claim { lane: Lane, claims: Vec<Claim> },
+    /// Each is answered by [`Agenda::handle_answered`].
+    Attempt { lane: Lane, attempts: Vec<Attempt> },
+    /// Answered by [`Agenda::handle_settled`].
+    Settle { settlements: Vec<Settlement> },
 }
 
+/// Nothing of a batch was written, or nobody knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreFailed;
+
 pub struct Agenda {
-    wheel: Wheel<TaskId>,
-    tasks: HashMap<TaskId, Task>,
-    outputs: VecDeque<Output>,
-    in_flight: usize,
-    backed_off: u64,
+    lanes: Vec<LaneState>,
+    waiting: Waiting,
+    active: HashMap<TaskId, Active, BuildHasherDefault<IdHasher>>,
+    /// Bit `s` is set if shard `s` is ours.
+    owned: u16,
+    /// To go out with the next batches.
+    settlements: VecDeque<(TaskId, Ticket)>,
+    settle_batches: usize,
+    /// Tasks that are [`Phase::Settling`].
+    unsettled: usize,
+    /// Tasks that are [`Phase::Claiming`].
+    claiming: usize,
+    /// The store failed: it is not asked before then.
+    store_at: Tick,
+    ticket: Ticket,
     draining: bool,
 }
 
-struct Task {
+/// A task between its time and its end.
+struct Active {
     revision: i64,
     due: Tick,
+    lane: Lane,
+    /// Of its present step.
+    ticket: Ticket,
     phase: Phase,
+    /// What came of it meanwhile, if it is known already: the news with the highest revision.
+    later: Option<Box<News>>,
 }
 
 enum Phase {
-    /// In the wheel until due; pending in the store, or firing if found so at the start.
-    Waiting { handle: Handle, again: bool },
-    /// In flight. `moved` if the store has given it another time meanwhile: the claim will fail.
-    Claiming { again: bool, moved: Option<(i64, Tick)> },
-    /// In flight.
-    Performing(Box<Firing>),
-    /// In the wheel until the next attempt.
+    Claiming,
+    Attempting(Box<Firing>),
     BackedOff(Box<Firing>),
-    /// In flight.
-    Settling(Box<Settlement>),
-    /// In the wheel until the store is tried again.
-    Unsettled(Box<Settlement>),
+    Settling(Box<Conclusion>),
 }
 
 struct Firing {
-    effect: Effect,
+    occurrence: u32,
+    fires_at_unix_ms: i64,
+    effect: Arc<Effect>,
+    repeat: Option<Repeat>,
     began: Tick,
     attempts: u32,
 }
 
-struct Settlement {
+#[derive(Clone)]
+struct Conclusion {
+    occurrence: u32,
     verdict: Verdict,
     late_ms: u64,
     result: String,
+    next: Option<Next>,
+}
+
+/// What happens to a task that is active.
+enum Input {
+    News(News),
+    Claimed(Granted),
+    NotClaimed,
+    ClaimFailed,
+    Answered(Answer),
+    Settled(Settled),
+    NotSettled,
+    SettleFailed,
 }
 
 impl Agenda {
-    /// An empty agenda for at most `tasks_max` tasks, none of which is due before `start`; earlier
-    /// ones count as due at `start`.
-    pub fn new(start: Tick, tasks_max: u32) -> Self {
+    /// An agenda that owns no shard, with a lane for each of these limits, numbered from 0.
+    pub fn new(lanes: &[LaneLimits]) -> Self {
         Self {
-            wheel: Wheel::new(start, tasks_max),
-            tasks: HashMap::new(),
-            outputs: VecDeque::new(),
-            in_flight: 0,
-            backed_off: 0,
+            lanes: lanes.iter().copied().map(LaneState::new).collect(),
+            waiting: Waiting::new(lanes.len()),
+            active: HashMap::default(),
+            owned: 0,
+            settlements: VecDeque::new(),
+            settle_batches: 0,
+            unsettled: 0,
+            claiming: 0,
+            store_at: 0,
+            ticket: 0,
             draining: false,
         }
     }
 
-    /// Tasks that have not ended.
+    /// Tasks that have not ended, as far as they are known.
     pub fn len(&self) -> usize {
-        self.tasks.len()
+        self.waiting.len() + self.active.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.tasks.is_empty()
+        self.len() == 0
     }
 
-    /// Outputs that have not been answered.
+    /// Tasks with a step that has not been answered.
     pub fn in_flight(&self) -> usize {
-        self.in_flight
+        self.active.len() - self.lanes.iter().map(|lane| lane.backed_off).sum::<usize>()
+    }
+
+    /// The same of one shard; looks at every task that is due.
+    pub fn shard_in_flight(&self, shard: u8) -> usize {
+        self.active
+            .iter()
+            .filter(|(id, task)| id.shard() == shard && !matches!(task.phase, Phase::BackedOff(_)))
+            .count()
+    }
+
+    /// From now on, news about tasks of this shard count.
+    pub fn own_shard(&mut self, shard: u8) {
+        self.owned |= bit(shard);
+    }
+
+    /// Begins nothing more of this shard, and forgets what waits; what is in flight goes on to its
+    /// settlement, see [`Agenda::shard_in_flight`].
+    pub fn release_shard(&mut self, shard: u8) {
+        self.owned &= !bit(shard);
+        self.waiting.drop_shard(shard);
+        self.forget(|id, task| id.shard() == shard && matches!(task.phase, Phase::BackedOff(_)));
+    }
+
+    /// Forgets all of this shard; answers that are still to come change nothing.
+    pub fn drop_shard(&mut self, shard: u8) {
+        self.release_shard(shard);
+        self.forget(|id, _| id.shard() == shard);
+        for lane in &mut self.lanes {
+            lane.claims.retain(|claim| claim.task.shard() != shard);
+            lane.attempts.retain(|attempt| attempt.task.shard() != shard);
+        }
     }
 
     /// Begins nothing more, and tries nothing again; what is in flight goes on to its settlement.
@@ -132,175 +193,446 @@ impl Agenda {
         self.draining = true;
     }
 
+    /// Attempts first, then claims, then settlements: lateness before bookkeeping.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        for (number, lane) in self.lanes.iter_mut().enumerate() {
+            if !lane.attempts.is_empty() {
+                let attempts = take(&mut lane.attempts, ATTEMPTS_PER_BATCH);
+                return Some(Output::Attempt { lane: Lane(number as u16), attempts });
+            }
+            if !lane.claims.is_empty() {
+                lane.claim_batches += 1;
+                let claims = std::mem::take(&mut lane.claims);
+                return Some(Output::Claim { lane: Lane(number as u16), claims });
+            }
+        }
+        let settlements = self.settle_batch();
+        (!settlements.is_empty()).then_some(Output::Settle { settlements })
     }
 
-    /// When to call [`Agenda::handle_timeout`]; `None` while no more may be in flight.
+    /// When to call [`Agenda::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Tick> {
-        self.may_begin().then(|| self.wheel.poll_timeout()).flatten()
+        let stalled = (self.store_at > 0).then_some(self.store_at);
+        let lanes = self.lanes.iter().enumerate();
+        lanes.filter_map(|(number, _)| self.lane_timeout(number)).chain(stalled).min()
     }
 
     pub fn handle_timeout(&mut self, now: Tick) {
-        while self.may_begin() {
-            let Some((_, id)) = self.wheel.pop(now) else { break };
-            self.begin(id);
+        if self.store_at <= now {
+            self.store_at = 0;
+        }
+        for number in 0..self.lanes.len() {
+            self.retry_what_is_due(number, now);
+            self.claim_what_is_due(number, now);
         }
     }
 
-    /// All that can happen to a task, by its phase; one arrow, one line.
-    ///
-    /// # Panics
-    /// If more tasks are armed than [`Agenda::new`] was told.
-    pub fn handle(&mut self, now: Tick, id: TaskId, input: Input) {
-        use {Input as I, Phase as P};
-        let Some(task) = self.tasks.remove(&id) else {
-            match input {
-                I::Armed { revision, due } => self.wait(id, revision, due, due, false),
-                I::Resumed { revision, due } => self.wait(id, revision, due, due, true),
-                _ => (), // The end of a task that we had forgotten already.
+    /// The store has committed changes that we did not ask for.
+    pub fn handle_news(&mut self, now: Tick, news: impl IntoIterator<Item = News>) {
+        for news in news {
+            if self.active.contains_key(&news.task) {
+                self.advance(now, news.task, Input::News(news));
+            } else if self.waiting.revision(news.task).is_none_or(|known| known < news.revision) {
+                self.waiting.remove(news.task);
+                self.heed(news);
             }
-            return self.handle_timeout(now);
-        };
-        let Task { revision, due, phase } = task;
-        match (phase, input) {
-            (P::Waiting { handle, again }, I::Armed { revision, due }) => {
-                self.wheel.cancel(handle);
-                self.wait(id, revision, due, due, again);
-            }
-            (P::Waiting { handle, .. }, I::Ended) => drop(self.wheel.cancel(handle)),
-            (P::Claiming { again, .. }, I::Armed { revision: to, due: at }) => {
-                let moved = Some((to, at));
-                self.keep(id, revision, due, P::Claiming { again, moved });
-            }
-            (P::Claiming { .. }, I::Claimed(effect)) => {
-                self.land();
-                let firing = Firing { effect, began: now, attempts: 0 };
-                self.perform(id, revision, due, Box::new(firing));
-            }
-            (P::Claiming { moved: None, .. }, I::NotClaimed) => self.land(),
-            (P::Claiming { again, moved: Some((revision, due)) }, I::NotClaimed) => {
-                self.land();
-                self.wait(id, revision, due, due, again);
-            }
-            (P::Claiming { again, moved }, I::StoreFailed) => {
-                self.land();
-                let (revision, due) = moved.unwrap_or((revision, due));
-                self.wait(id, revision, due, due.max(now + STORE_RETRY_MS), again);
-            }
-            (P::Performing(firing), I::Answered(answer)) => {
-                self.land();
-                match judge(answer, now, &firing) {
-                    Ok((verdict, result)) => {
-                        let late_ms = firing.began.saturating_sub(due);
-                        let settlement = Settlement { verdict, late_ms, result };
-                        self.settle(id, revision, due, Box::new(settlement));
-                    }
-                    Err(Unanswered) => self.back_off(now, id, revision, due, firing),
-                }
-            }
-            (P::Settling(_), I::Settled) => self.land(),
-            (P::Settling(settlement), I::StoreFailed) => {
-                self.land();
-                self.file(now + STORE_RETRY_MS, id);
-                self.keep(id, revision, due, P::Unsettled(settlement));
-            }
-            // The news of a change that we have asked for ourselves, or a repetition.
-            (phase, _) => self.keep(id, revision, due, phase),
         }
         self.handle_timeout(now);
     }
 
-    fn may_begin(&self) -> bool {
-        self.in_flight < IN_FLIGHT_MAX && !self.draining
+    /// The answer to [`Output::Claim`]; claims that are not in it were not granted.
+    pub fn handle_claimed(
+        &mut self,
+        now: Tick,
+        lane: Lane,
+        claims: &[Claim],
+        answer: Result<Vec<Granted>, StoreFailed>,
+    ) {
+        self.lane(lane).claim_batches -= 1;
+        let failed = self.store_answered(now, answer.is_err());
+        let mut granted: HashMap<TaskId, Granted, BuildHasherDefault<IdHasher>> =
+            answer.unwrap_or_default().into_iter().map(|granted| (granted.task, granted)).collect();
+        for Claim { task, ticket, .. } in claims {
+            let input = match granted.remove(task) {
+                Some(granted) => Input::Claimed(granted),
+                None if failed => Input::ClaimFailed,
+                None => Input::NotClaimed,
+            };
+            self.answer(now, *task, *ticket, input);
+        }
+        self.handle_timeout(now);
     }
 
-    /// What is due goes on with its next step.
-    fn begin(&mut self, id: TaskId) {
-        let task = self.tasks.remove(&id).expect("what is in the wheel is a task");
-        let Task { revision, due, phase } = task;
-        match phase {
-            Phase::Waiting { again, .. } => {
-                self.in_flight += 1;
-                self.outputs.push_back(Output::Claim { task: id, revision, again });
-                self.keep(id, revision, due, Phase::Claiming { again, moved: None });
+    /// The answers to attempts of an [`Output::Attempt`], one or more.
+    pub fn handle_answered(
+        &mut self,
+        now: Tick,
+        answers: impl IntoIterator<Item = (TaskId, Ticket, Answer)>,
+    ) {
+        for (task, ticket, answer) in answers {
+            self.answer(now, task, ticket, Input::Answered(answer));
+        }
+        self.handle_timeout(now);
+    }
+
+    /// The answer to [`Output::Settle`]; settlements that are not in it were not written.
+    pub fn handle_settled(
+        &mut self,
+        now: Tick,
+        settlements: &[Settlement],
+        answer: Result<Vec<Settled>, StoreFailed>,
+    ) {
+        self.settle_batches -= 1;
+        let failed = self.store_answered(now, answer.is_err());
+        let mut settled: HashMap<TaskId, Settled, BuildHasherDefault<IdHasher>> =
+            answer.unwrap_or_default().into_iter().map(|settled| (settled.task, settled)).collect();
+        for Settlement { task, ticket, .. } in settlements {
+            let input = match settled.remove(task) {
+                Some(settled) => Input::Settled(settled),
+                None if failed => Input::SettleFailed,
+                None => Input::NotSettled,
+            };
+            self.answer(now, *task, *ticket, input);
+        }
+        self.handle_timeout(now);
+    }
+
+    /// All that can happen to a task that is active, by its phase; one arrow, one line.
+    fn advance(&mut self, now: Tick, id: TaskId, input: Input) {
+        use {Input as I, Phase as P};
+        let Some(mut task) = self.active.remove(&id) else { return };
+        match (task.phase, input) {
+            (P::Claiming, I::Claimed(granted)) => {
+                self.claiming -= 1;
+                task.phase = P::Attempting(Firing::new(granted, now));
+                task.later = None; // It is FIRING now, whatever was before.
+                self.attempt(id, task);
             }
-            Phase::BackedOff(firing) => {
-                self.backed_off -= 1;
-                self.perform(id, revision, due, firing);
+            (P::Claiming, I::NotClaimed) => self.end_claim(task.lane, task.later),
+            (P::Claiming, I::ClaimFailed) => {
+                self.end_claim(task.lane, None);
+                let known = News {
+                    task: id,
+                    revision: task.revision,
+                    now: Standing::Firing { due: task.due, lane: task.lane },
+                };
+                self.heed(task.later.map_or(known, |later| *later));
             }
-            Phase::Unsettled(settlement) => self.settle(id, revision, due, settlement),
-            Phase::Claiming { .. } | Phase::Performing(_) | Phase::Settling(_) => {
-                unreachable!("{id} is in flight and in the wheel")
+            (P::Attempting(firing), I::Answered(answer)) => {
+                self.end_attempt(task.lane, &firing);
+                match conclude(answer, now, task.due, &firing) {
+                    Ok(conclusion) => {
+                        task.phase = P::Settling(Box::new(conclusion));
+                        self.settle(id, task);
+                    }
+                    Err(Unanswered) => {
+                        task.phase = P::BackedOff(firing);
+                        self.back_off(now, id, task);
+                    }
+                }
+            }
+            (P::Settling(conclusion), I::Settled(Settled { pending, .. })) => {
+                let next = pending.zip(conclusion.next).map(|(revision, next)| {
+                    let due = task.due.saturating_add(next.after_ms);
+                    let now = Standing::Waiting { due, lane: task.lane };
+                    News { task: id, revision, now }
+                });
+                self.unsettled -= 1;
+                newest(next.as_ref(), task.later.as_deref())
+                    .into_iter()
+                    .for_each(|news| self.heed(news));
+            }
+            (P::Settling(_), I::NotSettled) => {
+                self.unsettled -= 1;
+                task.later.into_iter().for_each(|news| self.heed(*news));
+            }
+            (P::Settling(conclusion), I::SettleFailed) => {
+                self.unsettled -= 1;
+                task.phase = P::Settling(conclusion);
+                self.settle(id, task);
+            }
+            // While it is FIRING nobody but us can change it, but a later state may be known before
+            // the answer to what led there.
+            (phase, I::News(news)) => {
+                task.phase = phase;
+                if news.revision > task.revision {
+                    let later = newest(task.later.as_deref(), Some(&news));
+                    task.later = later.map(Box::new);
+                }
+                self.active.insert(id, task);
+            }
+            (phase, _) => {
+                task.phase = phase; // Not an answer to this step.
+                self.active.insert(id, task);
             }
         }
     }
 
-    fn wait(&mut self, id: TaskId, revision: i64, due: Tick, at: Tick, again: bool) {
-        let handle = self.file(at, id);
-        self.keep(id, revision, due, Phase::Waiting { handle, again });
+    /// An answer that is out of date changes nothing.
+    fn answer(&mut self, now: Tick, id: TaskId, ticket: Ticket, input: Input) {
+        if self.active.get(&id).is_some_and(|task| task.ticket == ticket) {
+            self.advance(now, id, input);
+        }
     }
 
-    fn perform(&mut self, id: TaskId, revision: i64, due: Tick, mut firing: Box<Firing>) {
+    /// The task stands like this now, and is not known otherwise.
+    fn heed(&mut self, News { task: id, revision, now }: News) {
+        let (due, lane, again) = match now {
+            Standing::Waiting { due, lane } => (due, lane, false),
+            Standing::Firing { due, lane } => (due, lane, true),
+            Standing::Gone => return,
+        };
+        if self.owned & bit(id.shard()) != 0 {
+            self.waiting.insert(lane, Due { id, due, revision, again });
+        }
+    }
+
+    fn claim_what_is_due(&mut self, number: usize, now: Tick) {
+        while self.may_claim(number) && self.lanes[number].ready_at() <= now {
+            let lane = Lane(number as u16);
+            let Some(due) = self.waiting.pop(lane, now) else { return };
+            let Due { id, due, revision, again } = due;
+            let ticket = self.next_ticket();
+            self.claiming += 1;
+            self.lanes[number].begin(now);
+            self.lanes[number].claims.push(Claim { task: id, revision, again, ticket });
+            let phase = Phase::Claiming;
+            self.active.insert(id, Active { revision, due, lane, ticket, phase, later: None });
+        }
+    }
+
+    fn retry_what_is_due(&mut self, number: usize, now: Tick) {
+        while self.may_retry(number) && self.lanes[number].ready_at() <= now {
+            let Some((_, (id, ticket))) = self.lanes[number].retries.pop(now) else { return };
+            let Some(mut task) = self.active.remove(&id) else { continue };
+            match task.phase {
+                Phase::BackedOff(firing) if task.ticket == ticket => {
+                    let lane = &mut self.lanes[number];
+                    lane.backed_off -= 1;
+                    lane.retrying += 1;
+                    lane.begin(now);
+                    task.phase = Phase::Attempting(firing);
+                    self.attempt(id, task);
+                }
+                phase => {
+                    task.phase = phase; // It was dropped, and is here anew.
+                    self.active.insert(id, task);
+                }
+            }
+        }
+    }
+
+    fn may_claim(&self, number: usize) -> bool {
+        !self.draining
+            && self.store_at == 0
+            && self.unsettled < UNSETTLED_MAX
+            && self.lanes[number].has_room()
+    }
+
+    fn may_retry(&self, number: usize) -> bool {
+        !self.draining && self.lanes[number].has_room_to_retry()
+    }
+
+    fn lane_timeout(&self, number: usize) -> Option<Tick> {
+        let lane = &self.lanes[number];
+        let retry = self.may_retry(number).then(|| lane.retries.poll_timeout()).flatten();
+        let claim = self.may_claim(number).then(|| self.waiting.poll_timeout(Lane(number as u16)));
+        let earliest = retry.into_iter().chain(claim.flatten()).min()?;
+        Some(earliest.max(lane.ready_at()))
+    }
+
+    fn attempt(&mut self, id: TaskId, mut task: Active) {
+        let Phase::Attempting(firing) = &mut task.phase else { unreachable!("{id} is not firing") };
+        task.ticket = self.next_ticket();
         firing.attempts = firing.attempts.saturating_add(1);
-        self.in_flight += 1;
-        self.outputs.push_back(Output::Perform { task: id, effect: firing.effect.clone() });
-        self.keep(id, revision, due, Phase::Performing(firing));
+        let attempt = Attempt {
+            task: id,
+            occurrence: firing.occurrence,
+            effect: firing.effect.clone(),
+            attempt: firing.attempts,
+            ticket: task.ticket,
+        };
+        self.lane(task.lane).attempts.push(attempt);
+        self.active.insert(id, task);
     }
 
-    fn back_off(&mut self, now: Tick, id: TaskId, revision: i64, due: Tick, firing: Box<Firing>) {
-        self.backed_off += 1;
-        let wait_ms = retry_after_ms(firing.attempts).max(self.backed_off / RETRIES_PER_MS);
-        self.file(now + wait_ms, id);
-        self.keep(id, revision, due, Phase::BackedOff(firing));
+    fn back_off(&mut self, now: Tick, id: TaskId, mut task: Active) {
+        if self.owned & bit(id.shard()) == 0 {
+            return; // The next owner tries it again.
+        }
+        let Phase::BackedOff(firing) = &task.phase else { unreachable!("{id} is not firing") };
+        let attempts = firing.attempts;
+        task.ticket = self.next_ticket();
+        let lane = self.lane(task.lane);
+        lane.backed_off += 1;
+        let wait_ms = retry_after_ms(attempts).max((lane.backed_off / RETRIES_PER_MS) as u64);
+        let filed = lane.retries.insert(now + wait_ms, (id, task.ticket));
+        filed.expect("fewer are backed off than a wheel can count");
+        self.active.insert(id, task);
     }
 
-    fn settle(&mut self, id: TaskId, revision: i64, due: Tick, settlement: Box<Settlement>) {
-        self.in_flight += 1;
-        let Settlement { verdict, late_ms, result } = &*settlement;
-        let (verdict, late_ms, result) = (*verdict, *late_ms, result.clone());
-        self.outputs.push_back(Output::Settle { task: id, verdict, late_ms, result });
-        self.keep(id, revision, due, Phase::Settling(settlement));
+    fn settle(&mut self, id: TaskId, mut task: Active) {
+        task.ticket = self.next_ticket();
+        self.unsettled += 1;
+        self.settlements.push_back((id, task.ticket));
+        self.active.insert(id, task);
     }
 
-    /// An output has been answered.
-    fn land(&mut self) {
-        self.in_flight -= 1;
+    /// The next settlements to go out, if any may.
+    fn settle_batch(&mut self) -> Vec<Settlement> {
+        let mut batch = Vec::new();
+        let herd = self.claiming >= HERD && self.unsettled < UNSETTLED_MAX;
+        if herd || self.store_at > 0 || self.settle_batches >= SETTLE_BATCHES_MAX {
+            return batch;
+        }
+        while batch.len() < SETTLEMENTS_PER_BATCH
+            && let Some((id, ticket)) = self.settlements.pop_front()
+        {
+            if let Some(Active { phase: Phase::Settling(conclusion), ticket: current, .. }) =
+                self.active.get(&id)
+                && *current == ticket
+            {
+                batch.push(conclusion.settlement(id, ticket));
+            }
+        }
+        self.settle_batches += usize::from(!batch.is_empty());
+        batch
     }
 
-    fn file(&mut self, at: Tick, id: TaskId) -> Handle {
-        self.wheel.insert(at, id).expect("the store admits no more tasks than the agenda")
+    /// Whether it has failed, as the answer says.
+    fn store_answered(&mut self, now: Tick, failed: bool) -> bool {
+        if failed {
+            self.store_at = now + STORE_RETRY_MS;
+        }
+        failed
     }
 
-    fn keep(&mut self, id: TaskId, revision: i64, due: Tick, phase: Phase) {
-        self.tasks.insert(id, Task { revision, due, phase });
+    /// A claim was answered, and did not lead to an attempt.
+    fn end_claim(&mut self, lane: Lane, later: Option<Box<News>>) {
+        self.claiming -= 1;
+        self.lane(lane).begun -= 1;
+        later.into_iter().for_each(|news| self.heed(*news));
+    }
+
+    fn end_attempt(&mut self, lane: Lane, firing: &Firing) {
+        let lane = self.lane(lane);
+        lane.begun -= 1;
+        lane.retrying -= usize::from(firing.attempts > 1);
+    }
+
+    /// Forgets active tasks, as if they had never been.
+    fn forget(&mut self, whom: impl Fn(TaskId, &Active) -> bool) {
+        let gone: Vec<TaskId> = {
+            let active = self.active.iter();
+            active.filter(|(id, task)| whom(**id, task)).map(|(id, _)| *id).collect()
+        };
+        for id in gone {
+            let Some(task) = self.active.remove(&id) else { continue };
+            match task.phase {
+                Phase::Claiming => self.end_claim(task.lane, None),
+                Phase::Attempting(firing) => self.end_attempt(task.lane, &firing),
+                Phase::BackedOff(_) => self.lane(task.lane).backed_off -= 1,
+                Phase::Settling(_) => self.unsettled -= 1,
+            }
+        }
+    }
+
+    fn lane(&mut self, Lane(number): Lane) -> &mut LaneState {
+        &mut self.lanes[usize::from(number)]
+    }
+
+    fn next_ticket(&mut self) -> Ticket {
+        self.ticket = self.ticket.wrapping_add(1);
+        self.ticket
+    }
+}
+
+impl Firing {
+    fn new(granted: Granted, began: Tick) -> Box<Self> {
+        let Granted { occurrence, fires_at_unix_ms, effect, repeat, .. } = granted;
+        let effect = Arc::new(effect);
+        Box::new(Self { occurrence, fires_at_unix_ms, effect, repeat, began, attempts: 0 })
+    }
+}
+
+impl Conclusion {
+    fn settlement(&self, task: TaskId, ticket: Ticket) -> Settlement {
+        let Self { occurrence, verdict, late_ms, result, next } = self.clone();
+        Settlement { task, occurrence, verdict, late_ms, result, next, ticket }
     }
 }
 
 /// The attempt is to be repeated.
 struct Unanswered;
 
-/// How an answer ends a task, and what to tell about it.
-fn judge(answer: Answer, now: Tick, firing: &Firing) -> Result<(Verdict, String), Unanswered> {
-    match answer {
-        Answer::Done(said) => Ok((Verdict::Done, said)),
+/// How an answer ends an occurrence, what to tell about it, and whether there is another one.
+fn conclude(
+    answer: Answer,
+    now: Tick,
+    due: Tick,
+    firing: &Firing,
+) -> Result<Conclusion, Unanswered> {
+    let (verdict, result) = match answer {
+        Answer::Done(said) => (Verdict::Done, said),
         // An attempt of ours, of which we lost the answer.
-        Answer::AlreadyEnded { said, by_this_task: true } => Ok((Verdict::Done, said)),
-        Answer::AlreadyEnded { said, .. } => Ok((Verdict::CallGone, said)),
-        Answer::NoSuchCall => Ok((Verdict::CallGone, "no such call".to_owned())),
-        Answer::Refused(why) => Ok((Verdict::Refused, why)),
+        Answer::AlreadyEnded { said, by_this_task: true } => (Verdict::Done, said),
+        Answer::AlreadyEnded { said, .. } => (Verdict::CallGone, said),
+        Answer::NoSuchCall => (Verdict::CallGone, "no such call".to_owned()),
+        Answer::Refused(why) => (Verdict::Refused, why),
         Answer::Unanswered(why) if now.saturating_sub(firing.began) >= GIVE_UP_MS => {
             let attempts = firing.attempts;
-            Ok((Verdict::Refused, format!("given up after {attempts} attempts in a day: {why}")))
+            (Verdict::Refused, format!("given up after {attempts} attempts in a day: {why}"))
         }
-        Answer::Unanswered(_) => Err(Unanswered),
-    }
+        Answer::Unanswered(_) => return Err(Unanswered),
+    };
+    let repeat = firing.repeat.filter(|_| verdict == Verdict::Done);
+    let behind_ms = now.saturating_sub(due);
+    let next = repeat.and_then(|it| it.next(firing.occurrence, firing.fires_at_unix_ms, behind_ms));
+    let late_ms = firing.began.saturating_sub(due);
+    Ok(Conclusion { occurrence: firing.occurrence, verdict, late_ms, result, next })
 }
 
 /// Exponential back-off after so many attempts, 1 or more.
 fn retry_after_ms(attempts: u32) -> u64 {
     let doublings = attempts.saturating_sub(1).min(16);
     (RETRY_MIN_MS << doublings).min(RETRY_MAX_MS)
+}
+
+/// The one with the higher revision.
+fn newest(one: Option<&News>, other: Option<&News>) -> Option<News> {
+    one.into_iter().chain(other).max_by_key(|news| news.revision).copied()
+}
+
+/// The first `most` of `all`, in their order.
+fn take<T>(all: &mut Vec<T>, most: usize) -> Vec<T> {
+    if all.len() <= most {
+        return std::mem::take(all);
+    }
+    let rest = all.split_off(most);
+    std::mem::replace(all, rest)
+}
+
+fn bit(shard: u8) -> u16 {
+    assert!(shard < SHARDS, "shard {shard} of {SHARDS}");
+    1 << shard
+}
+
+/// Ids are random already.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u128(&mut self, id: u128) {
+        self.0 = hash(TaskId(id));
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("a task's id is one u128")
+    }
 }
 
 #[cfg(test)]

@@ -1,15 +1,19 @@
 //! The core of the scheduler, without IO: which task is due, and what becomes of it.
 //!
 //! [`Wheel`] says which of many deadlines comes next. [`State`] and [`Event`] are the life of one
-//! task. [`Agenda`] joins the two: what the shell must do now, and with which answer a task ends.
+//! task. [`Agenda`] joins the two: what the shell must do now, and with which answer a task ends;
+//! what they exchange is in `step.rs`.
 //! Time is a [`Tick`], given by the caller; nothing here reads a clock.
 
 mod agenda;
+mod lane;
 mod step;
 mod task;
+mod waiting;
 mod wheel;
 
-pub use agenda::{Agenda, IN_FLIGHT_MAX, Input, Output};
+pub use agenda::{ATTEMPTS_PER_BATCH, Agenda, Output, SETTLEMENTS_PER_BATCH, StoreFailed};
+pub use lane::{CLAIMS_PER_BATCH, LaneLimits};
 pub use step::{Attempt, Claim, Granted, Lane, News, Settled, Settlement, Standing, Ticket};
 pub use task::{
     Answer, Effect, Event, Legs, Next, Refused, Repeat, SHARDS, State, TaskId, TransferTo, Verdict,

@@ -1,13 +1,13 @@
 //! What goes between an agenda and its shell: the steps of a firing task, and their answers.
 //!
-//! A step is claim, attempt or settlement. They go out in batches, each with a [`Ticket`] that comes
-//! back with the answer, so that an answer which is out of date can be told from one that is not.
+//! A step is a claim, an attempt or a settlement. Each has a [`Ticket`] that comes back with the
+//! answer, so that an answer which is out of date can be told from one that is not.
 
 use crate::Tick;
 use crate::task::{Effect, Next, Repeat, TaskId, Verdict};
 use std::sync::Arc;
 
-/// Names one batch of steps of one agenda.
+/// Names one step of one agenda.
 pub type Ticket = u32;
 
 /// Who brings about the effect of a task; the shell says which number is whose. Lanes do not wait
@@ -19,10 +19,11 @@ pub struct Lane(pub u16);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
     pub task: TaskId,
-    /// The task's; of one that is claimed again, the last that is known.
     pub revision: i64,
-    /// It is FIRING already, and was found so by a process that began to own it: only read it.
+    /// It may be FIRING already, claimed by an owner before us or by a commit of ours whose answer
+    /// got lost: if it is, in whichever revision, that is granted too.
     pub again: bool,
+    pub ticket: Ticket,
 }
 
 /// A claim that the store has committed: the task is FIRING. A claim of the batch without one of
@@ -47,6 +48,7 @@ pub struct Attempt {
     pub effect: Arc<Effect>,
     /// From 1: how often it was tried, with this one, by this process.
     pub attempt: u32,
+    pub ticket: Ticket,
 }
 
 /// What to write about an occurrence that is over.
@@ -63,10 +65,11 @@ pub struct Settlement {
     /// From FIRING back to PENDING with the next occurrence, unless a cancel was requested; `None`:
     /// the task ends as `verdict` says.
     pub next: Option<Next>,
+    pub ticket: Ticket,
 }
 
-/// A settlement that the store has committed. One of the batch without this was not written, because
-/// the task is no longer ours.
+/// A settlement that the store has committed, now or by a commit whose answer got lost. One of the
+/// batch without this was not written, because the task is no longer ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settled {
     pub task: TaskId,

@@ -96,6 +96,12 @@ impl<T> Wheel<T> {
         Ok(Handle { index, generation: self.entries[index as usize].generation })
     }
 
+    /// An entry that has not been taken out.
+    pub fn get(&self, handle: Handle) -> Option<&T> {
+        let entry = self.entries.get(handle.index as usize)?;
+        entry.item.as_ref().filter(|_| entry.generation == handle.generation)
+    }
+
     /// Takes an entry out before it is due; `None` if it is out already.
     pub fn cancel(&mut self, handle: Handle) -> Option<T> {
         let entry = self.entries.get(handle.index as usize)?;
@@ -109,6 +115,19 @@ impl<T> Wheel<T> {
     /// The next entry whose deadline is not after `now`, earliest first; among equal deadlines, the
     /// one inserted first.
     pub fn pop(&mut self, now: Tick) -> Option<(Tick, T)> {
+        let index = self.earliest(now)?;
+        self.unlink(index);
+        Some(self.release(index))
+    }
+
+    /// What [`Wheel::pop`] would take out.
+    pub fn peek(&mut self, now: Tick) -> Option<&T> {
+        let index = self.earliest(now)?;
+        self.entries[index as usize].item.as_ref()
+    }
+
+    /// Moves time to the next deadline that is not after `now`; the first entry there.
+    fn earliest(&mut self, now: Tick) -> Option<u32> {
         loop {
             let (level, slot, begins) = self.earliest_slot()?;
             if begins > now {
@@ -116,9 +135,7 @@ impl<T> Wheel<T> {
             }
             self.elapsed = begins;
             if level == 0 {
-                let index = self.slots[0][slot].first;
-                self.unlink(index);
-                return Some(self.release(index));
+                return Some(self.slots[0][slot].first);
             }
             self.move_down(level, slot);
         }
