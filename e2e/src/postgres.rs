@@ -3,6 +3,7 @@
 
 use crate::Process;
 use anyhow::{Context as _, bail, ensure};
+use std::ffi::OsStr;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;
@@ -129,12 +130,21 @@ impl Postgres {
     /// # Errors
     /// Has psql's words.
     pub fn psql(&self, sql: &str) -> anyhow::Result<String> {
+        self.run_psql(["--command".as_ref(), sql.as_ref()])
+    }
+
+    /// Runs the statements of a file.
+    pub fn psql_file(&self, path: &Path) -> anyhow::Result<String> {
+        self.run_psql(["--file".as_ref(), path.as_os_str()])
+    }
+
+    fn run_psql(&self, what: [&OsStr; 2]) -> anyhow::Result<String> {
         let mut command = Command::new(self.programs.join("psql"));
         command.args(["--no-psqlrc", "--no-align", "--tuples-only", "--set", "ON_ERROR_STOP=1"]);
-        command.args(["--quiet", "--dbname", &self.url(), "--command", sql]);
+        command.args(["--quiet", "--dbname", &self.url()]).args(what);
         let output = command.output().context("run psql")?;
         let (stdout, stderr) = (output.stdout, output.stderr);
-        ensure!(output.status.success(), "run {sql}: {}", String::from_utf8_lossy(&stderr));
+        ensure!(output.status.success(), "run {what:?}: {}", String::from_utf8_lossy(&stderr));
         Ok(String::from_utf8(stdout)?.trim_end().to_owned())
     }
 
