@@ -1,5 +1,6 @@
 //! The flags of media-relay; `--help` is their manual.
 
+use crate::path::Wish;
 use anyhow::{Context as _, bail};
 use clap::Parser;
 use std::net::IpAddr;
@@ -9,6 +10,8 @@ use std::time::Duration;
 
 /// Longest duration of a flag.
 const DURATION_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// Longest --gather: a frame.
+const GATHER_MAX: Duration = Duration::from_millis(20);
 
 /// RTP for Holdfast: ports, offer/answer, music on hold, prompts, digits, relay and conferences.
 #[derive(Clone, Debug, Parser)]
@@ -49,6 +52,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub port_quarantine: Duration,
 
+    /// How packets get in and out; the log and the metric holdfast_media_packet_path say which one it
+    /// is.
+    #[arg(long, value_name = "PATH", value_enum, default_value_t = Wish::Auto)]
+    pub packet_path: Wish,
+
+    /// Least time between two wake-ups for packets: those that come or fall due meanwhile are moved
+    /// together, which costs less and delays none by more than this. At most 20ms; 0s: never wait.
+    #[arg(long, value_name = "DURATION", default_value = "1ms", value_parser = gather)]
+    pub gather: Duration,
+
     #[command(flatten)]
     pub common: boot::Common,
 }
@@ -83,6 +96,14 @@ fn duration(text: &str) -> anyhow::Result<Duration> {
     let duration = humantime::parse_duration(text)?;
     if duration > DURATION_MAX {
         bail!("{text} is more than {}", humantime::format_duration(DURATION_MAX));
+    }
+    Ok(duration)
+}
+
+fn gather(text: &str) -> anyhow::Result<Duration> {
+    let duration = humantime::parse_duration(text)?;
+    if duration > GATHER_MAX {
+        bail!("{text} is more than {}", humantime::format_duration(GATHER_MAX));
     }
     Ok(duration)
 }
@@ -123,6 +144,7 @@ mod tests {
         assert!(error(&["--advertise", "::1"]).contains("one is IPv4, the other IPv6"));
         assert!(error(&["--inactivity", "2d"]).contains("2d is more than 1day"));
         assert!(error(&["--port-quarantine", "999999999y"]).contains("is more than 1day"));
+        assert!(error(&["--gather", "21ms"]).contains("21ms is more than 20ms"));
         assert!(error(&["--rtp-ports", "20000"]).contains("wanted FIRST-LAST"));
         assert!(error(&["--rtp-ports", "20001-20002"]).contains("no pair"));
         assert!(error(&["--rtp-ports", "0-20"]).contains("not a port from 1 to 65535"));

@@ -5,8 +5,8 @@ mod grpc;
 mod library;
 mod metrics;
 mod packet_thread;
+mod path;
 mod raw;
-mod sockets;
 mod wav;
 
 use args::Args;
@@ -14,10 +14,14 @@ use clap::Parser as _;
 use grpc::Grpc;
 use library::Library;
 use packet_thread::PacketThread;
+use path::Path;
 use proto::media_relay::v1::media_relay_server::MediaRelayServer;
 use std::process::ExitCode;
 use tonic::service::Routes;
 use tracing::info;
+
+/// Descriptors that are not for ports: connections, files, and the like.
+const DESCRIPTORS_BESIDES: u64 = 4_096;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -26,13 +30,16 @@ fn main() -> ExitCode {
 
 async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
     let config = args.config()?;
-    sockets::raise_descriptor_limit();
+    raise_descriptor_limit(&args);
     let grpc = service.bind_grpc().await?;
-    let (thread, packets) = PacketThread::new(config, args.rtp_address)?;
+    let path = Path::open(args.packet_path, args.rtp_address)?;
+    let path_name = path.name();
+    let (thread, packets) = PacketThread::new(config, path, args.gather)?;
     service.spawn_vital("the packet thread", thread.run());
     info!(
         rtp_address = %args.rtp_address,
         rtp_ports = ?args.rtp_ports,
+        packet_path = path_name,
         media_dir = %args.media_dir.display(),
         "relaying"
     );
@@ -41,4 +48,22 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
     let relay = MediaRelayServer::new(Grpc::new(packets.clone(), library, service.draining()));
     let routes = Routes::new(relay);
     service.serve(grpc, &["media_relay.v1.MediaRelay"], routes, packets.idle()).await
+}
+
+/// Lets the process open a socket for each port and each connection, as far as it may.
+fn raise_descriptor_limit(args: &Args) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = args.rtp_ports.len() as u64 + DESCRIPTORS_BESIDES;
+    let most = limit.maximum.unwrap_or(u64::MAX);
+    let raise = |current| {
+        setrlimit(
+            Resource::Nofile,
+            Rlimit { current: Some(current), maximum: Some(most.max(current)) },
+        )
+    };
+    // Beyond the hard limit only a privileged process may go.
+    if raise(wanted.max(most)).or_else(|_| raise(most)).is_err() || most < wanted {
+        tracing::warn!(wanted, limit = most, "failed to raise the limit of open files");
+    }
 }

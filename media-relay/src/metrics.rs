@@ -11,13 +11,15 @@ pub(crate) struct Metrics {
     pub sessions: Gauge,
     /// Sides: each has one stream each way.
     pub streams: Gauge,
-    /// How much later than planned music, prompts and mixes leave.
+    /// How much later than planned music, prompts and mixes leave: of each batch, the latest.
     pub lateness: Histogram,
     discarded: Vec<Counter>,
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    /// `path` is the one that packets take.
+    pub(crate) fn new(path: &'static str) -> Self {
+        gauge!("holdfast_media_packet_path", "path" => path).set(1.0);
         let discarded = |it: &Discard| counter!("holdfast_media_packets_discarded_total", "reason" => it.label());
         Self {
             received: counter!("holdfast_media_packets_received_total"),

@@ -3,17 +3,22 @@
 //! It drains every output, waits for datagrams, commands or the next deadline, hands them to the
 //! core, and repeats. Commands are closures that run between packets; they come over a bounded
 //! channel and answer by a oneshot. Nothing on this thread waits for a disk, a lock or a peer.
+//!
+//! Packets have a turn, in which all that have come are read, relayed and sent, and all that is due
+//! is sent. After a turn in which there was something to do, the next one begins only `gather`
+//! after this one began: what comes or falls due meanwhile shares its wake-up and its calls of the
+//! kernel. Whoever comes to a quiet relay is served at once; commands never wait for a turn.
 
 use crate::metrics::Metrics;
-use crate::sockets::Sockets;
+use crate::path::{Inbox, Path};
 use anyhow::Context as _;
 use media::{Described, Offer, Output, Relay, Side};
-use mio::{Events, Poll, Token, Waker};
 use rand::TryRng as _;
 use rand::rngs::SysRng;
-use std::collections::BTreeSet;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
 use std::io;
-use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -23,19 +28,12 @@ use tokio::sync::{broadcast, oneshot, watch};
 const COMMANDS_MAX: usize = 1_024;
 /// Events that a watcher may be behind.
 pub(crate) const EVENTS_BEHIND_MAX: usize = 4_096;
-/// Datagrams that are read from one socket before it is another one's turn.
-const DATAGRAMS_PER_TURN: usize = 16;
+/// Batches that are read before it is the commands' turn.
+const BATCHES_PER_TURN: usize = 32;
 /// Commands that are done before it is the packets' turn.
 const COMMANDS_PER_TURN: usize = 16;
-/// Readiness events taken from the kernel at a time.
-const READY_MAX: usize = 1_024;
-/// Longest datagram that is read whole: an Ethernet frame's worth. The core refuses longer ones.
-const DATAGRAM_BYTES_MAX: usize = 2_048;
 /// Port pairs that are tried, if other processes have them, before an offer is refused.
 const BIND_TRIES_MAX: usize = 256;
-
-/// Above every port.
-const WAKER: Token = Token(usize::MAX);
 
 /// An event and when it happened.
 #[derive(Clone, Debug)]
@@ -65,7 +63,7 @@ type Command = Box<dyn FnOnce(&mut PacketThread) + Send>;
 #[derive(Clone)]
 pub(crate) struct Handle {
     commands: SyncSender<Command>,
-    waker: Arc<Waker>,
+    waker: Arc<OwnedFd>,
     events: broadcast::Sender<Happened>,
     sessions: watch::Receiver<usize>,
 }
@@ -88,7 +86,7 @@ impl Handle {
             Err(TrySendError::Full(_)) => return Err(Busy),
             Err(TrySendError::Disconnected(_)) => std::future::pending().await, // We are dying.
         }
-        self.waker.wake().expect("an eventfd can be written to");
+        rustix::io::write(&self.waker, &1u64.to_ne_bytes()).expect("an eventfd can be written to");
         match result.await {
             Ok(result) => Ok(result),
             Err(_) => std::future::pending().await, // The thread has died, and takes us along.
@@ -108,11 +106,15 @@ impl Handle {
 
 pub(crate) struct PacketThread {
     pub relay: Relay,
-    sockets: Sockets,
-    poll: Poll,
+    path: Path,
+    /// Least time from the beginning of a turn of packets to that of the next.
+    gather: Duration,
+    /// When the next turn may begin.
+    next_turn: Instant,
     commands: Receiver<Command>,
-    /// Ports whose sockets may have more to read; each once, however often the kernel says so.
-    readable: BTreeSet<u16>,
+    /// Readable when a command has come.
+    waker: Arc<OwnedFd>,
+    inbox: Inbox,
     events: broadcast::Sender<Happened>,
     sessions: watch::Sender<usize>,
     metrics: Metrics,
@@ -120,37 +122,40 @@ pub(crate) struct PacketThread {
 
 impl PacketThread {
     /// # Errors
-    /// If nothing can be bound on `rtp_address`, or `config` is wrong.
+    /// If `config` is wrong, or the kernel refuses an eventfd.
     pub(crate) fn new(
         config: media::Config,
-        rtp_address: IpAddr,
+        path: Path,
+        gather: Duration,
     ) -> anyhow::Result<(Self, Handle)> {
         let mut seed = [0; 32];
         SysRng.try_fill_bytes(&mut seed).context("read random numbers")?;
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).context("read the clock")?;
-        let relay = Relay::new(config, seed, Instant::now(), unix).context("use --rtp-ports")?;
-        let poll = Poll::new().context("make an epoll")?;
-        let waker = Waker::new(poll.registry(), WAKER).context("make an eventfd")?;
-        let registry = poll.registry().try_clone().context("clone an epoll")?;
-        let sockets = Sockets::new(rtp_address, registry)?;
+        let now = Instant::now();
+        let relay = Relay::new(config, seed, now, unix).context("use --rtp-ports")?;
+        let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let waker = Arc::new(waker.context("make an eventfd")?);
         let (commands_tx, commands) = sync_channel(COMMANDS_MAX);
         let (events, _) = broadcast::channel(EVENTS_BEHIND_MAX);
         let (sessions_tx, sessions) = watch::channel(0);
         let handle = Handle {
             commands: commands_tx,
-            waker: Arc::new(waker),
+            waker: waker.clone(),
             events: events.clone(),
             sessions,
         };
+        let metrics = Metrics::new(path.name());
         let thread = Self {
             relay,
-            sockets,
-            poll,
+            path,
+            gather,
+            next_turn: now,
             commands,
-            readable: BTreeSet::new(),
+            waker,
+            inbox: Inbox::new(),
             events,
             sessions: sessions_tx,
-            metrics: Metrics::new(),
+            metrics,
         };
         Ok((thread, handle))
     }
@@ -168,53 +173,91 @@ impl PacketThread {
     }
 
     fn run_here(mut self) -> anyhow::Result<()> {
-        let mut ready = Events::with_capacity(READY_MAX);
-        let mut buffer = [0; DATAGRAM_BYTES_MAX];
         let mut commands_left = false;
         loop {
             self.drain();
-            let wait = match commands_left || !self.readable.is_empty() {
-                true => Some(Duration::ZERO),
-                false => self.time_to_deadline(),
-            };
-            match self.poll.poll(&mut ready, wait) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => ready.clear(),
-                polled => polled.context("poll sockets")?,
-            }
-            let ports = ready.iter().filter(|it| it.token() != WAKER);
-            self.readable.extend(ports.filter_map(|it| u16::try_from(it.token().0).ok()));
-            self.relay.handle_timeout(Instant::now());
-            self.read_sockets(&mut buffer);
+            self.wait(commands_left)?;
             commands_left = self.do_commands();
+            let now = Instant::now();
+            if self.next_turn <= now && self.take_turn(now)? {
+                self.next_turn = now + self.gather;
+            }
         }
     }
 
-    fn time_to_deadline(&self) -> Option<Duration> {
-        let deadline = self.relay.poll_timeout()?;
-        Some(deadline.saturating_duration_since(Instant::now()))
+    /// Waits for a command and, if it is their turn, for a datagram or the next deadline.
+    fn wait(&mut self, commands_left: bool) -> anyhow::Result<()> {
+        let now = Instant::now();
+        let rest = self.next_turn.saturating_duration_since(now);
+        let limit = match (commands_left, rest.is_zero()) {
+            (true, _) => Some(Duration::ZERO),
+            (false, false) => Some(rest),
+            (false, true) => self.relay.poll_timeout().map(|it| it.saturating_duration_since(now)),
+        };
+        let limit = limit.map(|it| Timespec {
+            tv_sec: it.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: it.subsec_nanos().into(),
+        });
+        let readiness = self.path.readiness();
+        let mut waited = [
+            PollFd::new(&self.waker, PollFlags::IN),
+            PollFd::from_borrowed_fd(readiness, PollFlags::IN),
+        ];
+        let waited = if rest.is_zero() { &mut waited[..] } else { &mut waited[..1] };
+        match poll(waited, limit.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => (),
+            Err(e) => return Err(io::Error::from(e)).context("poll sockets"),
+        }
+        if !waited[0].revents().is_empty() {
+            let _ = rustix::io::read(&self.waker, &mut [0; 8]); // Resets it; it never fails then.
+        }
+        Ok(())
+    }
+
+    /// Does what is due at `now`, and relays what has come; true if there was anything.
+    fn take_turn(&mut self, now: Instant) -> anyhow::Result<bool> {
+        let mut busy = self.relay.poll_timeout().is_some_and(|it| it <= now);
+        self.relay.handle_timeout(now);
+        self.transmit(now);
+        for _ in 0..BATCHES_PER_TURN {
+            self.path.receive(&mut self.inbox).context("ask which sockets are readable")?;
+            let now = Instant::now();
+            busy |= self.inbox.len() > 0;
+            self.metrics.received.increment(self.inbox.len() as u64);
+            for it in self.inbox.iter() {
+                let handled = self.relay.handle_datagram(now, it.port, it.source, it.bytes);
+                if let Err(reason) = handled {
+                    self.metrics.count_discard(reason);
+                }
+            }
+            self.transmit(now);
+            if !self.inbox.is_full() {
+                break;
+            }
+            // What is due must not wait for all that has come.
+            self.relay.handle_timeout(now);
+        }
+        Ok(busy)
     }
 
     /// Sends what is to be sent.
-    fn transmit(&mut self) {
-        let now = Instant::now();
-        while let Some(transmit) = self.relay.poll_transmit() {
-            if let Some(due) = transmit.due {
-                self.metrics.lateness.record(now.saturating_duration_since(due));
-            }
-            match self.sockets.send(transmit) {
-                Ok(_) => self.metrics.sent.increment(1),
-                // Full, unreachable, gone: RTP is not sent again.
-                Err(_) => self.metrics.send_failures.increment(1),
-            }
+    fn transmit(&mut self, now: Instant) {
+        let due = self.relay.transmits().filter_map(|it| it.due).min();
+        if let Some(due) = due {
+            self.metrics.lateness.record(now.saturating_duration_since(due));
         }
+        let sent = self.path.send(self.relay.transmits());
+        self.relay.clear_transmits();
+        self.metrics.sent.increment(sent.datagrams);
+        self.metrics.send_failures.increment(sent.failed);
     }
 
     /// Sends, then closes and tells.
     fn drain(&mut self) {
-        self.transmit();
+        self.transmit(Instant::now());
         while let Some(output) = self.relay.poll_output() {
             match output {
-                Output::ClosePorts(pair) => self.sockets.close(pair),
+                Output::ClosePorts(pair) => self.path.close(pair),
                 Output::Event(event) => {
                     let _ = self.events.send(Happened { event, at_unix_ms: boot::unix_ms() });
                 }
@@ -224,38 +267,8 @@ impl PacketThread {
         if *self.sessions.borrow() != sessions {
             self.sessions.send_replace(sessions);
             self.metrics.sessions.set(sessions as f64);
-            self.metrics.streams.set(self.sockets.pairs() as f64);
+            self.metrics.streams.set(self.relay.sides() as f64);
         }
-    }
-
-    /// Gives each readable socket one turn; one that is not empty then comes again.
-    fn read_sockets(&mut self, buffer: &mut [u8]) {
-        for port in std::mem::take(&mut self.readable) {
-            if !self.read_socket(port, buffer) {
-                self.readable.insert(port);
-            }
-            // Neither what is relayed nor what is due must wait for the other sockets.
-            self.relay.handle_timeout(Instant::now());
-            self.transmit();
-        }
-    }
-
-    /// True if the socket is empty.
-    fn read_socket(&mut self, port: u16, buffer: &mut [u8]) -> bool {
-        for _ in 0..DATAGRAMS_PER_TURN {
-            let (len, source) = match self.sockets.receive(port, buffer) {
-                Ok(received) => received,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
-                Err(_) => continue, // An ICMP error of an earlier send.
-            };
-            self.metrics.received.increment(1);
-            let datagram = &buffer[..len];
-            let handled = self.relay.handle_datagram(Instant::now(), port, source, datagram);
-            if let Err(reason) = handled {
-                self.metrics.count_discard(reason);
-            }
-        }
-        false
     }
 
     /// True if there may be more.
@@ -290,7 +303,7 @@ impl PacketThread {
     fn bind_pair(&mut self, now: Instant) -> Result<media::PortPair, OfferError> {
         for _ in 0..BIND_TRIES_MAX {
             let pair = self.relay.take_ports(now)?;
-            match self.sockets.bind(pair) {
+            match self.path.bind(pair) {
                 Ok(()) => return Ok(pair),
                 Err(e) => {
                     self.relay.give_back_ports(now, pair);

@@ -4,7 +4,7 @@
 //! came; datagrams to send, events and ports to close come out. It opens no socket and reads no
 //! clock, so that every test runs in virtual time. The shell's loop is:
 //!
-//! 1. drain [`Relay::poll_transmit`], then [`Relay::poll_output`];
+//! 1. send [`Relay::transmits`] and clear them, then drain [`Relay::poll_output`];
 //! 2. wait for a datagram, a command, or [`Relay::poll_timeout`];
 //! 3. hand it over; repeat.
 //!

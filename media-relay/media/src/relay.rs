@@ -175,9 +175,14 @@ impl Relay {
         })
     }
 
-    /// The next datagram to send. Drain before [`Relay::poll_output`], which may close its port.
-    pub fn poll_transmit(&mut self) -> Option<Transmit<'_>> {
-        self.transmits.poll()
+    /// The datagrams to send, in order. Send them before [`Relay::poll_output`], which may close
+    /// their ports, and then call [`Relay::clear_transmits`].
+    pub fn transmits(&self) -> impl Iterator<Item = Transmit<'_>> + Clone {
+        self.transmits.iter()
+    }
+
+    pub fn clear_transmits(&mut self) {
+        self.transmits.clear();
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
@@ -191,6 +196,11 @@ impl Relay {
 
     pub fn sessions(&self) -> usize {
         self.sessions.len()
+    }
+
+    /// Sides of all sessions: each has one stream each way.
+    pub fn sides(&self) -> usize {
+        self.by_port.len()
     }
 
     /// True if an [`Relay::offer`] of this side must bring ports.

@@ -1,6 +1,5 @@
 //! Datagrams that wait to be sent, in one buffer that is used again and again.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -17,7 +16,7 @@ pub struct Transmit<'a> {
 
 #[derive(Debug, Default)]
 pub(crate) struct Transmits {
-    queue: VecDeque<Queued>,
+    queue: Vec<Queued>,
     bytes: Vec<u8>,
 }
 
@@ -41,19 +40,22 @@ impl Transmits {
     ) -> Result<(), E> {
         let start = self.bytes.len();
         write(&mut self.bytes)?;
-        self.queue.push_back(Queued { from, to, due, start, end: self.bytes.len() });
+        self.queue.push(Queued { from, to, due, start, end: self.bytes.len() });
         Ok(())
     }
 
-    pub(crate) fn poll(&mut self) -> Option<Transmit<'_>> {
-        match self.queue.pop_front() {
-            Some(Queued { from, to, due, start, end }) => {
-                Some(Transmit { from, to, due, bytes: &self.bytes[start..end] })
-            }
-            None => {
-                self.bytes.clear();
-                None
-            }
-        }
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Transmit<'_>> + Clone {
+        self.queue.iter().map(|&Queued { from, to, due, start, end }| Transmit {
+            from,
+            to,
+            due,
+            bytes: &self.bytes[start..end],
+        })
+    }
+
+    /// Keeps its memory.
+    pub(crate) fn clear(&mut self) {
+        self.queue.clear();
+        self.bytes.clear();
     }
 }

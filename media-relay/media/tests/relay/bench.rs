@@ -133,9 +133,9 @@ impl Bench {
 
     fn drain(&mut self) {
         let at = self.now - self.start;
-        while let Some(transmit) = self.relay.poll_transmit() {
-            self.sent.push((at, transmit.from, transmit.to, transmit.bytes.to_vec()));
-        }
+        let transmits = self.relay.transmits();
+        self.sent.extend(transmits.map(|it| (at, it.from, it.to, it.bytes.to_vec())));
+        self.relay.clear_transmits();
         while let Some(output) = self.relay.poll_output() {
             match output {
                 Output::Event(event) => self.events.push((at, event)),
