@@ -1,0 +1,180 @@
+//! Relaying: packets per second of processor time, the load at which loss begins, added delay.
+
+use crate::phones::{Outcome, Phones};
+use crate::relays::{Ceiling, Ours, Rtpengine};
+use e2e::bench::{Better, Report, Usage};
+use std::time::Duration;
+
+const WARM_UP: Duration = Duration::from_millis(1_500);
+const SPAN: Duration = Duration::from_secs(5);
+/// Sessions, and packets per second of all of them: 1,000 phones' worth of 50 each way. 5,000 would
+/// be 500,000, which no process reaches here, so that they send a fifth of that.
+const LOADS: [(usize, f64); 2] = [(1_000, 100_000.0), (5_000, 100_000.0)];
+/// The search for the load at which packets are lost.
+const SEARCH_SESSIONS: usize = 1_000;
+const SEARCH_FROM: f64 = 60_000.0;
+const SEARCH_STEP: f64 = 15_000.0;
+const SEARCH_TO: f64 = 300_000.0;
+const SEARCH_SPAN: Duration = Duration::from_secs(2);
+/// Lost of all, above which a load is too much: a hiccup of a shared machine is not the relay's.
+const LOSS_MAX: f64 = 0.0005;
+/// The phones themselves do not keep up below this share of what they should send.
+const OFFERED_MIN: f64 = 0.97;
+/// Of the ceiling's last load without loss, where ours must not lose either.
+const MARGIN: f64 = 0.9;
+
+/// What a relay did at one load.
+struct Measured {
+    outcome: Outcome,
+    cpu: Duration,
+}
+
+impl Measured {
+    fn packets_per_cpu_s(&self) -> f64 {
+        self.outcome.received as f64 / self.cpu.as_secs_f64()
+    }
+
+    fn print(&self, name: &str, sessions: usize) {
+        let it = &self.outcome;
+        println!(
+            "{name:>12} {sessions:>6} sessions {:>8.0}/s  {:>8.0} packets/CPU-s  {:>5.1} % CPU  \
+             lost {:>6} of {}  p50 {:.2} p99 {:.2} max {:.1} ms",
+            it.rate(),
+            self.packets_per_cpu_s(),
+            100.0 * self.cpu.as_secs_f64() / it.seconds,
+            it.lost(),
+            it.sent,
+            it.quantile_ms(0.5),
+            it.quantile_ms(0.99),
+            it.quantile_ms(1.0),
+        );
+    }
+}
+
+fn measure(phones: &mut Phones, pid: u32, rate: f64) -> anyhow::Result<Measured> {
+    phones.send_for(rate, WARM_UP);
+    let usage = Usage::of(pid)?;
+    let outcome = phones.send_for(rate, SPAN);
+    Ok(Measured { outcome, cpu: usage.cpu_since()? })
+}
+
+/// Packets per second of processor time at equal loads, of all three.
+pub(crate) async fn efficiency(
+    phones: &mut Phones,
+    flags: &[String],
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let media = tempfile::tempdir()?;
+    for (sessions, rate) in LOADS {
+        let ceiling = {
+            let ceiling = Ceiling::start()?;
+            phones.send_to(ceiling.connect(sessions));
+            measure(phones, ceiling.pid(), rate)?
+        };
+        ceiling.print("ceiling", sessions);
+        let ours = {
+            let ours = Ours::start(media.path(), flags).await?;
+            phones.send_to(ours.connect(sessions).await?);
+            let measured = measure(phones, ours.pid(), rate)?;
+            println!("{:>12} {}", "", ours.packet_path());
+            measured
+        };
+        ours.print("media-relay", sessions);
+        let peer = {
+            let mut peer = Rtpengine::start()?;
+            phones.send_to(peer.connect(sessions)?);
+            measure(phones, peer.pid(), rate)?
+        };
+        peer.print("rtpengine", sessions);
+        let suffix = if sessions == LOADS[0].0 { String::new() } else { format!("_{sessions}") };
+        let value = ours.packets_per_cpu_s();
+        for (name, peer_name, other) in [
+            ("relay_vs_rtpengine", "rtpengine", &peer),
+            ("relay_vs_ceiling", "forwarder", &ceiling),
+        ] {
+            let name = format!("{name}{suffix}");
+            let peer = (peer_name, other.packets_per_cpu_s());
+            report.compare(&name, value, "packets/CPU-s", Better::Higher, peer);
+        }
+    }
+    Ok(())
+}
+
+/// The highest load without loss, of the ceiling, of ours and of rtpengine; and what ours adds at
+/// 0.9 of the ceiling's.
+pub(crate) async fn loss(
+    phones: &mut Phones,
+    flags: &[String],
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let media = tempfile::tempdir()?;
+    let ceiling = Ceiling::start()?;
+    phones.send_to(ceiling.connect(SEARCH_SESSIONS));
+    let ceiling_rate = search(phones, "ceiling");
+    let margin = ceiling_rate * MARGIN;
+    let ceiling_there = measure(phones, ceiling.pid(), margin)?;
+    ceiling_there.print("ceiling", SEARCH_SESSIONS);
+    drop(ceiling);
+    let ours = Ours::start(media.path(), flags).await?;
+    phones.send_to(ours.connect(SEARCH_SESSIONS).await?);
+    let ours_there = measure(phones, ours.pid(), margin)?;
+    ours_there.print("media-relay", SEARCH_SESSIONS);
+    let ours_rate = search(phones, "media-relay");
+    drop(ours);
+    let mut peer = Rtpengine::start()?;
+    phones.send_to(peer.connect(SEARCH_SESSIONS)?);
+    let peer_rate = search(phones, "rtpengine");
+    report.compare(
+        "relay_lossless_rate",
+        ours_rate,
+        "packets/s",
+        Better::Higher,
+        ("forwarder", ceiling_rate),
+    );
+    report.compare(
+        "relay_lossless_vs_rtpengine",
+        ours_rate,
+        "packets/s",
+        Better::Higher,
+        ("rtpengine", peer_rate),
+    );
+    let lost = |it: &Measured| 100.0 * it.outcome.lost() as f64 / it.outcome.sent as f64;
+    let (ours_lost, ceiling_lost) = (lost(&ours_there), lost(&ceiling_there));
+    report.compare(
+        "relay_loss_at_0_9_percent",
+        ours_lost,
+        "%",
+        Better::Lower,
+        ("forwarder", ceiling_lost),
+    );
+    let p99 = |it: &Measured| it.outcome.quantile_ms(0.99);
+    let (ours_p99, ceiling_p99) = (p99(&ours_there), p99(&ceiling_there));
+    report.compare("relay_added_p99_ms", ours_p99, "ms", Better::Lower, ("forwarder", ceiling_p99));
+    Ok(())
+}
+
+/// The last load of the steps at which less than [`LOSS_MAX`] is lost; a step is tried twice.
+fn search(phones: &mut Phones, name: &str) -> f64 {
+    let mut lossless = 0.0;
+    let mut rate = SEARCH_FROM;
+    while rate <= SEARCH_TO {
+        let passes = (0..2).any(|_| {
+            let outcome = phones.talk(rate, SEARCH_SPAN / 4, SEARCH_SPAN);
+            let lost = outcome.lost() as f64 / outcome.sent as f64;
+            let offered = outcome.rate() / rate;
+            println!(
+                "{name:>12} {rate:>8.0}/s: lost {:.3} %, offered {:.0} %, p99 {:.2} ms",
+                100.0 * lost,
+                100.0 * offered,
+                outcome.quantile_ms(0.99)
+            );
+            lost <= LOSS_MAX && offered >= OFFERED_MIN
+        });
+        if !passes {
+            break;
+        }
+        lossless = rate;
+        rate += SEARCH_STEP;
+    }
+    lossless
+}
