@@ -24,17 +24,17 @@ fn sqlite(rig: &Rig, count: usize) -> anyhow::Result<f64> {
         "SELECT sql || ';' FROM sqlite_master WHERE tbl_name = 'tasks' AND sql IS NOT NULL
          ORDER BY type = 'index'",
     ))?;
-    let prepare = format!("PRAGMA journal_mode = WAL; {schema}");
-    run(Command::new("sqlite3").arg(&to).arg(prepare))?;
-    let mut script = format!(
-        "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 10000;
-         ATTACH '{}' AS source;\n",
+    let prepare = format!(
+        "PRAGMA journal_mode = WAL; {schema} ATTACH '{}' AS source;
+         CREATE TABLE staged AS SELECT * FROM source.tasks ORDER BY task_id LIMIT {count};",
         from.display()
     );
+    run(Command::new("sqlite3").arg(&to).arg(prepare))?;
+    let mut script = "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 10000;\n".to_owned();
     for first in (0..count).step_by(ROWS_PER_COMMIT) {
+        let last = first + ROWS_PER_COMMIT;
         script += &format!(
-            "INSERT INTO tasks SELECT * FROM source.tasks WHERE rowid > {first} AND rowid <= {};\n",
-            first + ROWS_PER_COMMIT
+            "INSERT INTO tasks SELECT * FROM staged WHERE rowid > {first} AND rowid <= {last};\n"
         );
     }
     let file = to.with_extension("sql");

@@ -60,7 +60,7 @@ pub(crate) async fn fill(
 
 fn task(result: ScheduleResult) -> anyhow::Result<Task> {
     match result.result {
-        Some(schedule_result::Result::Task(task)) => Ok(task),
+        Some(schedule_result::Result::Task(task)) => Ok(*task),
         other => bail!("add one of many: {other:?}"),
     }
 }
