@@ -34,6 +34,7 @@ const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(1);
 /// A connection that comes back by itself.
 #[derive(Clone)]
 pub struct Nats {
+    client: async_nats::Client,
     context: jetstream::Context,
     /// Events that NATS has not confirmed yet.
     pub(crate) unpublished: watch::Sender<usize>,
@@ -77,7 +78,7 @@ impl Nats {
             .map_err(|_| anyhow::anyhow!("no answer in {CONNECT_TIMEOUT:?}"))
             .and_then(|connected| connected.map_err(anyhow::Error::from))
             .with_context(|| format!("connect to NATS at {url} (--nats-url)"))?;
-        let mut context = jetstream::new(client);
+        let mut context = jetstream::new(client.clone());
         context.set_timeout(ACK_TIMEOUT);
         stream(&context).await.with_context(|| {
             format!(
@@ -85,7 +86,17 @@ impl Nats {
                 subjects::STREAM
             )
         })?;
-        Ok(Self { context, unpublished: watch::Sender::new(0) })
+        Ok(Self { client, context, unpublished: watch::Sender::new(0) })
+    }
+
+    /// The connection, for messages of other kinds than ours.
+    pub fn client(&self) -> async_nats::Client {
+        self.client.clone()
+    }
+
+    /// JetStream on it, for who publishes events in an order or pace of its own.
+    pub fn jetstream(&self) -> jetstream::Context {
+        self.context.clone()
     }
 
     /// A publisher and its task, which never ends; give it to [`crate::Service::spawn_vital`].

@@ -4,6 +4,7 @@
 
 pub mod json;
 pub mod subjects;
+pub mod task_json;
 
 /// Encoded `FileDescriptorSet` of all four services, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -5,10 +5,11 @@
 
 use crate::clock::Clock;
 use crate::commits::{Change, Commits};
-use crate::edge::Edge;
+use crate::edge::Edges;
 use crate::events::Teller;
 use crate::lanes::{Lanes, PUBLISH};
 use crate::metrics;
+use crate::publish::Bus;
 use crate::store::{Ending, Live};
 use anyhow::Context as _;
 use std::time::{Duration, Instant};
@@ -33,7 +34,8 @@ pub(crate) struct Firing {
     pub(crate) lanes: Lanes,
     pub(crate) clock: Clock,
     pub(crate) commits: Commits,
-    pub(crate) edge: Edge,
+    pub(crate) edges: Edges,
+    pub(crate) bus: Bus,
     pub(crate) teller: Teller,
     pub(crate) changes: mpsc::Receiver<Change>,
     /// True once the process drains.
@@ -145,17 +147,7 @@ impl Firing {
                     Done::Claimed { lane, claims, answer }
                 });
             }
-            Output::Attempt { attempts, .. } => {
-                for Attempt { task, effect, ticket, .. } in attempts {
-                    let edge = self.edge.clone();
-                    steps.spawn(async move {
-                        let answer = edge.perform(task, (*effect).clone()).await;
-                        metrics::attempted(&answer);
-                        debug!(task_id = %task, ?answer, "attempt");
-                        Done::Answered(vec![(task, ticket, answer)])
-                    });
-                }
-            }
+            Output::Attempt { lane, attempts } => self.attempt(lane, attempts, steps),
             Output::Settle { settlements } => {
                 settlements.iter().for_each(|settlement| metrics::late(settlement.late_ms));
                 let commits = self.commits.clone();
@@ -164,6 +156,27 @@ impl Firing {
                     Done::Settled { settlements, answer }
                 });
             }
+        }
+    }
+
+    fn attempt(&self, lane: Lane, attempts: Vec<Attempt>, steps: &mut JoinSet<Done>) {
+        let Some(place) = Lanes::edge(lane) else {
+            let bus = self.bus.clone();
+            steps.spawn(async move {
+                let answers = bus.publish_all(&attempts).await;
+                answers.iter().for_each(|(.., answer)| metrics::attempted(answer));
+                Done::Answered(answers)
+            });
+            return;
+        };
+        for attempt in attempts {
+            let edges = self.edges.clone();
+            steps.spawn(async move {
+                let answer = edges.perform(place, &attempt).await;
+                metrics::attempted(&answer);
+                debug!(task_id = %attempt.task, ?answer, "attempt");
+                Done::Answered(vec![(attempt.task, attempt.ticket, answer)])
+            });
         }
     }
 

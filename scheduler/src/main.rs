@@ -1,7 +1,8 @@
 //! The scheduler: what happens to a call at what time, once.
 //!
 //! `grpc.rs` takes requests, `commits.rs` puts them on disk in groups, `fire.rs` runs the agenda of
-//! the core crate `wheel`, `edge.rs` hangs up, `events.rs` talks to the bus.
+//! the core crate `wheel`, `edge.rs` and
+//! `publish.rs` bring effects about, `events.rs` talks to the bus.
 
 mod args;
 mod checkpoint;
@@ -14,6 +15,7 @@ mod fire;
 mod grpc;
 mod lanes;
 mod metrics;
+mod publish;
 mod retention;
 mod store;
 
@@ -33,7 +35,7 @@ fn main() -> ExitCode {
 
 async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
     let grpc = service.bind_grpc().await?;
-    let edge = edge::Edge::new(boot::channel("--sip-edge", &args.sip_edge[0].url)?);
+    let edges = edge::Edges::new(&args.sip_edge)?;
     let store = store::Store::open(&args.database_url).await?;
     let nats = service.connect_nats().await?;
     let (publisher, publishing) = nats.publisher();
@@ -58,7 +60,8 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
         lanes,
         clock,
         commits: commits.clone(),
-        edge,
+        edges,
+        bus: publish::Bus::new(nats.client()),
         teller,
         changes,
         draining,
