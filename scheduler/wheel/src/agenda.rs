@@ -11,13 +11,15 @@
 //! store fails; what is overdue stays in order until it is back.
 
 use crate::Tick;
+use crate::active::{Active, Firing, Phase, Unanswered, conclude, newest, retry_after_ms};
 use crate::lane::{CLAIMS_PER_BATCH, LaneLimits, LaneState};
-use crate::step::{Attempt, Claim, Granted, Lane, News, Settled, Settlement, Standing, Ticket};
-use crate::task::{Answer, Effect, Next, Repeat, SHARDS, TaskId, Verdict};
+use crate::step::{
+    Attempt, Claim, Fence, Granted, Lane, News, Settled, Settlement, Standing, Ticket,
+};
+use crate::task::{Answer, SHARDS, TaskId};
 use crate::waiting::{Due, Waiting, hash};
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::Arc;
 
 /// Settlements in one batch.
 pub const SETTLEMENTS_PER_BATCH: usize = 1_000;
@@ -29,19 +31,11 @@ const SETTLE_BATCHES_MAX: usize = 4;
 const UNSETTLED_MAX: usize = 131_072;
 /// With so many claims at the store, settlements let them pass first.
 const HERD: usize = CLAIMS_PER_BATCH;
-/// Wait after the first attempt without an answer; doubled after each further one.
-const RETRY_MIN_MS: u64 = 50;
-/// Longest wait between two attempts, unless very many tasks wait for one.
-const RETRY_MAX_MS: u64 = 2_000;
-/// Repeated attempts of a lane are not more per ms: a sip-edge that is away must not cost a core,
-/// nor be trampled when it is back.
-const RETRIES_PER_MS: usize = 2;
+/// Repeated attempts of a lane are not more per ms: a sip-edge that is away must not cost a core, nor
+/// be trampled when it is back, and what is due for the first time must have its share of the pace.
+const RETRIES_PER_MS: usize = 1;
 /// Wait after the store has failed.
 const STORE_RETRY_MS: u64 = 250;
-/// An effect that got no answer for so long, in ms, is given up: a day, as long as the bus keeps
-/// the news of a call's end.
-const GIVE_UP_MS: u64 = 24 * 3_600_000;
-
 /// Steps to be taken. Each is to be answered, sooner or later, also if its shard is dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
@@ -61,8 +55,8 @@ pub struct Agenda {
     lanes: Vec<LaneState>,
     waiting: Waiting,
     active: HashMap<TaskId, Active, BuildHasherDefault<IdHasher>>,
-    /// Bit `s` is set if shard `s` is ours.
-    owned: u16,
+    /// By shard: the token under which it is ours.
+    owned: [Option<Fence>; SHARDS as usize],
     /// To go out with the next batches.
     settlements: VecDeque<(TaskId, Ticket)>,
     settle_batches: usize,
@@ -74,43 +68,6 @@ pub struct Agenda {
     store_at: Tick,
     ticket: Ticket,
     draining: bool,
-}
-
-/// A task between its time and its end.
-struct Active {
-    revision: i64,
-    due: Tick,
-    lane: Lane,
-    /// Of its present step.
-    ticket: Ticket,
-    phase: Phase,
-    /// What came of it meanwhile, if it is known already: the news with the highest revision.
-    later: Option<Box<News>>,
-}
-
-enum Phase {
-    Claiming,
-    Attempting(Box<Firing>),
-    BackedOff(Box<Firing>),
-    Settling(Box<Conclusion>),
-}
-
-struct Firing {
-    occurrence: u32,
-    fires_at_unix_ms: i64,
-    effect: Arc<Effect>,
-    repeat: Option<Repeat>,
-    began: Tick,
-    attempts: u32,
-}
-
-#[derive(Clone)]
-struct Conclusion {
-    occurrence: u32,
-    verdict: Verdict,
-    late_ms: u64,
-    result: String,
-    next: Option<Next>,
 }
 
 /// What happens to a task that is active.
@@ -132,7 +89,7 @@ impl Agenda {
             lanes: lanes.iter().copied().map(LaneState::new).collect(),
             waiting: Waiting::new(lanes.len()),
             active: HashMap::default(),
-            owned: 0,
+            owned: [None; SHARDS as usize],
             settlements: VecDeque::new(),
             settle_batches: 0,
             unsettled: 0,
@@ -166,14 +123,17 @@ impl Agenda {
     }
 
     /// From now on, news about tasks of this shard count.
-    pub fn own_shard(&mut self, shard: u8) {
-        self.owned |= bit(shard);
+    ///
+    /// # Panics
+    /// If there is no such shard.
+    pub fn own_shard(&mut self, shard: u8, fence: Fence) {
+        self.owned[usize::from(shard)] = Some(fence);
     }
 
     /// Begins nothing more of this shard, and forgets what waits; what is in flight goes on to its
     /// settlement, see [`Agenda::shard_in_flight`].
     pub fn release_shard(&mut self, shard: u8) {
-        self.owned &= !bit(shard);
+        self.owned[usize::from(shard)] = None;
         self.waiting.drop_shard(shard);
         self.forget(|id, task| id.shard() == shard && matches!(task.phase, Phase::BackedOff(_)));
     }
@@ -382,7 +342,7 @@ impl Agenda {
             Standing::Firing { due, lane } => (due, lane, true),
             Standing::Gone => return,
         };
-        if self.owned & bit(id.shard()) != 0 {
+        if self.owner_of(id).is_some() {
             self.waiting.insert(lane, Due { id, due, revision, again });
         }
     }
@@ -392,12 +352,14 @@ impl Agenda {
             let lane = Lane(number as u16);
             let Some(due) = self.waiting.pop(lane, now) else { return };
             let Due { id, due, revision, again } = due;
+            let fence = self.owner_of(id).expect("what waits is in a shard of ours");
             let ticket = self.next_ticket();
             self.claiming += 1;
             self.lanes[number].begin(now);
-            self.lanes[number].claims.push(Claim { task: id, revision, again, ticket });
+            self.lanes[number].claims.push(Claim { task: id, revision, again, fence, ticket });
             let phase = Phase::Claiming;
-            self.active.insert(id, Active { revision, due, lane, ticket, phase, later: None });
+            let later = None;
+            self.active.insert(id, Active { revision, due, lane, fence, ticket, phase, later });
         }
     }
 
@@ -457,7 +419,7 @@ impl Agenda {
     }
 
     fn back_off(&mut self, now: Tick, id: TaskId, mut task: Active) {
-        if self.owned & bit(id.shard()) == 0 {
+        if self.owner_of(id).is_none() {
             return; // The next owner tries it again.
         }
         let Phase::BackedOff(firing) = &task.phase else { unreachable!("{id} is not firing") };
@@ -488,11 +450,11 @@ impl Agenda {
         while batch.len() < SETTLEMENTS_PER_BATCH
             && let Some((id, ticket)) = self.settlements.pop_front()
         {
-            if let Some(Active { phase: Phase::Settling(conclusion), ticket: current, .. }) =
-                self.active.get(&id)
-                && *current == ticket
+            if let Some(task) = self.active.get(&id)
+                && let Phase::Settling(conclusion) = &task.phase
+                && task.ticket == ticket
             {
-                batch.push(conclusion.settlement(id, ticket));
+                batch.push(conclusion.settlement(id, task.fence, ticket));
             }
         }
         self.settle_batches += usize::from(!batch.is_empty());
@@ -541,66 +503,15 @@ impl Agenda {
         &mut self.lanes[usize::from(number)]
     }
 
+    /// The token under which the task is ours, if it is.
+    fn owner_of(&self, id: TaskId) -> Option<Fence> {
+        self.owned[usize::from(id.shard())]
+    }
+
     fn next_ticket(&mut self) -> Ticket {
         self.ticket = self.ticket.wrapping_add(1);
         self.ticket
     }
-}
-
-impl Firing {
-    fn new(granted: Granted, began: Tick) -> Box<Self> {
-        let Granted { occurrence, fires_at_unix_ms, effect, repeat, .. } = granted;
-        let effect = Arc::new(effect);
-        Box::new(Self { occurrence, fires_at_unix_ms, effect, repeat, began, attempts: 0 })
-    }
-}
-
-impl Conclusion {
-    fn settlement(&self, task: TaskId, ticket: Ticket) -> Settlement {
-        let Self { occurrence, verdict, late_ms, result, next } = self.clone();
-        Settlement { task, occurrence, verdict, late_ms, result, next, ticket }
-    }
-}
-
-/// The attempt is to be repeated.
-struct Unanswered;
-
-/// How an answer ends an occurrence, what to tell about it, and whether there is another one.
-fn conclude(
-    answer: Answer,
-    now: Tick,
-    due: Tick,
-    firing: &Firing,
-) -> Result<Conclusion, Unanswered> {
-    let (verdict, result) = match answer {
-        Answer::Done(said) => (Verdict::Done, said),
-        // An attempt of ours, of which we lost the answer.
-        Answer::AlreadyEnded { said, by_this_task: true } => (Verdict::Done, said),
-        Answer::AlreadyEnded { said, .. } => (Verdict::CallGone, said),
-        Answer::NoSuchCall => (Verdict::CallGone, "no such call".to_owned()),
-        Answer::Refused(why) => (Verdict::Refused, why),
-        Answer::Unanswered(why) if now.saturating_sub(firing.began) >= GIVE_UP_MS => {
-            let attempts = firing.attempts;
-            (Verdict::Refused, format!("given up after {attempts} attempts in a day: {why}"))
-        }
-        Answer::Unanswered(_) => return Err(Unanswered),
-    };
-    let repeat = firing.repeat.filter(|_| verdict == Verdict::Done);
-    let behind_ms = now.saturating_sub(due);
-    let next = repeat.and_then(|it| it.next(firing.occurrence, firing.fires_at_unix_ms, behind_ms));
-    let late_ms = firing.began.saturating_sub(due);
-    Ok(Conclusion { occurrence: firing.occurrence, verdict, late_ms, result, next })
-}
-
-/// Exponential back-off after so many attempts, 1 or more.
-fn retry_after_ms(attempts: u32) -> u64 {
-    let doublings = attempts.saturating_sub(1).min(16);
-    (RETRY_MIN_MS << doublings).min(RETRY_MAX_MS)
-}
-
-/// The one with the higher revision.
-fn newest(one: Option<&News>, other: Option<&News>) -> Option<News> {
-    one.into_iter().chain(other).max_by_key(|news| news.revision).copied()
 }
 
 /// The first `most` of `all`, in their order.
@@ -610,11 +521,6 @@ fn take<T>(all: &mut Vec<T>, most: usize) -> Vec<T> {
     }
     let rest = all.split_off(most);
     std::mem::replace(all, rest)
-}
-
-fn bit(shard: u8) -> u16 {
-    assert!(shard < SHARDS, "shard {shard} of {SHARDS}");
-    1 << shard
 }
 
 /// Ids are random already.

@@ -5,6 +5,7 @@
 //! what they exchange is in `step.rs`.
 //! Time is a [`Tick`], given by the caller; nothing here reads a clock.
 
+mod active;
 mod agenda;
 mod lane;
 mod step;
@@ -14,7 +15,7 @@ mod wheel;
 
 pub use agenda::{ATTEMPTS_PER_BATCH, Agenda, Output, SETTLEMENTS_PER_BATCH, StoreFailed};
 pub use lane::{CLAIMS_PER_BATCH, LaneLimits};
-pub use step::{Attempt, Claim, Granted, Lane, News, Settled, Settlement, Standing, Ticket};
+pub use step::{Attempt, Claim, Fence, Granted, Lane, News, Settled, Settlement, Standing, Ticket};
 pub use task::{
     Answer, Effect, Event, Legs, Next, Refused, Repeat, SHARDS, State, TaskId, TransferTo, Verdict,
     shard_of,

@@ -10,6 +10,9 @@ use std::sync::Arc;
 /// Names one step of one agenda.
 pub type Ticket = u32;
 
+/// The fencing token under which a shard is owned; it grows with every owner.
+pub type Fence = i64;
+
 /// Who brings about the effect of a task; the shell says which number is whose. Lanes do not wait
 /// for each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,6 +26,9 @@ pub struct Claim {
     /// It may be FIRING already, claimed by an owner before us or by a commit of ours whose answer
     /// got lost: if it is, in whichever revision, that is granted too.
     pub again: bool,
+    /// Under no other token: what was asked for before the shard was lost is not done after it has
+    /// come back, when nobody waits for the answer.
+    pub fence: Fence,
     pub ticket: Ticket,
 }
 
@@ -65,6 +71,8 @@ pub struct Settlement {
     /// From FIRING back to PENDING with the next occurrence, unless a cancel was requested; `None`:
     /// the task ends as `verdict` says.
     pub next: Option<Next>,
+    /// As that of the claim.
+    pub fence: Fence,
     pub ticket: Ticket,
 }
 
