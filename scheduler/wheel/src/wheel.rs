@@ -240,6 +240,8 @@ mod tests {
     enum Op {
         /// Insert at now + the first − the second.
         Insert(u64, u64),
+        /// Insert at this very tick.
+        InsertAt(u64),
         /// Cancel the n-th insertion, whatever has become of it.
         Cancel(usize),
         /// Let time pass and take out at most so many.
@@ -251,7 +253,7 @@ mod tests {
         /// at the tick that it asks to be woken at.
         #[test]
         fn agrees_with_a_sorted_map(
-            start in prop_oneof![Just(0), Just(63), ticks(), Just(u64::MAX / 2)],
+            start in prop_oneof![Just(0), Just(63), ticks(), borders()],
             ops in prop::collection::vec(op(), 1..80),
         ) {
             let mut wheel = Wheel::new(start, 1_000);
@@ -260,8 +262,14 @@ mod tests {
             let mut now = start;
             for op in ops {
                 match op {
-                    Op::Insert(ahead, behind) => {
-                        let at = (now + ahead).saturating_sub(behind);
+                    Op::Insert(..) | Op::InsertAt(_) => {
+                        let at = match op {
+                            Op::Insert(ahead, behind) => {
+                                now.saturating_add(ahead).saturating_sub(behind)
+                            }
+                            Op::InsertAt(at) => at,
+                            _ => unreachable!(),
+                        };
                         let id = handles.len();
                         let effective = at.max(wheel.elapsed);
                         handles.push((effective, wheel.insert(at, id).unwrap()));
@@ -271,15 +279,17 @@ mod tests {
                         let id = nth % handles.len();
                         let (at, handle) = handles[id];
                         let expected = model.remove(&(at, id)).map(|_| id);
+                        prop_assert_eq!(wheel.get(handle).copied(), expected);
                         prop_assert_eq!(wheel.cancel(handle), expected);
                     }
                     Op::Cancel(_) => (),
                     Op::Pop(step, most) => {
-                        now += step;
+                        now = now.saturating_add(step);
                         for _ in 0..most {
                             let due = model.first_key_value().map(|(key, _)| *key);
                             let due = due.filter(|(at, _)| *at <= now);
                             let expected = due.map(|key| (model.remove(&key).unwrap(), key.1));
+                            prop_assert_eq!(wheel.peek(now).copied(), expected.map(|it| it.1));
                             prop_assert_eq!(wheel.pop(now), expected);
                         }
                     }
@@ -308,12 +318,23 @@ mod tests {
         ]
     }
 
+    /// The first and last ticks of the slots where a level begins, and of all time.
+    fn borders() -> impl Strategy<Value = u64> {
+        let border = (0..LEVELS as u32).prop_flat_map(|level| {
+            let first = 1u64 << (SLOT_BITS * level);
+            prop_oneof![Just(first - 1), Just(first), Just(first + 1)]
+        });
+        prop_oneof![border, Just(u64::MAX - 64), Just(u64::MAX - 1), Just(u64::MAX)]
+    }
+
     fn op() -> impl Strategy<Value = Op> {
         prop_oneof![
+            1 => borders().prop_map(Op::InsertAt),
             3 => (ticks(), Just(0)).prop_map(|(ahead, behind)| Op::Insert(ahead, behind)),
             1 => (Just(0), ticks()).prop_map(|(ahead, behind)| Op::Insert(ahead, behind)),
             1 => any::<usize>().prop_map(Op::Cancel),
-            2 => (ticks(), 0..5usize).prop_map(|(step, most)| Op::Pop(step, most)),
+            2 => (prop_oneof![4 => ticks(), 1 => borders()], 0..5usize)
+                .prop_map(|(step, most)| Op::Pop(step, most)),
         ]
     }
 
