@@ -1,39 +1,61 @@
 //! Group commit: every write goes through one queue and, many per transaction, to the disk.
 //!
-//! A reply means: it is on disk. No reply means: nothing was done. What a transaction has changed is
-//! told to the firing loop in the order of the commits, before the reply.
+//! A reply means: it is on disk. [`Unwritten`] says that nothing was done, or that nobody knows. What
+//! a transaction has changed is told to the firing loop in the order of the commits, before the
+//! replies.
 
-use crate::metrics;
-use crate::store::{self, Ending, ROWS_PER_STATEMENT, Scope, Store, Task, Transaction};
-use tokio::sync::{mpsc, oneshot};
-use tracing::warn;
-use wheel::{Effect, Event, Legs, State, TaskId, Tick, Verdict};
+mod batch;
+mod counts;
+mod writer;
+
+pub(crate) use counts::Limits;
+pub(crate) use writer::{Desk, Writer};
+
+use crate::store::{ROWS_PER_STATEMENT, Scope, Task};
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use wheel::{Claim, Event, Granted, News, Settled, Settlement, State, TaskId, Tick};
 
 /// Writes of clients that wait for the database; more are refused.
-const WRITES_WAITING_MAX: usize = 4_096;
-/// Claims and settlements that wait.
-const FIRING_WAITING_MAX: usize = 32_768;
-/// Writes of each kind in one transaction: at about 15 µs each, a claim waits 2 ms for the others.
-const WRITES_PER_COMMIT: usize = 128;
-/// Changes that the firing loop has not taken yet; the writer waits when there are more.
-const CHANGES_WAITING_MAX: usize = 8_192;
+const WRITES_WAITING_MAX: usize = 8_192;
+/// What waits for the database, in KiB: each task counts as one at least; more is refused.
+const WAITING_KIB_MAX: usize = 32_768;
+/// Batches of claims and settlements that wait. The firing loop has few under way.
+const FIRING_WAITING_MAX: usize = 4_096;
+/// Batches of news that the firing loop has not taken yet; the writer waits when there are more.
+const NEWS_WAITING_MAX: usize = 64;
 
-/// A committed change of a task.
+/// A task to be stored.
 #[derive(Clone, Debug)]
-pub(crate) struct Change {
-    /// After the change.
+pub(crate) struct New {
     pub(crate) task: Task,
-    /// When it is due on the steady clock, if this change has set it.
-    pub(crate) due: Option<Tick>,
+    /// Idempotency key; empty: none.
+    pub(crate) key: String,
+    /// When it is due on the steady clock.
+    pub(crate) due: Tick,
+}
+
+/// Where a task is moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum To {
+    /// The same moment in Unix ms and on the steady clock.
+    At { fires_at_unix_ms: i64, due: Tick },
+    /// Later than it is due, or than it has left when paused, by so many ms.
+    Later { by_ms: i64 },
 }
 
 /// Why a write was not made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unwritten {
-    #[error("{WRITES_WAITING_MAX} writes wait for the database already; try again")]
+    #[error("{WAITING_KIB_MAX} KiB of writes wait for the database already; try again")]
     TooMany,
     #[error("the database does not answer; nothing was done, try again")]
     Failed,
+    /// The shard is not ours, or no longer.
+    #[error("another replica owns this now; nothing was done, try again")]
+    NotOwner,
+    #[error("the database was lost while it wrote; whether it was done is not known")]
+    InDoubt,
 }
 
 /// Why a task is not scheduled.
@@ -45,360 +67,221 @@ pub(crate) enum Declined {
     TooManyTasks { max: u32 },
     #[error("{max} tasks of this call have not ended, as many as --max-tasks-per-call allows")]
     TooManyOfCall { max: u32 },
+    #[error("{max} tasks of tenant {tenant:?} have not ended, as many as --tenant-quota allows")]
+    TooManyOfTenant { tenant: String, max: u32 },
 }
 
-/// Why a task is not moved.
+/// Why a task is not moved, paused or resumed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unmoved {
     #[error("no such task")]
     NotFound,
-    #[error("the task is {0:?}, wanted Pending")]
-    NotPending(State),
+    #[error("the task is {0:?}, wanted Pending or, where its time stands still, Paused")]
+    WrongState(State),
     #[error("revision is {got}, the task has {has}")]
     Revision { got: i64, has: i64 },
+    #[error("it would be due at {unix_ms} Unix ms, wanted {earliest_unix_ms} to {latest_unix_ms}")]
+    OutOfRange { unix_ms: i64, earliest_unix_ms: i64, latest_unix_ms: i64 },
 }
 
 /// What became of a cancel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Cancelled {
-    /// It was pending, and will not happen.
+    /// It was pending or paused, and will not happen.
     Now(Task),
-    /// It was not pending.
+    /// It was neither. If it is firing and repeats, there will be no other occurrence.
     TooLate(Task),
     NotFound,
 }
 
-/// A claim that was granted: the task, now firing.
-pub(crate) type Granted = Option<Effect>;
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    pub(crate) tasks_max: u32,
-    pub(crate) tasks_per_call_max: u32,
+/// What is done to all tasks of a scope.
+#[derive(Clone, Debug)]
+pub(crate) enum Action {
+    /// Ends what is pending or paused, with this result, and lets nothing repeat.
+    End {
+        event: Event,
+        result: String,
+    },
+    Pause,
+    Resume,
 }
+
+/// One step of what is done to a scope.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Swept {
+    done: u32,
+    firing: u32,
+    /// There may be more after this one.
+    last: Option<TaskId>,
+}
+
+/// What became of one of many that were to be scheduled.
+pub(crate) type Scheduled = Result<Result<Task, Declined>, Unwritten>;
+
+type Reply<T> = oneshot::Sender<Result<T, Unwritten>>;
+type Moved = Result<Task, Unmoved>;
 
 enum Write {
-    Schedule { task: Task, key: String, due: Tick, reply: Reply<Result<Task, Declined>> },
-    Reschedule { id: TaskId, revision: i64, at: (i64, Tick), reply: Reply<Result<Task, Unmoved>> },
-    Cancel { id: TaskId, ending: Ending, reply: Reply<Cancelled> },
-    EndAll { scope: Scope, event: Event, ending: Ending, reply: Reply<(u32, u32)> },
-    Claim { id: TaskId, revision: i64, again: bool, reply: Reply<Granted> },
-    Settle { id: TaskId, verdict: Verdict, ending: Ending, reply: Reply<()> },
-    Forget { before_unix_ms: i64, most: u32, reply: Reply<u32> },
+    Schedule { new: Vec<New>, reply: Reply<Vec<Scheduled>> },
+    Reschedule { id: TaskId, revision: i64, to: To, reply: Reply<Moved> },
+    Pause { id: TaskId, reply: Reply<Moved> },
+    Resume { id: TaskId, reply: Reply<Moved> },
+    Cancel { id: TaskId, by: String, reply: Reply<Cancelled> },
+    Sweep { scope: Scope, after: TaskId, action: Action, reply: Reply<Swept> },
+    Claim { claims: Vec<Claim>, reply: Reply<Vec<Granted>> },
+    Settle { settlements: Vec<Settlement>, reply: Reply<Vec<Settled>> },
+    Forget { shard: u8, before_unix_ms: i64, kept_max: i64, commits: u32, reply: Reply<u32> },
 }
 
-type Reply<T> = oneshot::Sender<T>;
+/// A write that counts as so much of what waits.
+struct Waiting {
+    write: Write,
+    _room: Option<OwnedSemaphorePermit>,
+}
 
 /// The way to the disk; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Commits {
-    writes: mpsc::Sender<Write>,
-    firing: mpsc::Sender<Write>,
+    writes: mpsc::Sender<Waiting>,
+    firing: mpsc::Sender<Waiting>,
+    room: Arc<Semaphore>,
     tasks_max: u32,
+    committed: watch::Receiver<u64>,
 }
 
-/// The other end of [`Commits`].
-pub(crate) struct Writer {
-    store: Store,
-    limits: Limits,
-    /// Tasks that have not ended.
-    live: i64,
-    writes: mpsc::Receiver<Write>,
-    firing: mpsc::Receiver<Write>,
-    changes: mpsc::Sender<Change>,
-}
-
-/// The queue, its end, and the changes that it commits. `live` tasks have not ended at the start.
-pub(crate) fn open(
-    store: Store,
-    limits: Limits,
-    live: usize,
-) -> (Commits, Writer, mpsc::Receiver<Change>) {
+/// The queue, its end, and what the firing loop hears of it.
+pub(crate) fn open(desk: Desk) -> (Commits, Writer, mpsc::Receiver<Vec<News>>) {
     let (writes, writes_end) = mpsc::channel(WRITES_WAITING_MAX);
     let (firing, firing_end) = mpsc::channel(FIRING_WAITING_MAX);
-    let (changes, changes_end) = mpsc::channel(CHANGES_WAITING_MAX);
-    let live = i64::try_from(live).unwrap_or(i64::MAX);
-    let writer = Writer { store, limits, live, writes: writes_end, firing: firing_end, changes };
-    (Commits { writes, firing, tasks_max: limits.tasks_max }, writer, changes_end)
+    let (news, news_end) = mpsc::channel(NEWS_WAITING_MAX);
+    let (commit, committed) = watch::channel(0);
+    let tasks_max = desk.limits.tasks_max;
+    let room = Arc::new(Semaphore::new(WAITING_KIB_MAX));
+    let writer = Writer::new(desk, writes_end, firing_end, news, commit);
+    (Commits { writes, firing, room, tasks_max, committed }, writer, news_end)
 }
 
 impl Commits {
-    /// The task as stored: `task`, or the one that has the same idempotency `key` (empty: none).
-    pub(crate) async fn schedule(
-        &self,
-        task: Task,
-        key: String,
-        due: Tick,
-    ) -> Result<Result<Task, Declined>, Unwritten> {
-        ask(&self.writes, |reply| Write::Schedule { task, key, due, reply }).await
+    /// The task as stored: this one, or the one that has the same idempotency key.
+    pub(crate) async fn schedule(&self, new: New) -> Scheduled {
+        let scheduled = self.schedule_many(vec![new]).await?;
+        scheduled.into_iter().next().unwrap_or(Err(Unwritten::Failed))
     }
 
-    /// Moves a pending task to `at`, the same moment in Unix ms and on the steady clock.
+    /// Each by itself, in their order.
+    pub(crate) async fn schedule_many(&self, new: Vec<New>) -> Result<Vec<Scheduled>, Unwritten> {
+        let kib: usize = new.iter().map(|new| 1 + size(&new.task) / 1_024).sum();
+        self.ask(kib, |reply| Write::Schedule { new, reply }).await
+    }
+
+    /// Moves a task, if it is in `revision` (0: any).
     pub(crate) async fn reschedule(
         &self,
         id: TaskId,
         revision: i64,
-        at: (i64, Tick),
+        to: To,
     ) -> Result<Result<Task, Unmoved>, Unwritten> {
-        ask(&self.writes, |reply| Write::Reschedule { id, revision, at, reply }).await
+        self.ask(1, |reply| Write::Reschedule { id, revision, to, reply }).await
     }
 
-    pub(crate) async fn cancel(&self, id: TaskId, ending: Ending) -> Result<Cancelled, Unwritten> {
-        ask(&self.writes, |reply| Write::Cancel { id, ending, reply }).await
+    /// Stops the time of a pending task; does nothing to a paused one.
+    pub(crate) async fn pause(&self, id: TaskId) -> Result<Result<Task, Unmoved>, Unwritten> {
+        self.ask(1, |reply| Write::Pause { id, reply }).await
     }
 
-    /// Ends all pending tasks of `scope`; how many it ended, and how many were firing afterwards.
-    /// Many take several transactions, so that nobody waits for long.
-    pub(crate) async fn end_all(
+    /// Lets the time of a paused task run on; does nothing to a pending one.
+    pub(crate) async fn resume(&self, id: TaskId) -> Result<Result<Task, Unmoved>, Unwritten> {
+        self.ask(1, |reply| Write::Resume { id, reply }).await
+    }
+
+    /// `by`: who cancels.
+    pub(crate) async fn cancel(&self, id: TaskId, by: String) -> Result<Cancelled, Unwritten> {
+        self.ask(1, |reply| Write::Cancel { id, by, reply }).await
+    }
+
+    /// Does this to all tasks of the scope that are in shards of ours; to how many it was done, and how many
+    /// were firing. Many take several transactions, so that nobody waits for long.
+    pub(crate) async fn sweep(
         &self,
-        scope: Scope,
-        event: Event,
-        ending: Ending,
+        scope: &Scope,
+        action: &Action,
     ) -> Result<(u32, u32), Unwritten> {
-        let (mut ended, mut firing) = (0, 0);
-        // Bounded, because others may add to the scope as fast as this takes from it.
+        let (mut done, mut firing, mut after) = (0, 0, TaskId(0));
+        // Bounded, because others may add to the scope as fast as this goes on.
         for _ in 0..=self.tasks_max / ROWS_PER_STATEMENT {
-            let (scope, ending) = (scope.clone(), ending.clone());
-            let write = |reply| Write::EndAll { scope, event, ending, reply };
-            let (ended_now, firing_now) = ask(&self.writes, write).await?;
-            (ended, firing) = (ended + ended_now, firing_now);
-            if ended_now < ROWS_PER_STATEMENT {
-                break;
+            let (scope, action) = (scope.clone(), action.clone());
+            let swept = self.ask(1, |reply| Write::Sweep { scope, after, action, reply }).await?;
+            (done, firing) = (done + swept.done, firing + swept.firing);
+            match swept.last {
+                Some(last) => after = last,
+                None => break,
             }
         }
-        Ok((ended, firing))
+        Ok((done, firing))
     }
 
-    /// What to do, if the task was pending in `revision` and is firing now; with `again`, if it is
-    /// firing.
-    pub(crate) async fn claim(
-        &self,
-        id: TaskId,
-        revision: i64,
-        again: bool,
-    ) -> Result<Granted, Unwritten> {
-        ask(&self.firing, |reply| Write::Claim { id, revision, again, reply }).await
+    /// Those of the claims that are granted: the tasks are firing.
+    pub(crate) async fn claim(&self, claims: Vec<Claim>) -> Result<Vec<Granted>, Unwritten> {
+        ask(&self.firing, None, |reply| Write::Claim { claims, reply }).await
     }
 
-    /// Ends a firing task.
+    /// Those of the settlements that were written: the others are no longer ours to write.
     pub(crate) async fn settle(
         &self,
-        id: TaskId,
-        verdict: Verdict,
-        ending: Ending,
-    ) -> Result<(), Unwritten> {
-        ask(&self.firing, |reply| Write::Settle { id, verdict, ending, reply }).await
+        settlements: Vec<Settlement>,
+    ) -> Result<Vec<Settled>, Unwritten> {
+        ask(&self.firing, None, |reply| Write::Settle { settlements, reply }).await
     }
 
-    /// Forgets at most `most` tasks that ended before then; how many it has forgotten.
-    pub(crate) async fn forget(&self, before_unix_ms: i64, most: u32) -> Result<u32, Unwritten> {
-        ask(&self.writes, |reply| Write::Forget { before_unix_ms, most, reply }).await
+    /// Forgets changes of the shard that are older than that, or more than so many; and the tasks
+    /// that ended with them. At most what `commits` commits have done; how many changes it were.
+    pub(crate) async fn forget(
+        &self,
+        shard: u8,
+        before_unix_ms: i64,
+        kept_max: i64,
+        commits: u32,
+    ) -> Result<u32, Unwritten> {
+        self.ask(1, |reply| Write::Forget { shard, before_unix_ms, kept_max, commits, reply }).await
+    }
+
+    /// Changes with every commit of this process.
+    pub(crate) fn committed(&self) -> watch::Receiver<u64> {
+        self.committed.clone()
+    }
+
+    async fn ask<T>(
+        &self,
+        kib: usize,
+        write: impl FnOnce(Reply<T>) -> Write,
+    ) -> Result<T, Unwritten> {
+        let kib = u32::try_from(kib).map_err(|_| Unwritten::TooMany)?;
+        let room = self.room.clone().try_acquire_many_owned(kib);
+        ask(&self.writes, Some(room.map_err(|_| Unwritten::TooMany)?), write).await
     }
 }
 
 async fn ask<T>(
-    queue: &mpsc::Sender<Write>,
+    queue: &mpsc::Sender<Waiting>,
+    room: Option<OwnedSemaphorePermit>,
     write: impl FnOnce(Reply<T>) -> Write,
 ) -> Result<T, Unwritten> {
     let (reply, answer) = oneshot::channel();
-    queue.try_send(write(reply)).map_err(|_| Unwritten::TooMany)?;
-    answer.await.map_err(|_| Unwritten::Failed)
+    let waiting = Waiting { write: write(reply), _room: room };
+    queue.try_send(waiting).map_err(|_| Unwritten::TooMany)?;
+    answer.await.unwrap_or(Err(Unwritten::Failed))
 }
 
-impl Writer {
-    /// Writes whatever is asked for. A failure of the database is the answer to those who wait, not
-    /// the end.
-    pub(crate) async fn run(mut self) -> anyhow::Result<()> {
-        let mut writes = Vec::with_capacity(WRITES_PER_COMMIT);
-        while self.collect(&mut writes).await {
-            let count = writes.len();
-            match self.write(writes.drain(..)).await {
-                Ok(batch) => self.tell(batch).await,
-                Err(e) => {
-                    metrics::commit_failed();
-                    warn!(writes = count, "failed to commit: {e}");
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits for a write, then takes what else is there, of each kind at most [`WRITES_PER_COMMIT`];
-    /// claims last, so that a cancel which came in time is not overtaken. False when there can be
-    /// none.
-    async fn collect(&mut self, writes: &mut Vec<Write>) -> bool {
-        let first = tokio::select! {
-            biased;
-            first = self.firing.recv() => first,
-            first = self.writes.recv() => first,
-        };
-        writes.extend(first);
-        for queue in [&mut self.writes, &mut self.firing] {
-            let full = writes.len() + WRITES_PER_COMMIT;
-            while writes.len() < full
-                && let Ok(write) = queue.try_recv()
-            {
-                writes.push(write);
-            }
-        }
-        !writes.is_empty()
-    }
-
-    async fn write(&self, writes: impl Iterator<Item = Write>) -> store::Result<Batch> {
-        let (limits, live) = (self.limits, self.live);
-        let transaction = self.store.begin().await?;
-        let mut batch =
-            Batch { transaction, limits, live, changes: Vec::new(), replies: Vec::new() };
-        for write in writes {
-            batch.apply(write).await?;
-        }
-        Ok(batch)
-    }
-
-    async fn tell(&mut self, batch: Batch) {
-        let Batch { transaction, live, changes, replies, .. } = batch;
-        if let Err(e) = transaction.commit().await {
-            metrics::commit_failed();
-            warn!(writes = replies.len(), "failed to commit: {e}");
-            return; // Replies that are dropped say so.
-        }
-        metrics::committed(replies.len());
-        self.live = live;
-        for change in changes {
-            let _ = self.changes.send(change).await; // The firing loop ends with the process.
-        }
-        replies.into_iter().for_each(|reply| reply());
-    }
-}
-
-/// A transaction, and what is to be said once it is committed.
-struct Batch {
-    transaction: Transaction,
-    limits: Limits,
-    live: i64,
-    changes: Vec<Change>,
-    replies: Vec<Box<dyn FnOnce() + Send>>,
-}
-
-impl Batch {
-    async fn apply(&mut self, write: Write) -> store::Result<()> {
-        match write {
-            Write::Schedule { task, key, due, reply } => {
-                let scheduled = self.schedule(task, &key, due).await?;
-                self.answer(reply, scheduled);
-            }
-            Write::Reschedule { id, revision, at, reply } => {
-                let moved = self.reschedule(id, revision, at).await?;
-                self.answer(reply, moved);
-            }
-            Write::Cancel { id, ending, reply } => {
-                let cancelled = self.cancel(id, ending).await?;
-                self.answer(reply, cancelled);
-            }
-            Write::EndAll { scope, event, ending, reply } => {
-                let ended = self.transaction.end_all(&scope, event, ending).await?;
-                let count = ended.len() as u32; // Not above ROWS_PER_STATEMENT.
-                let firing = self.transaction.firing(&scope).await?;
-                ended.into_iter().for_each(|task| self.changed(task, None));
-                self.answer(reply, (count, firing));
-            }
-            Write::Claim { id, revision, again, reply } => {
-                let granted = self.claim(id, revision, again).await?;
-                self.answer(reply, granted);
-            }
-            Write::Settle { id, verdict, ending, reply } => {
-                let arrow = (State::Firing, Event::Answered(verdict));
-                let settled = self.transaction.change(id, arrow, 0, ending).await?;
-                settled.into_iter().for_each(|task| self.changed(task, None));
-                self.answer(reply, ());
-            }
-            Write::Forget { before_unix_ms, most, reply } => {
-                let forgotten = self.transaction.forget(before_unix_ms, most).await?;
-                self.answer(reply, forgotten);
-            }
-        }
-        Ok(())
-    }
-
-    async fn schedule(
-        &mut self,
-        task: Task,
-        key: &str,
-        due: Tick,
-    ) -> store::Result<Result<Task, Declined>> {
-        if !key.is_empty()
-            && let Some(known) = self.transaction.by_key(key).await?
-        {
-            let same = known.call_id == task.call_id && known.cause == task.cause;
-            return Ok(if same { Ok(known) } else { Err(Declined::KeyTaken(known.id)) });
-        }
-        let Limits { tasks_max, tasks_per_call_max } = self.limits;
-        if self.live >= i64::from(tasks_max) {
-            return Ok(Err(Declined::TooManyTasks { max: tasks_max }));
-        }
-        if self.transaction.live_of_call(&task.call_id).await? >= tasks_per_call_max {
-            return Ok(Err(Declined::TooManyOfCall { max: tasks_per_call_max }));
-        }
-        self.transaction.insert(&task, key).await?;
-        self.live += 1;
-        self.changes.push(Change { task: task.clone(), due: Some(due) });
-        Ok(Ok(task))
-    }
-
-    async fn reschedule(
-        &mut self,
-        id: TaskId,
-        revision: i64,
-        (fires_at_unix_ms, due): (i64, Tick),
-    ) -> store::Result<Result<Task, Unmoved>> {
-        let moved = self.transaction.reschedule(id, revision, fires_at_unix_ms).await?;
-        if let Some(task) = moved {
-            self.changes.push(Change { task: task.clone(), due: Some(due) });
-            return Ok(Ok(task));
-        }
-        Ok(Err(match self.transaction.get(id).await? {
-            None => Unmoved::NotFound,
-            Some(task) if task.state == State::Pending => {
-                Unmoved::Revision { got: revision, has: task.revision }
-            }
-            Some(task) => Unmoved::NotPending(task.state),
-        }))
-    }
-
-    async fn cancel(&mut self, id: TaskId, ending: Ending) -> store::Result<Cancelled> {
-        let arrow = (State::Pending, Event::Cancelled);
-        if let Some(task) = self.transaction.change(id, arrow, 0, ending).await? {
-            self.changed(task.clone(), None);
-            return Ok(Cancelled::Now(task));
-        }
-        let found = self.transaction.get(id).await?;
-        Ok(found.map_or(Cancelled::NotFound, Cancelled::TooLate))
-    }
-
-    async fn claim(&mut self, id: TaskId, revision: i64, again: bool) -> store::Result<Granted> {
-        let firing = if again {
-            self.transaction.get(id).await?.filter(|task| task.state == State::Firing)
-        } else {
-            let arrow = (State::Pending, Event::Claimed);
-            let claimed = self.transaction.change(id, arrow, revision, Ending::default()).await?;
-            claimed.inspect(|task| self.changed(task.clone(), None))
-        };
-        Ok(firing.map(|Task { call_id, cause, .. }| Effect::HangUp {
-            call_id,
-            cause,
-            legs: Legs::Both,
-        }))
-    }
-
-    fn changed(&mut self, task: Task, due: Option<Tick>) {
-        self.live -= i64::from(task.state.has_ended());
-        self.changes.push(Change { task, due });
-    }
-
-    /// Once committed. Who asked may have gone.
-    fn answer<T: Send + 'static>(&mut self, reply: Reply<T>, answer: T) {
-        self.replies.push(Box::new(move || drop(reply.send(answer))));
-    }
+/// Bytes of what clients may make long.
+fn size(task: &Task) -> usize {
+    use wheel::{Effect, TransferTo};
+    let effect = match &task.effect {
+        Effect::HangUp { .. } => 0,
+        Effect::Play { file, .. } => file.len(),
+        Effect::Transfer { to: TransferTo::Uri(text) | TransferTo::Plan(text), .. } => text.len(),
+        Effect::Publish { subject, payload } => subject.len() + payload.len(),
+    };
+    effect + task.label.len() + task.group.len()
 }
 
 #[cfg(test)]

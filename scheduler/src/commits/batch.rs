@@ -1,0 +1,656 @@
+//! A transaction in the making: the tasks that it is about are read with few statements, changed in
+//! memory as the writes ask, in order, and written with few statements.
+//!
+//! That is right because nobody else writes to the shards it holds. The life of a task is the core's
+//! [`State::next`]; a change that it refuses is not made.
+
+use super::counts::{Counts, Deltas};
+use super::writer::Desk;
+use super::{
+    Action, Cancelled, Declined, Moved, New, Reply, Scheduled, Swept, To, Unmoved, Unwritten, Write,
+};
+use crate::clock::Moment;
+use crate::store::{
+    self, Held, LogRow, LogWriter, ROWS_PER_STATEMENT, Scope, Task, Transaction, Update,
+};
+use crate::{fields, metrics};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use tracing::{debug, info, warn};
+use wheel::{
+    Claim, Effect, Event, Fence, Granted, News, Settled, Settlement, Standing, State, TaskId, Tick,
+};
+
+/// A task as it is now, and its revision on disk.
+struct Row {
+    task: Task,
+    was: i64,
+    /// Nothing but a claim was made since it was read.
+    claim: bool,
+}
+
+/// Says to who asked what became of it; with the reason, that it was not done.
+pub(super) type Answer = Box<dyn FnOnce(Option<Unwritten>) + Send + Sync>;
+
+/// What is to be said once it is committed.
+pub(super) struct Made {
+    pub(super) log: Vec<LogRow>,
+    pub(super) news: Vec<News>,
+    pub(super) ends: Vec<Seen>,
+    pub(super) deltas: Deltas,
+    pub(super) replies: Vec<Answer>,
+}
+
+pub(super) struct Batch<'d> {
+    transaction: Transaction,
+    held: Vec<Held>,
+    desk: &'d Desk,
+    now: Moment,
+    rows: HashMap<TaskId, Row>,
+    logs: BTreeMap<u8, LogWriter>,
+    last_seqs: HashMap<u8, i64>,
+    made: Made,
+}
+
+impl<'d> Batch<'d> {
+    pub(super) fn new(transaction: Transaction, held: Vec<Held>, desk: &'d Desk) -> Self {
+        let made = Made {
+            log: Vec::new(),
+            news: Vec::new(),
+            ends: Vec::new(),
+            deltas: Deltas::default(),
+            replies: Vec::new(),
+        };
+        Self {
+            transaction,
+            held,
+            desk,
+            now: desk.clock.moment(),
+            rows: HashMap::new(),
+            logs: BTreeMap::new(),
+            last_seqs: HashMap::new(),
+            made,
+        }
+    }
+
+    pub(super) fn held(&self) -> &[Held] {
+        &self.held
+    }
+
+    pub(super) fn into_transaction(self) -> Transaction {
+        self.transaction
+    }
+
+    /// Counts what is in the shards that are new to us.
+    pub(super) async fn prepare(&mut self, counts: &mut Counts) -> store::Result<()> {
+        let unknown: Vec<Held> =
+            self.held.iter().copied().filter(|held| counts.shard(*held).is_none()).collect();
+        if !unknown.is_empty() {
+            let shards: Vec<u8> = unknown.iter().map(|held| held.shard).collect();
+            let reaches = self.transaction.reach(&shards).await?;
+            let mut live: HashMap<u8, HashMap<String, i64>> = HashMap::new();
+            for (shard, tenant, count) in self.transaction.live_of_tenants(&shards).await? {
+                live.entry(shard).or_default().insert(tenant, count);
+            }
+            for (held, reach) in unknown.into_iter().zip(reaches) {
+                counts.begin(held, reach.last, live.remove(&held.shard).unwrap_or_default());
+            }
+        }
+        let last_seq = |held: &Held| Some((held.shard, counts.shard(*held)?.last_seq));
+        self.last_seqs = self.held.iter().filter_map(last_seq).collect();
+        Ok(())
+    }
+
+    /// Settlements free, schedules and changes of clients follow, claims come last: a cancel that came
+    /// in time is not overtaken.
+    pub(super) async fn apply(&mut self, counts: &Counts, writes: Vec<Write>) -> store::Result<()> {
+        self.read(&writes).await?;
+        let (mut schedules, mut changes, mut claims) = (Vec::new(), Vec::new(), Vec::new());
+        for write in writes {
+            match write {
+                Write::Settle { settlements, reply } => {
+                    let settled = settlements.into_iter().filter_map(|it| self.settle(it));
+                    let settled = settled.collect();
+                    self.answer(reply, Ok(settled));
+                }
+                Write::Schedule { new, reply } => schedules.push((new, reply)),
+                Write::Claim { claims: asked, reply } => claims.push((asked, reply)),
+                other => changes.push(other),
+            }
+        }
+        self.schedule_all(counts, schedules).await?;
+        for change in changes {
+            self.change(change).await?;
+        }
+        for (asked, reply) in claims {
+            let granted = asked.into_iter().filter_map(|claim| self.claim(claim)).collect();
+            self.answer(reply, Ok(granted));
+        }
+        Ok(())
+    }
+
+    /// Writes what has changed; what is left is the commit, and what to say after it.
+    pub(super) async fn flush(mut self) -> store::Result<(Transaction, Made)> {
+        let changed = self.rows.values().filter(|row| row.task.revision != row.was);
+        let mut updates: Vec<Update<'_>> = changed
+            .map(|Row { task, was, claim }| Update { task, was: *was, claim: *claim })
+            .collect();
+        updates.sort_unstable_by_key(|update| update.task.id);
+        self.transaction.update(&updates, &self.held).await?;
+        let at_unix_ms = self.now.unix_ms();
+        let logs = std::mem::take(&mut self.logs);
+        self.made.log = logs.into_values().map(|log| log.finish(at_unix_ms)).collect();
+        self.transaction.append(&self.made.log).await?;
+        Ok((self.transaction, self.made))
+    }
+
+    /// Reads the tasks that are named by their ids.
+    async fn read(&mut self, writes: &[Write]) -> store::Result<()> {
+        let mut ids = Vec::new();
+        for write in writes {
+            match write {
+                Write::Cancel { id, .. }
+                | Write::Reschedule { id, .. }
+                | Write::Pause { id, .. }
+                | Write::Resume { id, .. } => ids.push(*id),
+                Write::Claim { claims, .. } => ids.extend(claims.iter().map(|it| it.task)),
+                Write::Settle { settlements, .. } => {
+                    ids.extend(settlements.iter().map(|it| it.task));
+                }
+                Write::Schedule { .. } | Write::Sweep { .. } | Write::Forget { .. } => {}
+            }
+        }
+        ids.retain(|id| self.holds(*id));
+        ids.sort_unstable();
+        ids.dedup();
+        let found = self.transaction.by_ids(&ids).await?;
+        self.rows.reserve(found.len());
+        for task in found {
+            self.keep(task);
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, task: Task) {
+        let was = task.revision;
+        self.rows.entry(task.id).or_insert(Row { task, was, claim: true });
+    }
+
+    /// Whether the task's shard is held under this very token.
+    fn holds_under(&self, id: TaskId, fence: Fence) -> bool {
+        self.held.contains(&Held { shard: id.shard(), fence })
+    }
+
+    fn holds(&self, id: TaskId) -> bool {
+        self.held.iter().any(|held| held.shard == id.shard())
+    }
+
+    async fn schedule_all(
+        &mut self,
+        counts: &Counts,
+        asked: Vec<(Vec<New>, Reply<Vec<Scheduled>>)>,
+    ) -> store::Result<()> {
+        let all = || asked.iter().flat_map(|(new, _)| new).filter(|new| self.holds(new.task.id));
+        let keys: HashSet<(&str, &str)> = all()
+            .filter(|new| !new.key.is_empty())
+            .map(|new| (new.task.tenant.as_str(), new.key.as_str()))
+            .collect();
+        let calls: HashSet<&str> =
+            all().map(|new| new.task.call_id.as_str()).filter(|call| !call.is_empty()).collect();
+        let (keys, calls): (Vec<_>, Vec<_>) =
+            (keys.into_iter().collect(), calls.into_iter().collect());
+        let mut known = Known::default();
+        for (key, task) in self.transaction.by_keys(&keys).await? {
+            known.by_key.insert((task.tenant.clone(), key), task.id);
+            self.keep(task);
+        }
+        known.of_call = self.transaction.live_of_calls(&calls).await?.into_iter().collect();
+        let mut added: Vec<&New> = Vec::new();
+        let mut outcomes = Vec::with_capacity(asked.len());
+        for (new, _) in &asked {
+            let outcome: Vec<_> =
+                new.iter().map(|new| self.decide(counts, &mut known, new, &mut added)).collect();
+            outcomes.push(outcome);
+        }
+        let lost = self.insert(&added).await?;
+        for (outcomes, (new, reply)) in outcomes.into_iter().zip(asked) {
+            let scheduled = outcomes.into_iter().zip(&new).map(|(outcome, new)| match outcome {
+                Ok(Ok(id)) => Ok(self.stored(id, new, &lost)),
+                Ok(Err(declined)) => Ok(Err(declined)),
+                Err(unwritten) => Err(unwritten),
+            });
+            let scheduled = scheduled.collect();
+            self.answer(reply, Ok(scheduled));
+        }
+        Ok(())
+    }
+
+    /// The id of the task that the answer will be about; `added` gets those that are to be inserted.
+    fn decide<'n>(
+        &mut self,
+        counts: &Counts,
+        known: &mut Known,
+        new: &'n New,
+        added: &mut Vec<&'n New>,
+    ) -> Result<Result<TaskId, Declined>, Unwritten> {
+        let New { task, key, .. } = new;
+        if !self.holds(task.id) {
+            return Err(Unwritten::NotOwner);
+        }
+        let key = (!key.is_empty()).then(|| (task.tenant.clone(), key.clone()));
+        if let Some(id) = key.as_ref().and_then(|key| known.by_key.get(key)) {
+            return Ok(Ok(*id));
+        }
+        let of_call = known.of_call.get(&task.call_id).copied().unwrap_or(0);
+        let room = self.made.deltas.room(counts, &self.desk.limits, &task.tenant, of_call);
+        if let Err(declined) = room {
+            return Ok(Err(declined));
+        }
+        known.by_key.extend(key.map(|key| (key, task.id)));
+        if !task.call_id.is_empty() {
+            *known.of_call.entry(task.call_id.clone()).or_default() += 1;
+        }
+        self.made.deltas.add(task.id.shard(), &task.tenant, 1);
+        added.push(new);
+        Ok(Ok(task.id))
+    }
+
+    /// Adds these tasks. Returns those whose keys another replica has added at the same moment, with
+    /// the tasks that have the keys.
+    async fn insert(&mut self, added: &[&New]) -> store::Result<HashMap<TaskId, Task>> {
+        let mut rows: Vec<(&Task, &str)> =
+            added.iter().map(|new| (&new.task, new.key.as_str())).collect();
+        // In the same order everywhere, so that replicas do not wait for each other in a circle.
+        rows.sort_unstable_by_key(|(task, key)| (*key, task.id));
+        let lost: HashSet<TaskId> = self.transaction.insert(&rows).await?.into_iter().collect();
+        let mut others = HashMap::new();
+        if !lost.is_empty() {
+            let keys = rows.iter().filter(|(task, _)| lost.contains(&task.id));
+            let keys: Vec<_> = keys.map(|(task, key)| (task.tenant.as_str(), *key)).collect();
+            let found = self.transaction.by_keys(&keys).await?;
+            for new in added.iter().filter(|new| lost.contains(&new.task.id)) {
+                let same = |(key, task): &&(String, Task)| {
+                    *key == new.key && task.tenant == new.task.tenant
+                };
+                let other = found.iter().find(same).map(|(_, task)| task.clone());
+                let gone = || store::Error::Protocol("a key was taken and is free again".into());
+                others.insert(new.task.id, other.ok_or_else(gone)?);
+            }
+        }
+        for New { task, due, .. } in added.iter().copied() {
+            if lost.contains(&task.id) {
+                self.made.deltas.add(task.id.shard(), &task.tenant, -1);
+                continue;
+            }
+            self.keep(task.clone());
+            self.log(task);
+            if self.is_near(task.fires_at_unix_ms) {
+                self.tell(task, Some(*due));
+            }
+        }
+        Ok(others)
+    }
+
+    fn stored(
+        &self,
+        id: TaskId,
+        new: &New,
+        lost: &HashMap<TaskId, Task>,
+    ) -> Result<Task, Declined> {
+        let task = lost.get(&id).unwrap_or_else(|| &self.rows[&id].task);
+        let same = task.call_id == new.task.call_id && task.effect == new.task.effect;
+        if same { Ok(task.clone()) } else { Err(Declined::KeyTaken(task.id)) }
+    }
+
+    async fn change(&mut self, write: Write) -> store::Result<()> {
+        match write {
+            Write::Cancel { id, reply, .. } if !self.holds(id) => {
+                self.answer(reply, Err(Unwritten::NotOwner));
+            }
+            Write::Reschedule { id, reply, .. }
+            | Write::Pause { id, reply }
+            | Write::Resume { id, reply }
+                if !self.holds(id) =>
+            {
+                self.answer(reply, Err(Unwritten::NotOwner));
+            }
+            Write::Cancel { id, by, reply } => {
+                let cancelled = self.cancel(id, &by);
+                self.answer(reply, Ok(cancelled));
+            }
+            Write::Reschedule { id, revision, to, reply } => {
+                let moved = self.reschedule(id, revision, to);
+                self.answer(reply, Ok(moved));
+            }
+            Write::Pause { id, reply } => {
+                let paused = self.pause(id);
+                self.answer(reply, Ok(paused));
+            }
+            Write::Resume { id, reply } => {
+                let resumed = self.resume(id);
+                self.answer(reply, Ok(resumed));
+            }
+            Write::Sweep { scope, after, action, reply } => {
+                let swept = self.sweep(&scope, after, &action).await?;
+                self.answer(reply, Ok(swept));
+            }
+            Write::Forget { shard, before_unix_ms, kept_max, commits, reply } => {
+                let last = self.last_seqs.get(&shard).copied();
+                let forgotten = match last {
+                    Some(last) => {
+                        let before_seq = last.saturating_sub(kept_max);
+                        let forget =
+                            self.transaction.forget(shard, before_unix_ms, before_seq, commits);
+                        Ok(forget.await?)
+                    }
+                    None => Err(Unwritten::NotOwner),
+                };
+                self.answer(reply, forgotten);
+            }
+            Write::Schedule { .. } | Write::Claim { .. } | Write::Settle { .. } => {
+                unreachable!("apply has taken them out")
+            }
+        }
+        Ok(())
+    }
+
+    fn cancel(&mut self, id: TaskId, by: &str) -> Cancelled {
+        match self.rows.get(&id) {
+            None => Cancelled::NotFound,
+            Some(_) => match self.end(id, Event::Cancelled, by) {
+                true => Cancelled::Now(self.task(id)),
+                false => Cancelled::TooLate(self.task(id)),
+            },
+        }
+    }
+
+    /// Ends the task if it is pending or paused; if it is firing, this occurrence is the last one.
+    fn end(&mut self, id: TaskId, event: Event, result: &str) -> bool {
+        let ended_unix_ms = self.now.unix_ms();
+        let task = &self.rows[&id].task;
+        if task.state == State::Firing && task.repeat.is_some() && !task.cancel_requested {
+            self.mark(id, |task| task.cancel_requested = true);
+            return false;
+        }
+        let ended = self.step(id, event, |task| {
+            task.ended_unix_ms = ended_unix_ms;
+            task.remaining_ms = 0;
+            task.result = result.to_owned();
+        });
+        if ended {
+            self.gone(id);
+        }
+        ended
+    }
+
+    fn reschedule(&mut self, id: TaskId, revision: i64, to: To) -> Moved {
+        let task = &self.rows.get(&id).ok_or(Unmoved::NotFound)?.task;
+        if revision != 0 && revision != task.revision {
+            return Err(Unmoved::Revision { got: revision, has: task.revision });
+        }
+        let state = task.state;
+        let (fires_at_unix_ms, due, remaining_ms) = match (state, to) {
+            (State::Pending, To::At { fires_at_unix_ms, due }) => (fires_at_unix_ms, due, 0),
+            (State::Pending, To::Later { by_ms }) => {
+                let fires_at_unix_ms = self.in_range(task.fires_at_unix_ms, by_ms)?;
+                (fires_at_unix_ms, self.now.at(fires_at_unix_ms), 0)
+            }
+            (State::Paused, To::Later { by_ms }) => {
+                let remaining_ms = task.remaining_ms.saturating_add(by_ms).max(0);
+                self.in_range(self.now.unix_ms(), remaining_ms)?;
+                (task.fires_at_unix_ms.saturating_add(by_ms), 0, remaining_ms)
+            }
+            _ => return Err(Unmoved::WrongState(state)),
+        };
+        self.step(id, Event::Rescheduled, |task| {
+            task.fires_at_unix_ms = fires_at_unix_ms;
+            task.remaining_ms = remaining_ms;
+        });
+        if state == State::Pending {
+            self.waits(id, due);
+        }
+        Ok(self.task(id))
+    }
+
+    /// The time so much after that, if it is one that a task may have.
+    fn in_range(&self, unix_ms: i64, by_ms: i64) -> Result<i64, Unmoved> {
+        let (earliest_unix_ms, latest_unix_ms) = fields::at_limits(self.now.unix_ms());
+        let unix_ms = unix_ms.saturating_add(by_ms);
+        match (earliest_unix_ms..=latest_unix_ms).contains(&unix_ms) {
+            true => Ok(unix_ms),
+            false => Err(Unmoved::OutOfRange { unix_ms, earliest_unix_ms, latest_unix_ms }),
+        }
+    }
+
+    fn pause(&mut self, id: TaskId) -> Moved {
+        let task = &self.rows.get(&id).ok_or(Unmoved::NotFound)?.task;
+        let (state, now_unix_ms) = (task.state, self.now.unix_ms());
+        let remaining_ms = task.fires_at_unix_ms.saturating_sub(now_unix_ms).max(0);
+        match self.step(id, Event::Paused, |task| task.remaining_ms = remaining_ms) {
+            true => self.gone(id),
+            false if state == State::Paused => {}
+            false => return Err(Unmoved::WrongState(state)),
+        }
+        Ok(self.task(id))
+    }
+
+    fn resume(&mut self, id: TaskId) -> Moved {
+        let task = &self.rows.get(&id).ok_or(Unmoved::NotFound)?.task;
+        let state = task.state;
+        let (fires_at_unix_ms, due) = self.now.after(task.remaining_ms);
+        let resumed = self.step(id, Event::Resumed, |task| {
+            task.fires_at_unix_ms = fires_at_unix_ms;
+            task.remaining_ms = 0;
+        });
+        match resumed {
+            true => self.waits(id, due),
+            false if state == State::Pending => {}
+            false => return Err(Unmoved::WrongState(state)),
+        }
+        Ok(self.task(id))
+    }
+
+    async fn sweep(
+        &mut self,
+        scope: &Scope,
+        after: TaskId,
+        action: &Action,
+    ) -> store::Result<Swept> {
+        let found = self.transaction.tasks_of(scope, after, &self.held).await?;
+        let mut swept = Swept::default();
+        if found.len() == ROWS_PER_STATEMENT as usize {
+            swept.last = found.last().map(|task| task.id);
+        }
+        for task in found {
+            let id = task.id;
+            self.keep(task);
+            debug_assert!(scope.holds(&self.rows[&id].task));
+            let before = self.rows[&id].task.state;
+            swept.done += u32::from(match action {
+                Action::End { event, result } => self.end(id, *event, result),
+                Action::Pause => before == State::Pending && self.pause(id).is_ok(),
+                Action::Resume => before == State::Paused && self.resume(id).is_ok(),
+            });
+            swept.firing += u32::from(before == State::Firing);
+        }
+        Ok(swept)
+    }
+
+    fn claim(&mut self, claim: Claim) -> Option<Granted> {
+        let Claim { task: id, revision, again, fence, .. } = claim;
+        if !self.holds_under(id, fence) {
+            return None;
+        }
+        let task = &self.rows.get(&id)?.task;
+        let firing_already = again && task.state == State::Firing;
+        if !firing_already {
+            if task.revision != revision {
+                return None;
+            }
+            let row = self.rows.get_mut(&id)?;
+            let only_claimed = row.claim && row.was == row.task.revision;
+            if !self.step(id, Event::Claimed, |_| {}) {
+                return None;
+            }
+            self.rows.get_mut(&id)?.claim = only_claimed;
+        }
+        let task = &self.rows.get(&id)?.task;
+        Some(Granted {
+            task: id,
+            occurrence: task.occurrence,
+            fires_at_unix_ms: task.fires_at_unix_ms,
+            effect: task.effect.clone(),
+            repeat: task.repeat,
+        })
+    }
+
+    fn settle(&mut self, settlement: Settlement) -> Option<Settled> {
+        let Settlement { task: id, occurrence, verdict, late_ms, result, next, fence, .. } =
+            settlement;
+        if !self.holds_under(id, fence) {
+            return None;
+        }
+        let task = &self.rows.get(&id)?.task;
+        if task.state != State::Firing || task.occurrence != occurrence {
+            // If it was written before, by a commit whose answer got lost, this is the answer.
+            let repeats = task.state == State::Pending && task.occurrence == occurrence + 1;
+            let pending = repeats.then_some(task.revision);
+            return (repeats || task.state.has_ended()).then_some(Settled { task: id, pending });
+        }
+        let late_ms = i64::try_from(late_ms).unwrap_or(i64::MAX);
+        let ended_unix_ms = self.now.unix_ms();
+        let next = next.filter(|_| !task.cancel_requested);
+        if let Some(next) = next {
+            let after_ms = i64::try_from(next.after_ms).unwrap_or(i64::MAX);
+            self.step(id, Event::Repeated, |task| {
+                task.late_ms = late_ms;
+                task.result = result;
+                task.occurrence = task.occurrence.saturating_add(1);
+                task.missed = task.missed.saturating_add(next.missed);
+                task.fires_at_unix_ms = task.fires_at_unix_ms.saturating_add(after_ms);
+            });
+            return Some(Settled { task: id, pending: Some(self.rows[&id].task.revision) });
+        }
+        self.step(id, Event::Answered(verdict), |task| {
+            task.late_ms = late_ms;
+            task.result = result;
+            task.ended_unix_ms = ended_unix_ms;
+        });
+        Some(Settled { task: id, pending: None })
+    }
+
+    /// Makes the change that the core allows, and logs it; whether it was made.
+    fn step(&mut self, id: TaskId, event: Event, change: impl FnOnce(&mut Task)) -> bool {
+        let Ok(next) = self.rows[&id].task.state.next(event) else { return false };
+        self.mark(id, |task| {
+            task.state = next;
+            change(task);
+        });
+        let Row { task, .. } = &self.rows[&id];
+        if task.state.has_ended() {
+            self.made.deltas.add(id.shard(), &task.tenant, -1);
+        }
+        self.made.ends.push(Seen::new(task));
+        true
+    }
+
+    fn mark(&mut self, id: TaskId, change: impl FnOnce(&mut Task)) {
+        let row = self.rows.get_mut(&id).expect("it was read");
+        row.claim = false;
+        row.task.revision += 1;
+        change(&mut row.task);
+        let Self { rows, logs, .. } = self;
+        let task = &rows[&id].task;
+        if let Some(log) = logs.get_mut(&id.shard()) {
+            return log.push(task);
+        }
+        let task = task.clone();
+        self.log(&task);
+    }
+
+    fn log(&mut self, task: &Task) {
+        let shard = task.id.shard();
+        let held = self.held.iter().find(|held| held.shard == shard);
+        let (held, last_seq) = (*held.expect("checked before"), self.last_seqs[&shard]);
+        self.logs.entry(shard).or_insert_with(|| LogWriter::new(held, last_seq)).push(task);
+    }
+
+    /// The firing loop need not wait for it any more.
+    fn gone(&mut self, id: TaskId) {
+        let task = self.task(id);
+        self.tell(&task, None);
+    }
+
+    /// It is due then: near enough for the firing loop, or not.
+    fn waits(&mut self, id: TaskId, due: Tick) {
+        let task = self.task(id);
+        let near = self.is_near(task.fires_at_unix_ms);
+        self.tell(&task, near.then_some(due));
+    }
+
+    fn tell(&mut self, task: &Task, due: Option<Tick>) {
+        let lane = self.desk.lanes.of(&task.effect, &task.edge);
+        let now = due.map_or(Standing::Gone, |due| Standing::Waiting { due, lane });
+        self.made.news.push(News { task: task.id, revision: task.revision, now });
+    }
+
+    fn is_near(&self, fires_at_unix_ms: i64) -> bool {
+        fires_at_unix_ms.saturating_sub(self.now.unix_ms()) < self.desk.horizon_ms
+    }
+
+    fn task(&self, id: TaskId) -> Task {
+        self.rows[&id].task.clone()
+    }
+
+    /// Once committed. Who asked may have gone.
+    fn answer<T: Send + Sync + 'static>(&mut self, reply: Reply<T>, answer: Result<T, Unwritten>) {
+        self.made.replies.push(Box::new(move |unwritten| {
+            let _ = reply.send(unwritten.map_or(answer, Err));
+        }));
+    }
+}
+
+/// What is known of keys and calls while tasks are added.
+#[derive(Default)]
+struct Known {
+    by_key: HashMap<(String, String), TaskId>,
+    of_call: HashMap<String, i64>,
+}
+
+/// What the log of this process says about a change.
+pub(super) struct Seen {
+    id: TaskId,
+    state: State,
+    publishes: bool,
+    late_ms: i64,
+    /// Only of what is worth a line.
+    call_id: String,
+    result: String,
+}
+
+impl Seen {
+    fn new(task: &Task) -> Self {
+        let publishes = matches!(task.effect, Effect::Publish { .. });
+        let worth = task.state.has_ended() && !publishes || task.state == State::Failed;
+        let text = |text: &String| if worth { text.clone() } else { String::new() };
+        Self {
+            id: task.id,
+            state: task.state,
+            publishes,
+            late_ms: task.late_ms,
+            call_id: text(&task.call_id),
+            result: text(&task.result),
+        }
+    }
+
+    pub(super) fn log(&self) {
+        let Self { id, state, publishes, late_ms, call_id, result } = self;
+        metrics::changed(*state);
+        match state {
+            State::Failed => warn!(task_id = %id, %call_id, ?state, late_ms, "task: {result}"),
+            State::Fired | State::Expired if !publishes => {
+                info!(task_id = %id, %call_id, ?state, late_ms, "task: {result}");
+            }
+            _ => debug!(task_id = %id, ?state, "task"),
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The one who writes: takes what waits, has a batch of it made, and answers after the commit.
+
+use super::batch::{Batch, Made};
+use super::counts::{Counts, Limits};
+use super::{Unwritten, Waiting, Write};
+use crate::clock::Clock;
+use crate::lanes::Lanes;
+use crate::leases::Leases;
+use crate::metrics;
+use crate::store::{self, CommitError, Held, LogRow, Store};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tracing::warn;
+use wheel::News;
+
+/// Writes of clients in one transaction.
+const WRITES_PER_COMMIT: usize = 1_024;
+/// Tasks that are claimed and settled in one transaction, before it begins no further batch of them:
+/// at about 10 µs each, clients wait so long for the others.
+const FIRING_PER_COMMIT: usize = 2_048;
+/// Bytes that are scheduled in one transaction, about.
+const KIB_PER_COMMIT: usize = 4_096;
+/// How often replicas say how many tasks they have.
+const TALLY_INTERVAL: Duration = Duration::from_secs(1);
+/// Wait before the database is asked again what became of a commit.
+const RESOLVE_INTERVAL: Duration = Duration::from_millis(100);
+/// How long those who wait for a commit in doubt are left without an answer.
+const IN_DOUBT_LIMIT: Duration = Duration::from_secs(5);
+
+/// What the writer works with.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    pub(crate) store: Store,
+    pub(crate) leases: Leases,
+    pub(crate) limits: Limits,
+    pub(crate) clock: Clock,
+    pub(crate) lanes: Lanes,
+    /// The firing loop hears of tasks that are due within it.
+    pub(crate) horizon_ms: i64,
+}
+
+/// The other end of [`super::Commits`].
+pub(crate) struct Writer {
+    desk: Desk,
+    counts: Counts,
+    writes: mpsc::Receiver<Waiting>,
+    firing: mpsc::Receiver<Waiting>,
+    news: mpsc::Sender<Vec<News>>,
+    committed: watch::Sender<u64>,
+    tallied: Instant,
+}
+
+impl Writer {
+    pub(super) fn new(
+        desk: Desk,
+        writes: mpsc::Receiver<Waiting>,
+        firing: mpsc::Receiver<Waiting>,
+        news: mpsc::Sender<Vec<News>>,
+        committed: watch::Sender<u64>,
+    ) -> Self {
+        let (counts, tallied) = (Counts::default(), Instant::now());
+        Self { desk, counts, writes, firing, news, committed, tallied }
+    }
+
+    /// Writes whatever is asked for. A failure of the database is the answer to those who wait, not
+    /// the end.
+    pub(crate) async fn run(mut self) -> anyhow::Result<()> {
+        let replicated = self.desk.store.replicas().is_some();
+        let mut waiting = Vec::with_capacity(WRITES_PER_COMMIT);
+        loop {
+            let tally = tokio::time::sleep_until(self.tallied + TALLY_INTERVAL);
+            tokio::select! {
+                biased;
+                first = self.firing.recv() => waiting.extend(first),
+                first = self.writes.recv() => waiting.extend(first),
+                () = tally, if replicated => {}
+            }
+            if waiting.is_empty() && !replicated {
+                return Ok(()); // Nobody can ask any more.
+            }
+            self.collect(&mut waiting);
+            if replicated && self.tallied.elapsed() >= TALLY_INTERVAL {
+                self.tallied = Instant::now();
+                if let Err(e) = self.tally().await {
+                    warn!("failed to tell other replicas how many tasks there are: {e}");
+                }
+            }
+            if waiting.is_empty() {
+                continue;
+            }
+            let count = waiting.len();
+            let (writes, room): (Vec<_>, Vec<_>) =
+                waiting.drain(..).map(|it| (it.write, it._room)).unzip();
+            if let Err(e) = self.write(writes).await {
+                metrics::commit_failed();
+                warn!(writes = count, "failed to commit: {e}");
+            }
+            drop(room);
+        }
+    }
+
+    /// Takes what else is there; claims last, so that a cancel which came in time is not overtaken.
+    fn collect(&mut self, waiting: &mut Vec<Waiting>) {
+        let mut kib = 0;
+        while waiting.len() < WRITES_PER_COMMIT
+            && kib < KIB_PER_COMMIT
+            && let Ok(next) = self.writes.try_recv()
+        {
+            kib += next._room.as_ref().map_or(0, |room| room.num_permits());
+            waiting.push(next);
+        }
+        let mut tasks = 0;
+        while tasks < FIRING_PER_COMMIT
+            && let Ok(next) = self.firing.try_recv()
+        {
+            tasks += match &next.write {
+                Write::Claim { claims, .. } => claims.len(),
+                Write::Settle { settlements, .. } => settlements.len(),
+                _ => 1,
+            };
+            waiting.push(next);
+        }
+    }
+
+    async fn write(&mut self, writes: Vec<Write>) -> store::Result<()> {
+        let held = self.desk.leases.all_held();
+        self.counts.retain(&held);
+        let (transaction, held) = match self.desk.store.begin(&held).await {
+            Ok(begun) => begun,
+            // The connection may have been cut while it was idle: it gets a second one.
+            Err(_) if self.desk.store.replicas().is_some() => self.desk.store.begin(&held).await?,
+            Err(e) => return Err(e),
+        };
+        let mut batch = Batch::new(transaction, held, &self.desk);
+        batch.prepare(&mut self.counts).await?;
+        batch.apply(&self.counts, writes).await?;
+        let (transaction, made) = batch.flush().await?;
+        match transaction.commit().await {
+            Ok(()) => self.tell(made).await,
+            Err(CommitError::Failed(e)) => return Err(e),
+            Err(CommitError::InDoubt(e)) => self.resolve(made, e).await?,
+        }
+        Ok(())
+    }
+
+    /// Asks the database what became of a commit, however long it takes: nothing can be written
+    /// before that is known. Those who wait are answered in time.
+    async fn resolve(&mut self, mut made: Made, e: store::Error) -> store::Result<()> {
+        let Some(row) = made.log.first().cloned() else {
+            return Err(e); // It changed nothing.
+        };
+        warn!(writes = made.replies.len(), "lost the database during a commit: {e}");
+        let since = Instant::now();
+        loop {
+            match self.was_committed(&row).await {
+                Ok(true) => {
+                    self.tell(made).await;
+                    return Ok(());
+                }
+                Ok(false) => return Err(e),
+                Err(e) if since.elapsed() > IN_DOUBT_LIMIT && !made.replies.is_empty() => {
+                    warn!(writes = made.replies.len(), "cannot say what became of a commit: {e}");
+                    made.replies.drain(..).for_each(|reply| reply(Some(Unwritten::InDoubt)));
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(RESOLVE_INTERVAL).await;
+        }
+    }
+
+    async fn was_committed(&self, row: &LogRow) -> store::Result<bool> {
+        self.desk.store.was_committed(row).await
+    }
+
+    /// What was committed.
+    async fn tell(&mut self, made: Made) {
+        metrics::committed(made.replies.len());
+        self.counts.apply(&made.deltas);
+        for row in &made.log {
+            self.counts.advance(row.shard, row.seq);
+        }
+        made.ends.iter().for_each(super::batch::Seen::log);
+        if !made.news.is_empty() {
+            let _ = self.news.send(made.news).await; // The firing loop ends with the process.
+        }
+        if !made.log.is_empty() {
+            self.committed.send_modify(|commits| *commits += 1);
+        }
+        made.replies.into_iter().for_each(|reply| reply(None));
+    }
+
+    /// Says how many tasks there are in our shards, and hears how many in others.
+    async fn tally(&mut self) -> store::Result<()> {
+        let held: Vec<Held> = self.desk.leases.all_held();
+        self.counts.retain(&held);
+        let (transaction, held) = self.desk.store.begin(&held).await?;
+        let mut batch = Batch::new(transaction, held, &self.desk);
+        batch.prepare(&mut self.counts).await?;
+        let shards: Vec<u8> = batch.held().iter().map(|held| held.shard).collect();
+        let mut transaction = batch.into_transaction();
+        transaction.tell_counts(&shards, &self.counts.told()).await?;
+        let elsewhere = transaction.counts_elsewhere(&shards).await?;
+        self.counts.hear(elsewhere);
+        transaction.commit().await.map_err(|e| match e {
+            CommitError::Failed(e) | CommitError::InDoubt(e) => e,
+        })
+    }
+}

@@ -1,0 +1,590 @@
+//! The tasks in a file of SQLite, which one process has for itself.
+//!
+//! Statements for many tasks take them as rows of `VALUES`, padded with NULLs to one of a few sizes, so that
+//! they are prepared once.
+
+use super::changes::{Changed, LogRow};
+use super::row::{self, COLUMNS, LIVE_COLUMNS};
+use super::{
+    CommitError, Cursor, Filter, Held, Live, READERS, ROWS_PER_STATEMENT, Reach, Result, Scope,
+    Task, Update, list, schema,
+};
+use anyhow::{Context as _, bail};
+use futures::TryStreamExt as _;
+use sqlx::pool::PoolConnection;
+use sqlx::query::Query;
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions,
+    SqliteRow, SqliteSynchronous,
+};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _, SqlitePool};
+use std::collections::HashMap;
+use std::fs::File;
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+use wheel::TaskId;
+
+/// How long another process (a backup, an operator's shell) may lock the database before a write is
+/// given up; readers wait as long for a connection.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+/// Pages (of 4 KiB) in the log of commits at which the writer moves them into the database itself:
+/// far above SQLite's default, because `checkpoint.rs` does it long before.
+pub(super) const LOG_PAGES_MAX: &str = "100000";
+/// Memory for pages, in KiB: those that a million tasks are inserted into.
+const CACHE_KIB: &str = "-65536";
+/// How many rows a statement can be for.
+const SIZES: [usize; 4] = [1, 8, 64, 512];
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Sqlite {
+    pub(super) writer: SqlitePool,
+    readers: SqlitePool,
+    /// Locked while this process lives: two schedulers on one file would both fire.
+    _lock: Arc<File>,
+}
+
+/// Not sqlx's own: on a full disk SQLite rolls back by itself, and sqlx goes on believing that a
+/// transaction is open, so that the connection can begin none any more.
+pub(crate) struct Transaction {
+    connection: PoolConnection<sqlx::Sqlite>,
+    committed: bool,
+}
+
+impl Sqlite {
+    pub(super) async fn open(url: &str, busy_timeout: Duration) -> anyhow::Result<Self> {
+        let context = || format!("open --database-url {url:?}");
+        let options = SqliteConnectOptions::from_str(url)
+            .with_context(context)?
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(busy_timeout)
+            .pragma("wal_autocheckpoint", LOG_PAGES_MAX)
+            .pragma("cache_size", CACHE_KIB)
+            .disable_statement_logging();
+        let lock = lock(&options).with_context(context)?;
+        let pool = || {
+            let wait = BUSY_TIMEOUT + busy_timeout;
+            SqlitePoolOptions::new().acquire_timeout(wait).test_before_acquire(false)
+        };
+        let writer = pool().max_connections(1).connect_with(options.clone());
+        let writer = writer.await.with_context(context)?;
+        migrate(&writer).await.with_context(context)?;
+        let options = options.pragma("query_only", "1").pragma("cache_size", "-8192");
+        let readers = pool().max_connections(READERS).connect_lazy_with(options);
+        Ok(Self { writer, readers, _lock: lock.into() })
+    }
+
+    pub(super) async fn begin(&self) -> Result<Transaction> {
+        let mut connection = self.writer.acquire().await?;
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+        Ok(Transaction { connection, committed: false })
+    }
+
+    /// A commit that failed is never in doubt here.
+    pub(super) async fn was_committed(&self, log: &LogRow) -> Result<bool> {
+        sqlx::query("SELECT 1 FROM task_changes WHERE shard = ?1 AND seq = ?2")
+            .bind(log.shard)
+            .bind(log.seq)
+            .fetch_optional(&self.readers)
+            .await
+            .map(|row| row.is_some())
+    }
+
+    pub(super) async fn live(
+        &self,
+        shard: u8,
+        after: Option<Cursor>,
+        before_unix_ms: i64,
+        limit: u32,
+    ) -> Result<Vec<Live>> {
+        let after = after.unwrap_or(Cursor { fires_at_unix_ms: i64::MIN, id: TaskId(0) });
+        let sql = format!(
+            "SELECT {LIVE_COLUMNS} FROM tasks
+             WHERE shard = ?1 AND ended_unix_ms = 0 AND state IN (1, 2) AND fires_at_unix_ms < ?2
+               AND (fires_at_unix_ms, task_id) > (?3, ?4)
+             ORDER BY fires_at_unix_ms, task_id LIMIT ?5"
+        );
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(shard)
+            .bind(before_unix_ms)
+            .bind(after.fires_at_unix_ms)
+            .bind(Uuid::from_u128(after.id.0))
+            .bind(limit)
+            .try_map(|it: SqliteRow| row::live(&it))
+            .fetch_all(&self.readers)
+            .await
+    }
+
+    pub(super) async fn get(&self, id: TaskId) -> Result<Option<Task>> {
+        let found = by_ids(&mut *self.readers.acquire().await?, &[id]).await?;
+        Ok(found.into_iter().next())
+    }
+
+    pub(super) async fn list(
+        &self,
+        filter: &Filter,
+        bytes_max: usize,
+        size: impl Fn(&Task) -> usize,
+    ) -> Result<Vec<Task>> {
+        let mut query = list::select::<sqlx::Sqlite>(filter);
+        let mut rows = query.build().try_map(|it: SqliteRow| row::task(&it)).fetch(&self.readers);
+        let (mut page, mut bytes) = (Vec::new(), 0);
+        while let Some(task) = rows.try_next().await? {
+            bytes += size(&task);
+            page.push(task);
+            if bytes > bytes_max {
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    pub(super) async fn reach(&self, shards: &[u8]) -> Result<Vec<Reach>> {
+        reach(&mut *self.readers.acquire().await?, shards).await
+    }
+
+    pub(super) async fn changes(
+        &self,
+        shard: u8,
+        after_seq: i64,
+        commits: u32,
+    ) -> Result<Option<Vec<Changed>>> {
+        let mut snapshot = self.readers.begin().await?;
+        let Reach { first, .. } = reach(&mut snapshot, &[shard]).await?[0];
+        if after_seq < first - 1 {
+            return Ok(None);
+        }
+        let rows = log_rows(&mut snapshot, shard, after_seq, commits).await?;
+        let mut ids = Vec::new();
+        for row in &rows {
+            ids.extend(row.ids()?.into_iter().map(|(id, _)| id));
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        let tasks = by_ids(&mut snapshot, &ids).await?;
+        let tasks: HashMap<_, _> = tasks.into_iter().map(|task| (task.id, task)).collect();
+        let mut changed = Vec::new();
+        for row in &rows {
+            changed.extend(row.changed(after_seq, &tasks)?);
+        }
+        Ok(Some(changed))
+    }
+
+    pub(super) async fn published(&self, shard: u8) -> Result<i64> {
+        let row = sqlx::query("SELECT published_seq FROM shards WHERE shard = ?1").bind(shard);
+        row.fetch_one(&self.readers).await?.try_get(0)
+    }
+
+    pub(super) async fn set_published(&self, held: Held, seq: i64) -> Result<()> {
+        sqlx::query("UPDATE shards SET published_seq = ?1 WHERE shard = ?2")
+            .bind(seq)
+            .bind(held.shard)
+            .execute(&self.writer)
+            .await
+            .map(drop)
+    }
+
+    pub(super) async fn checkpoint(&self) -> Result<()> {
+        sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&self.readers).await.map(drop)
+    }
+
+    /// As if the disk were full at so many pages; None: it is not.
+    #[cfg(test)]
+    pub(crate) async fn limit_pages(&self, pages: Option<u32>) {
+        let pages = pages.unwrap_or(u32::MAX - 1);
+        let sql = format!("PRAGMA max_page_count = {}", pages.max(1));
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&self.writer).await.unwrap();
+    }
+}
+
+impl Drop for Transaction {
+    /// What is not committed is rolled back, whatever state it is in, by closing the connection.
+    fn drop(&mut self) {
+        if !self.committed {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+impl Transaction {
+    pub(super) async fn commit(mut self) -> Result<(), CommitError> {
+        let committed = sqlx::query("COMMIT").execute(&mut *self.connection).await;
+        committed.map_err(CommitError::Failed)?; // Closing the connection rolls back.
+        self.committed = true;
+        Ok(())
+    }
+
+    pub(super) async fn reach(&mut self, shards: &[u8]) -> Result<Vec<Reach>> {
+        reach(&mut self.connection, shards).await
+    }
+
+    pub(super) async fn live_of_tenants(
+        &mut self,
+        shards: &[u8],
+    ) -> Result<Vec<(u8, String, i64)>> {
+        let rows = sqlx::query(
+            "SELECT shard, tenant, COUNT(*) FROM tasks WHERE ended_unix_ms = 0 GROUP BY 1, 2",
+        );
+        let rows =
+            rows.try_map(|row: SqliteRow| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)));
+        let rows: Vec<(u8, String, i64)> = rows.fetch_all(&mut *self.connection).await?;
+        Ok(rows.into_iter().filter(|row| shards.contains(&row.0)).collect())
+    }
+
+    pub(super) async fn by_ids(&mut self, ids: &[TaskId]) -> Result<Vec<Task>> {
+        by_ids(&mut self.connection, ids).await
+    }
+
+    pub(super) async fn by_keys(&mut self, keys: &[(&str, &str)]) -> Result<Vec<(String, Task)>> {
+        let mut found = Vec::new();
+        for (chunk, size) in chunks(keys) {
+            let sql = format!(
+                "SELECT {COLUMNS}, idempotency_key FROM ({}) AS asked CROSS JOIN tasks
+                 ON tasks.tenant = asked.column1 AND idempotency_key = asked.column2",
+                values(2, size)
+            );
+            let mut query = sqlx::query(AssertSqlSafe(sql));
+            for at in 0..size {
+                let key = chunk.get(at).copied().unzip();
+                query = query.bind(key.0).bind(key.1);
+            }
+            let rows = query.fetch_all(&mut *self.connection).await?;
+            for it in rows {
+                found.push((it.try_get(21)?, row::task(&it)?));
+            }
+        }
+        Ok(found)
+    }
+
+    pub(super) async fn live_of_calls(&mut self, calls: &[&str]) -> Result<Vec<(String, i64)>> {
+        let mut found = Vec::new();
+        for (chunk, size) in chunks(calls) {
+            let sql = format!(
+                "SELECT call_id, COUNT(*) FROM ({}) AS asked CROSS JOIN tasks
+                 ON call_id = asked.column1 AND call_id <> '' AND ended_unix_ms = 0 GROUP BY 1",
+                values(1, size)
+            );
+            let query = pad(sqlx::query(AssertSqlSafe(sql)), chunk, size, |query, call| {
+                query.bind(call.copied())
+            });
+            let rows = query.try_map(|row: SqliteRow| Ok((row.try_get(0)?, row.try_get(1)?)));
+            found.extend(rows.fetch_all(&mut *self.connection).await?);
+        }
+        Ok(found)
+    }
+
+    pub(super) async fn tasks_of(
+        &mut self,
+        scope: &Scope,
+        after: TaskId,
+        _all_are_ours: &[Held],
+    ) -> Result<Vec<Task>> {
+        let (column, value) = match scope {
+            Scope::Call(call_id) => ("call_id", call_id),
+            Scope::Group(group) => ("group_name", group),
+            Scope::Tenant(tenant) => ("tenant", tenant),
+        };
+        let sql = format!(
+            "SELECT {COLUMNS} FROM tasks WHERE {column} = ?1 AND {column} <> ''
+             AND ended_unix_ms = 0 AND task_id > ?2 ORDER BY task_id LIMIT {ROWS_PER_STATEMENT}"
+        );
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(value)
+            .bind(Uuid::from_u128(after.0))
+            .try_map(|it: SqliteRow| row::task(&it))
+            .fetch_all(&mut *self.connection)
+            .await
+    }
+
+    pub(super) async fn insert(&mut self, tasks: &[(&Task, &str)]) -> Result<Vec<TaskId>> {
+        for (chunk, size) in chunks(tasks) {
+            let sql = format!(
+                "INSERT INTO tasks (shard, idempotency_key, {COLUMNS})
+                 SELECT * FROM ({}) WHERE column1 IS NOT NULL",
+                values(23, size)
+            );
+            let query = pad(sqlx::query(AssertSqlSafe(sql)), chunk, size, bind_task);
+            query.execute(&mut *self.connection).await?;
+        }
+        Ok(Vec::new()) // Nobody else writes.
+    }
+
+    pub(super) async fn update(&mut self, updates: &[Update<'_>]) -> Result<u64> {
+        let (claims, others): (Vec<_>, Vec<_>) = updates.iter().partition(|it| it.claim);
+        let mut written = 0;
+        for (chunk, size) in chunks(&claims) {
+            let sql = format!(
+                "UPDATE tasks SET state = to_be.column3, revision = to_be.column4
+                 FROM ({}) AS to_be
+                 WHERE task_id = to_be.column1 AND revision = to_be.column2",
+                values(4, size)
+            );
+            let query = pad(sqlx::query(AssertSqlSafe(sql)), chunk, size, |query, update| {
+                bind_state(query, update.copied())
+            });
+            written += query.execute(&mut *self.connection).await?.rows_affected();
+        }
+        for (chunk, size) in chunks(&others) {
+            let sql = format!(
+                "UPDATE tasks SET state = to_be.column3, revision = to_be.column4,
+                     fires_at_unix_ms = to_be.column5, ended_unix_ms = to_be.column6,
+                     late_ms = to_be.column7, result = to_be.column8, occurrence = to_be.column9,
+                     missed = to_be.column10, remaining_ms = to_be.column11,
+                     cancel_requested = to_be.column12
+                 FROM ({}) AS to_be
+                 WHERE task_id = to_be.column1 AND revision = to_be.column2",
+                values(12, size)
+            );
+            let query = pad(sqlx::query(AssertSqlSafe(sql)), chunk, size, |query, update| {
+                let task = update.map(|it| it.task);
+                bind_state(query, update.copied())
+                    .bind(task.map(|it| it.fires_at_unix_ms))
+                    .bind(task.map(|it| it.ended_unix_ms))
+                    .bind(task.map(|it| it.late_ms))
+                    .bind(task.map(|it| it.result.as_str()))
+                    .bind(task.map(|it| it.occurrence))
+                    .bind(task.map(|it| it.missed))
+                    .bind(task.map(|it| it.remaining_ms))
+                    .bind(task.map(|it| it.cancel_requested))
+            });
+            written += query.execute(&mut *self.connection).await?.rows_affected();
+        }
+        Ok(written)
+    }
+
+    pub(super) async fn append(&mut self, rows: &[LogRow]) -> Result<()> {
+        for (chunk, size) in chunks(rows) {
+            let sql = format!(
+                "INSERT INTO task_changes (shard, seq, first_seq, fence, at_unix_ms, changes)
+                 SELECT * FROM ({}) WHERE column1 IS NOT NULL",
+                values(6, size)
+            );
+            let query = pad(sqlx::query(AssertSqlSafe(sql)), chunk, size, |query, row| {
+                query
+                    .bind(row.map(|it| it.shard))
+                    .bind(row.map(|it| it.seq))
+                    .bind(row.map(|it| it.first_seq))
+                    .bind(row.map(|it| it.fence))
+                    .bind(row.map(|it| it.at_unix_ms))
+                    .bind(row.map(|it| it.changes.as_str()))
+            });
+            query.execute(&mut *self.connection).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn forget(
+        &mut self,
+        shard: u8,
+        before_unix_ms: i64,
+        before_seq: i64,
+        commits: u32,
+    ) -> Result<u32> {
+        let Reach { last, .. } = reach(&mut self.connection, &[shard]).await?[0];
+        let rows = log_rows(&mut self.connection, shard, 0, commits).await?;
+        let old = |row: &&LogRow| row.at_unix_ms < before_unix_ms || row.seq < before_seq;
+        let (mut forgotten, mut ended, mut up_to) = (0, Vec::new(), 0);
+        for row in rows.iter().take_while(old) {
+            let ids = row.ids()?;
+            forgotten += ids.len() as u32;
+            ended.extend(ids.into_iter().filter(|(_, ended)| *ended).map(|(id, _)| id));
+            up_to = row.seq;
+        }
+        if forgotten == 0 {
+            return Ok(0);
+        }
+        for (chunk, size) in chunks(&ended) {
+            let sql = format!("DELETE FROM tasks WHERE task_id IN ({})", values(1, size));
+            let query = pad(sqlx::query(AssertSqlSafe(sql)), chunk, size, |query, id| {
+                query.bind(id.map(|id| Uuid::from_u128(id.0)))
+            });
+            query.execute(&mut *self.connection).await?;
+        }
+        sqlx::query("DELETE FROM task_changes WHERE shard = ?1 AND seq <= ?2 AND seq < ?3")
+            .bind(shard)
+            .bind(up_to)
+            .bind(last)
+            .execute(&mut *self.connection)
+            .await?;
+        // The last one is kept without its changes: it is where the numbers go on.
+        sqlx::query(
+            "UPDATE task_changes SET changes = '[]', first_seq = seq + 1
+             WHERE shard = ?1 AND seq <= ?2 AND seq = ?3",
+        )
+        .bind(shard)
+        .bind(up_to)
+        .bind(last)
+        .execute(&mut *self.connection)
+        .await?;
+        Ok(forgotten)
+    }
+}
+
+type Asked<'q> = Query<'q, sqlx::Sqlite, SqliteArguments>;
+
+/// The rows in parts, each with the size of the statement that it is for.
+fn chunks<T>(rows: &[T]) -> impl Iterator<Item = (&[T], usize)> {
+    let largest = SIZES[SIZES.len() - 1];
+    rows.chunks(largest).map(move |chunk| {
+        let size = SIZES.into_iter().find(|size| *size >= chunk.len());
+        (chunk, size.unwrap_or(largest))
+    })
+}
+
+/// `VALUES (?,?),(?,?)`: its columns are called `column1` and so on.
+fn values(columns: usize, rows: usize) -> String {
+    let row = format!("({})", vec!["?"; columns].join(","));
+    format!("VALUES {}", vec![row.as_str(); rows].join(","))
+}
+
+/// Binds each row, and NULLs for those that fill up.
+fn pad<'q, T>(
+    query: Asked<'q>,
+    chunk: &'q [T],
+    size: usize,
+    bind: impl Fn(Asked<'q>, Option<&'q T>) -> Asked<'q>,
+) -> Asked<'q> {
+    (0..size).fold(query, |query, at| bind(query, chunk.get(at)))
+}
+
+/// A row of shard, key and [`COLUMNS`].
+fn bind_task<'q>(query: Asked<'q>, row: Option<&'q (&'q Task, &'q str)>) -> Asked<'q> {
+    let (task, key) = row.copied().unzip();
+    let repeat = task.map(|it| row::repeat_numbers(it.repeat));
+    query
+        .bind(task.map(|it| it.id.shard()))
+        .bind(key.filter(|key| !key.is_empty()))
+        .bind(task.map(|it| Uuid::from_u128(it.id.0)))
+        .bind(task.map(|it| it.call_id.as_str()))
+        .bind(task.map(|it| it.state as i64))
+        .bind(task.map(|it| it.fires_at_unix_ms))
+        .bind(task.map(|it| it.revision))
+        .bind(task.map(|it| row::action(&it.effect)))
+        .bind(task.map(|it| it.group.as_str()))
+        .bind(task.map(|it| it.label.as_str()))
+        .bind(task.map(|it| it.tenant.as_str()))
+        .bind(task.map(|it| it.edge.as_str()))
+        .bind(task.map(|it| it.created_unix_ms))
+        .bind(task.map(|it| it.ended_unix_ms))
+        .bind(task.map(|it| it.late_ms))
+        .bind(task.map(|it| it.result.as_str()))
+        .bind(repeat.map(|it| it.0))
+        .bind(repeat.map(|it| it.1))
+        .bind(repeat.map(|it| it.2))
+        .bind(task.map(|it| it.occurrence))
+        .bind(task.map(|it| it.missed))
+        .bind(task.map(|it| it.remaining_ms))
+        .bind(task.map(|it| it.cancel_requested))
+}
+
+/// Id, revision before, state, revision after.
+fn bind_state<'q>(query: Asked<'q>, update: Option<&Update<'q>>) -> Asked<'q> {
+    query
+        .bind(update.map(|it| Uuid::from_u128(it.task.id.0)))
+        .bind(update.map(|it| it.was))
+        .bind(update.map(|it| it.task.state as i64))
+        .bind(update.map(|it| it.task.revision))
+}
+
+async fn by_ids(connection: &mut SqliteConnection, ids: &[TaskId]) -> Result<Vec<Task>> {
+    let mut found = Vec::with_capacity(ids.len());
+    for (chunk, size) in chunks(ids) {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM ({}) AS asked CROSS JOIN tasks ON task_id = asked.column1",
+            values(1, size)
+        );
+        let query = pad(sqlx::query(AssertSqlSafe(sql)), chunk, size, |query, id| {
+            query.bind(id.map(|id| Uuid::from_u128(id.0)))
+        });
+        let mut rows = query.fetch(&mut *connection);
+        while let Some(it) = rows.try_next().await? {
+            found.push(row::task(&it)?);
+        }
+    }
+    Ok(found)
+}
+
+async fn reach(connection: &mut SqliteConnection, shards: &[u8]) -> Result<Vec<Reach>> {
+    let mut reaches = Vec::with_capacity(shards.len());
+    for shard in shards {
+        let row = sqlx::query(
+            "SELECT COALESCE((SELECT first_seq FROM task_changes WHERE shard = ?1
+                              ORDER BY seq LIMIT 1), 1),
+                    COALESCE((SELECT seq FROM task_changes WHERE shard = ?1
+                              ORDER BY seq DESC LIMIT 1), 0)",
+        );
+        let row = row.bind(shard).fetch_one(&mut *connection).await?;
+        reaches.push(Reach { first: row.try_get(0)?, last: row.try_get(1)? });
+    }
+    Ok(reaches)
+}
+
+async fn log_rows(
+    connection: &mut SqliteConnection,
+    shard: u8,
+    after_seq: i64,
+    limit: u32,
+) -> Result<Vec<LogRow>> {
+    sqlx::query(
+        "SELECT seq, first_seq, fence, at_unix_ms, changes FROM task_changes
+         WHERE shard = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
+    )
+    .bind(shard)
+    .bind(after_seq)
+    .bind(limit)
+    .try_map(|row: SqliteRow| {
+        Ok(LogRow {
+            shard,
+            seq: row.try_get(0)?,
+            first_seq: row.try_get(1)?,
+            fence: row.try_get(2)?,
+            at_unix_ms: row.try_get(3)?,
+            changes: row.try_get(4)?,
+        })
+    })
+    .fetch_all(connection)
+    .await
+}
+
+/// Takes the file for this process, for as long as it lives, however it dies.
+fn lock(options: &SqliteConnectOptions) -> anyhow::Result<File> {
+    let mut path = options.get_filename().as_os_str().to_owned();
+    path.push("-lock");
+    let file = File::options().create(true).append(true).open(&path);
+    let file = file.with_context(|| format!("open {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => bail!("another scheduler uses it"),
+        Err(std::fs::TryLockError::Error(e)) => Err(e).context(format!("lock {}", path.display())),
+    }
+}
+
+async fn migrate(writer: &SqlitePool) -> anyhow::Result<()> {
+    let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.context("begin")?;
+    sqlx::raw_sql("CREATE TABLE IF NOT EXISTS scheduler_schema (applied INTEGER NOT NULL) STRICT")
+        .execute(&mut *transaction)
+        .await
+        .context("read its schema")?;
+    let applied: i64 = sqlx::query("SELECT COALESCE(MAX(applied), 0) FROM scheduler_schema")
+        .fetch_one(&mut *transaction)
+        .await
+        .and_then(|row| row.try_get(0))
+        .context("read its schema")?;
+    let known = schema::SQLITE.len();
+    let applied = schema::applied_of(applied, known)?;
+    for migration in &schema::SQLITE[applied..] {
+        sqlx::raw_sql(*migration).execute(&mut *transaction).await.context("migrate it")?;
+    }
+    if applied < known {
+        sqlx::query("INSERT INTO scheduler_schema (applied) VALUES (?1)")
+            .bind(known as i64)
+            .execute(&mut *transaction)
+            .await
+            .context("migrate it")?;
+    }
+    transaction.commit().await.context("migrate it")
+}
