@@ -102,10 +102,9 @@ impl Relay {
     }
 
     fn make_session(&mut self, now: Instant, offer: &Offer<'_>) -> SessionKey {
-        let key = SessionKey(self.next_key);
-        self.next_key += 1;
         let id: Arc<str> = offer.session_id.into();
-        self.sessions.insert(key, Session::new(id.clone(), offer.call_id, offer.owner, now));
+        let session = Session::new(id.clone(), offer.call_id, offer.owner, now);
+        let key = self.sessions.insert(session);
         self.by_id.insert(id, key);
         key
     }

@@ -2,7 +2,7 @@
 //! (jitter), for the report blocks of our RTCP.
 
 use crate::codec::CLOCK_RATE_HZ;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Sequence numbers ahead of this are a restart (A.1).
 const DROPOUT_MAX: u16 = 3_000;
@@ -94,8 +94,7 @@ impl Reception {
         if self.transit.is_some() && timestamp == self.last_timestamp {
             return;
         }
-        let since = now.saturating_duration_since(self.origin).as_micros();
-        let arrival = (since * u128::from(CLOCK_RATE_HZ) / 1_000_000) as u32; // Wraps as RTP does.
+        let arrival = ticks(now.saturating_duration_since(self.origin)) as u32; // Wraps as RTP does.
         let transit = arrival.wrapping_sub(timestamp);
         if let Some(before) = self.transit {
             let deviation = (transit.wrapping_sub(before) as i32).unsigned_abs();
@@ -126,10 +125,15 @@ impl Reception {
     }
 }
 
+/// Ticks of the RTP clock, rounded down.
+fn ticks(duration: Duration) -> u64 {
+    let rate = u64::from(CLOCK_RATE_HZ);
+    duration.as_secs() * rate + u64::from(duration.subsec_nanos()) * rate / 1_000_000_000
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     /// Receives `sequences`, 20 ms and 160 ticks apart, each with its delay in ms.
     fn receive(sequences: impl IntoIterator<Item = (u16, u64)>) -> Reception {

@@ -7,14 +7,16 @@ use crate::dtmf::Digit;
 use crate::endpoint::Endpoint;
 use crate::player::PlayError;
 use crate::port_pool::{PortError, PortPair, PortPool};
+use crate::port_table::PortTable;
 use crate::sdp::{Refusal, Remote};
 use crate::session::{Session, SessionKey, Side, SideKey};
+use crate::sessions::Sessions;
 use crate::timers::Timers;
 use crate::tombstones::Tombstones;
 use crate::transmit::{Transmit, Transmits};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -120,9 +122,9 @@ pub(crate) enum TimerKey {
 #[derive(Debug)]
 pub struct Relay {
     pub(crate) config: Config,
-    pub(crate) sessions: BTreeMap<SessionKey, Session>,
+    pub(crate) sessions: Sessions,
     pub(crate) by_id: HashMap<Arc<str>, SessionKey>,
-    pub(crate) by_port: HashMap<PortPair, SideKey>,
+    pub(crate) by_port: PortTable,
     pub(crate) conferences: HashMap<Arc<str>, Room>,
     pub(crate) timers: Timers<TimerKey>,
     pub(crate) transmits: Transmits,
@@ -130,7 +132,6 @@ pub struct Relay {
     pub(crate) rng: StdRng,
     ports: PortPool,
     pub(crate) tombstones: Tombstones,
-    pub(crate) next_key: u64,
     started: Instant,
     /// Wallclock at `started`, since the Unix epoch.
     epoch: Duration,
@@ -158,20 +159,19 @@ impl Relay {
         let start = usize::from(rng.random::<u16>());
         let ports = PortPool::new(config.rtp_ports.clone(), config.port_quarantine, start)?;
         Ok(Self {
-            config,
-            sessions: BTreeMap::new(),
+            sessions: Sessions::default(),
             by_id: HashMap::new(),
-            by_port: HashMap::new(),
+            by_port: PortTable::new(&config.rtp_ports),
             conferences: HashMap::new(),
-            timers: Timers::default(),
+            timers: Timers::new(now),
             transmits: Transmits::default(),
             outputs: VecDeque::new(),
             rng,
             ports,
             tombstones: Tombstones::default(),
-            next_key: 0,
             started: now,
             epoch: unix,
+            config,
         })
     }
 

@@ -4,7 +4,7 @@ use crate::codec::Codec;
 use crate::discard::Discards;
 use crate::endpoint::{Endpoint, Hears};
 use crate::relay::Relay;
-use crate::session::{Session, Side};
+use crate::session::{Session, SessionKey, Side};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -53,7 +53,7 @@ impl Relay {
         owner: &str,
         limit: usize,
     ) -> Vec<SessionStatus> {
-        let younger = self.sessions.iter().filter(|(key, _)| cursor.is_none_or(|it| key.0 > it));
+        let younger = self.sessions.younger_than(cursor.map(SessionKey));
         younger
             .filter(|(_, it)| owner.is_empty() || *it.owner == *owner)
             .take(limit)

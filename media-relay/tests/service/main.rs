@@ -3,6 +3,7 @@
 mod errors;
 mod files;
 mod life;
+mod paths;
 mod phone;
 mod service;
 mod sound;
