@@ -108,7 +108,10 @@ impl To8KHz {
     fn push(&mut self, samples: &[f32]) -> Result<(), Unusable> {
         self.taken += samples.len() as u64;
         if self.wanted() > SAMPLES_MAX {
-            return Err(media::AudioError::TooLong { samples: self.wanted() }.into());
+            return Err(media::AudioError::TooLong {
+                seconds: self.wanted() / CLOCK_RATE_HZ as usize,
+            }
+            .into());
         }
         if self.resampler.is_none() {
             self.output.extend(samples.iter().map(|it| to_linear(*it)));

@@ -70,6 +70,14 @@ pub struct Audio {
     encoded: [OnceLock<Encoded>; SLOTS],
 }
 
+impl PartialEq for Audio {
+    fn eq(&self, other: &Self) -> bool {
+        self.linear() == other.linear()
+    }
+}
+
+impl Eq for Audio {}
+
 /// Payload bytes of a whole piece of audio.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Encoded {
@@ -294,4 +302,66 @@ fn padded(mut samples: Vec<i16>, frame: usize, lookahead: usize) -> Vec<i16> {
     let len = (samples.len() + lookahead).next_multiple_of(frame);
     samples.resize(len, 0);
     samples
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Decoder;
+    use crate::resampler::sine;
+
+    /// What is heard of a form from its beginning, for this many RTP ticks and more.
+    fn heard(audio: &Audio, form: Form, ticks: usize) -> Vec<i16> {
+        let encoded = audio.encode(form);
+        let mut decoder = Decoder::new(form.codec);
+        let mut samples = Vec::new();
+        let packet = (form.ptime_ms * form.codec.ticks_per_ms()) as usize;
+        let mut at = 0;
+        while at < ticks {
+            let tick = at % encoded.ticks();
+            match form.codec.unit() {
+                None => {
+                    decoder.decode(encoded.packet_at(tick).unwrap(), &mut samples).unwrap();
+                    at += packet;
+                }
+                Some(unit) => {
+                    let n = tick / unit.ticks * unit.bytes;
+                    decoder.decode(&encoded.bytes()[n..n + unit.bytes], &mut samples).unwrap();
+                    at += unit.ticks;
+                }
+            }
+        }
+        samples
+    }
+
+    fn largest_step(samples: &[i16]) -> i32 {
+        let step = |it: &[i16]| (i32::from(it[1]) - i32::from(it[0])).abs();
+        samples.windows(2).map(step).max().unwrap()
+    }
+
+    #[test]
+    fn the_largest_step_over_seams_is_that_of_the_source() {
+        // 1,303 ms of 440 whole waves (or nearly): not a whole number of frames of any codec.
+        let pitch_hz = 440.0 * 1_000.0 / 1_303.0;
+        let source = sine(pitch_hz, 48_000, 48 * 1_303);
+        let audio = Audio::new(48_000, source).unwrap();
+        for codec in Codec::ALL {
+            for ptime_ms in [20, 60].map(|it| codec.ptime_ms(it)) {
+                let form = Form { codec, ptime_ms, repeat: true };
+                let ticks = codec.ticks_per_ms() as usize;
+                let samples = heard(&audio, form, 4_000 * ticks);
+                let settled = &samples[100 * codec.samples_per_ms()..];
+                let source = sine(pitch_hz, codec.sample_rate_hz(), 8_000);
+                let (got, wanted) = (largest_step(settled), largest_step(&source));
+                // Coding noise is part of what is heard, also far from seams.
+                let between =
+                    &samples[100 * codec.samples_per_ms()..][..1_100 * codec.samples_per_ms()];
+                let noise = largest_step(between) - wanted;
+                assert!(
+                    got <= wanted + noise.max(wanted / 20) + 40,
+                    "{codec:?}: {got} of {wanted}, {noise}"
+                );
+            }
+        }
+    }
 }

@@ -33,23 +33,23 @@ enum Encoding {
 impl Encoder {
     /// For what is said now: as good as is cheap.
     pub fn new(codec: Codec) -> Self {
-        Self::with(codec, OpusEncoder::for_talk)
-    }
-
-    /// For what is encoded once and heard by many: as good as it gets.
-    pub fn for_files(codec: Codec) -> Self {
-        Self::with(codec, OpusEncoder::for_files)
-    }
-
-    fn with(codec: Codec, opus: fn() -> OpusEncoder) -> Self {
         Self(match codec {
             Codec::Pcmu => Encoding::Law(Law::Pcmu),
             Codec::Pcma => Encoding::Law(Law::Pcma),
             Codec::L16Wide | Codec::L16Narrow => Encoding::L16(codec),
             Codec::G722 => Encoding::G722(Box::default()),
             Codec::Gsm => Encoding::Gsm(Box::default()),
-            Codec::Opus => Encoding::Opus(Box::new(opus())),
+            Codec::Opus => Encoding::Opus(Box::new(OpusEncoder::for_talk())),
         })
+    }
+
+    /// For what is encoded once and heard by many, from anywhere in it: as good as it gets.
+    pub fn for_files(codec: Codec) -> Self {
+        match codec {
+            Codec::Gsm => Self(Encoding::Gsm(Box::new(GsmEncoder::with_entries()))),
+            Codec::Opus => Self(Encoding::Opus(Box::new(OpusEncoder::for_files()))),
+            _ => Self::new(codec),
+        }
     }
 
     pub fn codec(&self) -> Codec {
@@ -162,11 +162,12 @@ impl Decoder {
         Ok(())
     }
 
-    /// Appends what stands in for `count` samples of packets that were lost: Opus goes on from what
-    /// it heard, the others are silent.
-    pub fn conceal(&mut self, count: usize, samples: &mut Vec<i16>) {
+    /// Appends what stands in for `count` samples of packets that were lost. Opus takes them from
+    /// the packet after them, if there is one that has them too, else goes on from what it heard;
+    /// the others are silent.
+    pub fn recover(&mut self, next: Option<&[u8]>, count: usize, samples: &mut Vec<i16>) {
         match &mut self.0 {
-            Decoding::Opus(decoder) => decoder.conceal(count, samples),
+            Decoding::Opus(decoder) => decoder.recover(next, count, samples),
             _ => samples.extend(std::iter::repeat_n(0, count)),
         }
     }
@@ -271,7 +272,8 @@ mod tests {
                     let mut samples = Vec::new();
                     let _ = decoder.decode(&payload, &mut samples);
                     prop_assert!(samples.len() <= PACKET_SAMPLES_MAX);
-                    decoder.conceal(173, &mut samples);
+                    decoder.recover(Some(&payload), 173, &mut samples);
+                    decoder.recover(None, 960, &mut samples);
                 }
             }
         }

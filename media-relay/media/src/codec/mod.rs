@@ -155,6 +155,18 @@ impl Codec {
         u32::try_from(ticks).ok()
     }
 
+    /// A unit that is heard as silence, or nearly: none for Opus.
+    pub fn silence(self) -> &'static [u8] {
+        match self {
+            Self::Pcmu => &[0xff],
+            Self::Pcma => &[0xd5],
+            Self::G722 => &[0xff],
+            Self::L16Wide | Self::L16Narrow => &[0, 0],
+            Self::Gsm => &gsm::SILENCE,
+            Self::Opus => &[],
+        }
+    }
+
     /// G.711 needs no state: see [`Law`].
     pub fn law(self) -> Option<Law> {
         match self {

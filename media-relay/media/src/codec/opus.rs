@@ -65,21 +65,29 @@ impl OpusDecoder {
 
     /// Appends the samples of a payload; stereo is mixed down. None if it is malformed.
     pub(super) fn decode(&mut self, payload: &[u8], samples: &mut Vec<i16>) -> Option<()> {
-        self.run(payload, PACKET_SAMPLES_MAX, samples)
+        self.run(payload, PACKET_SAMPLES_MAX, false, samples)
     }
 
-    /// Appends `count` samples that go on from the last ones.
-    pub(super) fn conceal(&mut self, count: usize, samples: &mut Vec<i16>) {
+    /// Appends `count` samples of a packet that was lost, from what `next` says of it, or as they
+    /// would go on from the last ones.
+    pub(super) fn recover(&mut self, next: Option<&[u8]>, count: usize, samples: &mut Vec<i16>) {
         let end = samples.len() + count;
         let whole = count.next_multiple_of(CONCEALED_STEP).min(PACKET_SAMPLES_MAX);
-        let _ = self.run(&[], whole, samples); // What it cannot conceal is silence.
-        samples.resize(end, 0);
+        let next = next.filter(|it| !it.is_empty());
+        let _ = self.run(next.unwrap_or(&[]), whole, next.is_some(), samples);
+        samples.resize(end, 0); // What it cannot conceal is silence.
     }
 
-    fn run(&mut self, payload: &[u8], space: usize, samples: &mut Vec<i16>) -> Option<()> {
+    fn run(
+        &mut self,
+        payload: &[u8],
+        space: usize,
+        of_the_lost: bool,
+        samples: &mut Vec<i16>,
+    ) -> Option<()> {
         let start = samples.len();
         samples.resize(start + space, 0);
-        let decoded = self.0.decode(payload, &mut samples[start..], false);
+        let decoded = self.0.decode(payload, &mut samples[start..], of_the_lost);
         samples.truncate(start + decoded.as_ref().copied().unwrap_or(0));
         decoded.is_ok().then_some(())
     }

@@ -43,8 +43,10 @@ impl History {
     }
 }
 
-pub(super) fn encode(history: &mut History, residual: &Residual) -> Subframe {
+/// With `is_entry` the gain is the lowest, so that another history is soon forgotten.
+pub(super) fn encode(history: &mut History, residual: &Residual, is_entry: bool) -> Subframe {
     let (lag, gain) = predictor(history, residual);
+    let gain = if is_entry { 0 } else { gain };
     let predicted = history.ago(lag).map(|it| mult_r(GAINS[gain], it));
     let rest: Residual = std::array::from_fn(|n| residual[n].saturating_sub(predicted[n]));
     let (grid, pulses) = decimated(&weighted(&rest));

@@ -15,6 +15,12 @@ use ltp::{History, LongTermSynthesis};
 pub(super) const FRAME_SAMPLES: usize = 160;
 /// Bytes of a frame (RFC 3551 §4.5.8.1).
 pub(super) const FRAME_BYTES: usize = 33;
+/// A frame of no sound: all pulses at their smallest.
+pub(super) const SILENCE: [u8; FRAME_BYTES] = [
+    0xd8, 0x20, 0xa2, 0xe1, 0x5a, 0x50, 0x00, 0x49, 0x24, 0x92, 0x49, 0x24, 0x50, 0x00, 0x49, 0x24,
+    0x92, 0x49, 0x24, 0x50, 0x00, 0x49, 0x24, 0x92, 0x49, 0x24, 0x50, 0x00, 0x49, 0x24, 0x92, 0x49,
+    0x24,
+];
 /// Samples of a subframe.
 const SUBFRAME: usize = 40;
 /// The first four bits of every frame.
@@ -44,14 +50,25 @@ struct Subframe {
     pulses: [i16; 13],
 }
 
+/// One frame in so many can be understood without what was before it, if that is wanted.
+const ENTRY_FRAMES: u32 = 10;
+
 #[derive(Debug, Default)]
 pub(super) struct GsmEncoder {
+    /// Frames until the next one with an entry; none: no entries.
+    until_entry: Option<u32>,
     preprocessor: Preprocessor,
     short_term: ShortTermAnalysis,
     long_term: History,
 }
 
 impl GsmEncoder {
+    /// For what is joined in its midst: a decoder with another past would never catch up with a steady
+    /// tone, which the long-term predictor repeats for ever. So its gain is low now and then.
+    pub(super) fn with_entries() -> Self {
+        Self { until_entry: Some(0), ..Self::default() }
+    }
+
     pub(super) fn encode(&mut self, samples: &[i16; FRAME_SAMPLES]) -> [u8; FRAME_BYTES] {
         let mut signal = self.preprocessor.run(samples);
         let mut parameters =
@@ -59,8 +76,11 @@ impl GsmEncoder {
         self.short_term.run(&parameters.log_area_ratios, &mut signal);
         let (residuals, _) = signal.as_chunks::<SUBFRAME>();
         for (residual, subframe) in residuals.iter().zip(&mut parameters.subframes) {
-            *subframe = ltp::encode(&mut self.long_term, residual);
+            let is_entry = self.until_entry == Some(0);
+            *subframe = ltp::encode(&mut self.long_term, residual, is_entry);
         }
+        let next = |it: u32| it.checked_sub(1).unwrap_or(ENTRY_FRAMES - 1);
+        self.until_entry = self.until_entry.map(next);
         parameters.pack()
     }
 }
