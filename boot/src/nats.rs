@@ -99,6 +99,14 @@ impl Nats {
         self.context.clone()
     }
 
+    /// Makes the stream of events again, if NATS has forgotten it.
+    ///
+    /// # Errors
+    /// If NATS does not answer.
+    pub async fn make_stream(&self) -> anyhow::Result<()> {
+        stream(&self.context).await.map(drop)
+    }
+
     /// A publisher and its task, which never ends; give it to [`crate::Service::spawn_vital`].
     pub fn publisher(
         &self,

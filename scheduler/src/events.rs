@@ -1,100 +1,213 @@
 //! The bus: what happened to tasks goes out, the ends of calls come in.
+//!
+//! What goes out is read from the log of changes: an outbox. The owner of a shard publishes its
+//! changes in order and remembers now and then how far it has come, so that an event may come twice
+//! but never not at all, whoever dies. It yields: it reads many changes at a time, pauses, and is
+//! behind when there is much else to do.
 
-use crate::clock::Clock;
-use crate::commits::Commits;
-use crate::store::{Ending, Scope, Task};
+use crate::leases::Leases;
+use crate::store::{self, Changed, Held, Store};
 use crate::{grpc, metrics};
 use anyhow::Context as _;
-use boot::{Nats, Publisher};
-use proto::scheduler::v1::TaskEvent;
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
+use async_nats::jetstream::message::PublishMessage;
+use boot::Nats;
+use futures::future::join_all;
 use proto::sip_edge::v1::CallEvent;
 use proto::subjects;
-use tokio::sync::{mpsc, oneshot};
-use tracing::{info, warn};
-use wheel::Event;
+use proto::task_json::task_event_json;
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{debug, info, warn};
 
 /// Names this reader of the bus across restarts.
 const DURABLE: &str = "scheduler";
 
-/// Changed tasks that wait to be put into words; more are not told of.
-const UNTOLD_MAX: usize = 65_536;
+/// Commits whose changes are read at a time.
+const COMMITS_PER_READ: u32 = 16;
+/// Events on their way to NATS at a time.
+const UNACKED_MAX: usize = 256;
+/// Events per second at most: more wait in the log.
+const EVENTS_PER_S_MAX: u32 = 10_000;
+/// The shortest wait between two looks at the log.
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
+/// Wait before what failed is tried again.
+const AGAIN: Duration = Duration::from_millis(250);
+/// How often it is remembered how far the events have come.
+const REMEMBER_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Tells the world what became of tasks, without making the firing loop wait for the words.
-pub(crate) struct Teller(mpsc::Sender<Untold>);
-
-enum Untold {
-    Change(Task),
-    /// Answered once all before it are told.
-    Mark(oneshot::Sender<()>),
-}
-
-impl Teller {
-    /// A teller and its task, which never ends.
-    pub(crate) fn new(
-        publisher: Publisher,
-    ) -> (Self, impl Future<Output = anyhow::Result<()>> + Send + 'static) {
-        let (told, mut untold) = mpsc::channel(UNTOLD_MAX);
-        let telling = async move {
-            while let Some(next) = untold.recv().await {
-                match next {
-                    Untold::Change(task) => publish(&publisher, &task),
-                    Untold::Mark(reached) => drop(reached.send(())),
-                }
-            }
-            Ok(())
-        };
-        (Self(told), telling)
-    }
-
-    /// The task, after the change.
-    pub(crate) fn tell(&self, task: Task) {
-        if self.0.try_send(Untold::Change(task)).is_err() {
-            metrics::event_dropped();
-        }
-    }
-
-    /// Completes when everything up to now is in the publisher's hands.
-    pub(crate) async fn catch_up(&self) {
-        let (mark, reached) = oneshot::channel();
-        if self.0.send(Untold::Mark(mark)).await.is_ok() {
-            let _ = reached.await; // The telling ends only with the process.
-        }
-    }
-}
-
-fn publish(publisher: &Publisher, task: &Task) {
-    let event_id = boot::new_id();
-    let task = grpc::task(task);
-    let subject = subjects::task(task.state(), &task.call_id);
-    let event =
-        TaskEvent { event_id: event_id.clone(), at_unix_ms: boot::unix_ms(), task: Some(task) };
-    publisher.publish(subject, &event_id, &event);
-}
-
-/// Tasks die with their call: expires what is pending of every call that ends, until the process
-/// does. A task that is scheduled after the end of its call expires when it fires.
-pub(crate) async fn expire_with_calls(
+/// Tells the world what became of the tasks in the shards of this process.
+pub(crate) struct Outbox {
+    store: Store,
+    leases: Leases,
     nats: Nats,
-    clock: Clock,
-    commits: Commits,
-) -> anyhow::Result<()> {
+    progress: HashMap<u8, Progress>,
+    /// When the next events may go out.
+    not_before: Instant,
+}
+
+#[derive(Clone, Copy)]
+struct Progress {
+    held: Held,
+    /// Up to here it is told.
+    seq: i64,
+    /// Up to here it is remembered, and since when not further.
+    remembered: i64,
+    remembered_at: Instant,
+}
+
+impl Outbox {
+    pub(crate) fn new(store: Store, leases: Leases, nats: Nats) -> Self {
+        let (progress, not_before) = (HashMap::new(), Instant::now());
+        Self { store, leases, nats, progress, not_before }
+    }
+
+    /// Tells until the process ends. `committed` changes with every commit of this process; once
+    /// `idle` is true and all is told, `told` turns true.
+    pub(crate) async fn run(
+        mut self,
+        mut committed: watch::Receiver<u64>,
+        mut idle: watch::Receiver<bool>,
+        told: watch::Sender<bool>,
+    ) -> anyhow::Result<()> {
+        let mut owners = self.leases.changed();
+        loop {
+            committed.mark_unchanged();
+            owners.mark_unchanged();
+            let is_idle = *idle.borrow_and_update();
+            let all_told = self.round(is_idle).await.inspect_err(|e| {
+                warn!("failed to tell what became of tasks: {e}");
+            });
+            told.send_replace(is_idle && matches!(all_told, Ok(true)));
+            if all_told.is_err() {
+                sleep(AGAIN).await;
+                continue;
+            }
+            let to_remember = self.progress.values().any(|it| it.seq > it.remembered);
+            tokio::select! {
+                Ok(()) = committed.changed() => (),
+                Ok(()) = owners.changed() => (),
+                Ok(()) = idle.changed() => (),
+                () = sleep(REMEMBER_INTERVAL), if to_remember => (),
+            }
+            sleep(LOOK_PAUSE).await; // What else is committed meanwhile goes along.
+        }
+    }
+
+    /// Tells what is there now; whether that was all. `last`: remembers at once.
+    async fn round(&mut self, last: bool) -> store::Result<bool> {
+        let held = self.leases.all_held();
+        self.progress.retain(|_, progress| held.contains(&progress.held));
+        let shards: Vec<u8> = held.iter().map(|held| held.shard).collect();
+        if shards.is_empty() {
+            return Ok(true);
+        }
+        let reach = self.store.reach(&shards).await?;
+        for (held, reach) in held.into_iter().zip(&reach) {
+            let mut progress = self.progress(held).await?;
+            while progress.seq < reach.last {
+                let changes =
+                    self.store.changes(held.shard, progress.seq, COMMITS_PER_READ).await?;
+                match changes {
+                    None => progress.seq = self.store.reach(&[held.shard]).await?[0].first - 1,
+                    Some(changes) => {
+                        let Some(change) = changes.last() else { break };
+                        let seq = change.seq;
+                        if !self.publish_all(held, &changes).await {
+                            return Ok(true); // The shard is somebody else's now.
+                        }
+                        progress.seq = seq;
+                    }
+                }
+                self.remember(&mut progress, last).await?;
+            }
+            self.remember(&mut progress, last).await?;
+        }
+        let reach = self.store.reach(&shards).await?;
+        let told = |(shard, reach): (&u8, &store::Reach)| {
+            self.progress.get(shard).is_some_and(|it| it.seq >= reach.last)
+        };
+        Ok(shards.iter().zip(&reach).all(told))
+    }
+
+    async fn progress(&mut self, held: Held) -> store::Result<Progress> {
+        if let Some(progress) = self.progress.get(&held.shard) {
+            return Ok(*progress);
+        }
+        let seq = self.store.published(held.shard).await?;
+        Ok(Progress { held, seq, remembered: seq, remembered_at: Instant::now() })
+    }
+
+    async fn remember(&mut self, progress: &mut Progress, now: bool) -> store::Result<()> {
+        let due = now || progress.remembered_at.elapsed() >= REMEMBER_INTERVAL;
+        if due && progress.seq > progress.remembered {
+            self.store.set_published(progress.held, progress.seq).await?;
+            progress.remembered = progress.seq;
+            progress.remembered_at = Instant::now();
+        }
+        self.progress.insert(progress.held.shard, *progress);
+        Ok(())
+    }
+
+    /// Publishes these changes, as long as it takes; false if the shard was lost before that.
+    async fn publish_all(&mut self, held: Held, changes: &[Changed]) -> bool {
+        for window in changes.chunks(UNACKED_MAX) {
+            let mut unacked: Vec<&Changed> = window.iter().collect();
+            while !unacked.is_empty() {
+                sleep_until(self.not_before).await;
+                let pause = Duration::from_secs(1) * unacked.len() as u32 / EVENTS_PER_S_MAX;
+                self.not_before = Instant::now() + pause;
+                let sent = join_all(unacked.iter().map(|change| publish(&self.nats, change))).await;
+                let lost = |e: &PublishError| e.kind() == PublishErrorKind::StreamNotFound;
+                let stream_lost = sent.iter().any(|sent| sent.as_ref().is_err_and(lost));
+                let mut sent = sent.iter();
+                unacked.retain(|_| sent.next().is_some_and(Result::is_err));
+                if unacked.is_empty() {
+                    break;
+                }
+                metrics::events_not_confirmed(unacked.len());
+                if !self.leases.all_held().contains(&held) {
+                    return false;
+                }
+                if stream_lost && let Err(e) = self.nats.make_stream().await {
+                    debug!("failed to make the stream of events: {e:#}");
+                }
+                sleep(AGAIN).await;
+            }
+        }
+        true
+    }
+}
+
+/// Returns once JetStream has confirmed the event.
+async fn publish(nats: &Nats, change: &Changed) -> Result<(), PublishError> {
+    let event = grpc::event(change);
+    let task = event.task.as_ref().expect("an event has its task");
+    let subject = subjects::task(task.state(), &task.call_id);
+    let payload = task_event_json(&event).into();
+    let message = PublishMessage::build().payload(payload).message_id(&event.event_id);
+    let confirmed = match nats.jetstream().send_publish(subject, message).await {
+        Ok(ack) => ack.await.map(drop),
+        Err(e) => Err(e),
+    };
+    confirmed.inspect_err(|e| debug!("failed to publish what became of a task: {e:#}"))
+}
+
+/// Tasks die with their call: expires what is pending of every call that ends, by whoever owns its
+/// tasks, until the process does. A task that is scheduled after the end of its call expires when it
+/// fires.
+pub(crate) async fn expire_with_calls(nats: Nats, api: grpc::Api) -> anyhow::Result<()> {
     nats.consume(DURABLE, subjects::CALLS_ENDED, |payload| {
-        let commits = commits.clone();
+        let api = api.clone();
         async move {
             let Some(call_id) = ended_call(&payload) else {
                 metrics::event_malformed();
                 return Ok(()); // It would be no better the next time.
             };
-            let ending = Ending {
-                ended_unix_ms: clock.moment().unix_ms(),
-                result: "call ended".to_owned(),
-                ..Ending::default()
-            };
-            let scope = Scope::Call(call_id.clone());
-            let (expired, _) = commits
-                .end_all(scope, Event::CallEnded, ending)
-                .await
-                .with_context(|| format!("expire the tasks of call {call_id}"))?;
+            let expired = api.expire(&call_id).await;
+            let expired = expired.with_context(|| format!("expire the tasks of call {call_id}"))?;
             if expired > 0 {
                 info!(%call_id, expired, "call ended");
             }

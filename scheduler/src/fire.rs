@@ -4,25 +4,28 @@
 //! sip-edge one by one, because each call answers for itself.
 
 use crate::clock::Clock;
-use crate::commits::{Change, Commits};
+use crate::commits::Commits;
 use crate::edge::Edges;
-use crate::events::Teller;
+use crate::horizon::Horizon;
 use crate::lanes::{Lanes, PUBLISH};
+use crate::leases::{Leases, Turn};
 use crate::metrics;
 use crate::publish::Bus;
-use crate::store::{Ending, Live};
+use crate::store::{self, Cursor, Held};
 use anyhow::Context as _;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 use wheel::{
     Agenda, Answer, Attempt, Claim, Granted, Lane, LaneLimits, News, Output, SHARDS, Settled,
-    Settlement, Standing, State, StoreFailed, TaskId, Ticket,
+    Settlement, StoreFailed, TaskId, Ticket,
 };
 
 /// How long the loop sleeps when nothing is due.
 const FAR: Duration = Duration::from_secs(3_600);
+/// Wait before tasks that could not be read are tried again.
+const READ_AGAIN: Duration = Duration::from_millis(250);
 /// Tasks of one sip-edge between claim and answer at a time.
 const EDGE_BEGUN_MAX: usize = 64;
 /// Messages between claim and answer at a time.
@@ -31,17 +34,30 @@ const PUBLISH_BEGUN_MAX: usize = 16_384;
 /// What the loop works with.
 pub(crate) struct Firing {
     pub(crate) agenda: Agenda,
-    pub(crate) lanes: Lanes,
     pub(crate) clock: Clock,
     pub(crate) commits: Commits,
     pub(crate) edges: Edges,
     pub(crate) bus: Bus,
-    pub(crate) teller: Teller,
-    pub(crate) changes: mpsc::Receiver<Change>,
+    pub(crate) leases: Leases,
+    pub(crate) horizon: Horizon,
+    pub(crate) news: mpsc::Receiver<Vec<News>>,
+    pub(crate) turns: mpsc::Receiver<Turn>,
+    pub(crate) shards: Shards,
     /// True once the process drains.
     pub(crate) draining: watch::Receiver<bool>,
-    /// Turns true when it drains, nothing is in flight, and every change is told.
+    /// Turns true when it drains, and nothing is in flight.
     pub(crate) idle: watch::Sender<bool>,
+}
+
+/// What the loop has to remember about shards.
+#[derive(Default)]
+pub(crate) struct Shards {
+    /// Given up once nothing is in flight there.
+    leaving: Vec<u8>,
+    /// New to us, and not one of its tasks has been read.
+    unread: Vec<u8>,
+    /// Up to when its tasks are known, in Unix ms.
+    read_unix_ms: [i64; SHARDS as usize],
 }
 
 /// A step that was taken.
@@ -49,51 +65,48 @@ enum Done {
     Claimed { lane: Lane, claims: Vec<Claim>, answer: Result<Vec<Granted>, StoreFailed> },
     Answered(Vec<(TaskId, Ticket, Answer)>),
     Settled { settlements: Vec<Settlement>, answer: Result<Vec<Settled>, StoreFailed> },
+    Read { shard: u8, read: store::Result<(Vec<News>, Option<Cursor>)>, after: Option<Cursor> },
 }
 
-/// The agenda of a process that starts with these tasks on disk.
-pub(crate) fn resume(clock: Clock, live: &[Live], lanes: &Lanes, edge_rate: u32) -> Agenda {
+/// An agenda with a lane for each edge, and one for what is published.
+pub(crate) fn agenda(lanes: &Lanes, edge_rate: u32) -> Agenda {
     let edge = LaneLimits { begun_max: EDGE_BEGUN_MAX, begun_per_s_max: Some(edge_rate) };
     let publish = LaneLimits { begun_max: PUBLISH_BEGUN_MAX, begun_per_s_max: None };
     let mut limits = vec![edge; usize::from(lanes.count())];
     limits[usize::from(PUBLISH.0)] = publish;
-    let mut agenda = Agenda::new(&limits);
-    (0..SHARDS).for_each(|shard| agenda.own_shard(shard));
-    let moment = clock.moment();
-    let news = live.iter().map(|live| {
-        let (due, lane) = (moment.at(live.fires_at_unix_ms), lanes.of_edge(""));
-        let now = match live.firing {
-            false => Standing::Waiting { due, lane },
-            true => Standing::Firing { due, lane },
-        };
-        News { task: live.id, revision: live.revision, now }
-    });
-    agenda.handle_news(0, news);
-    agenda
+    Agenda::new(&limits)
 }
 
 impl Firing {
     /// Fires tasks until the process ends.
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
         let mut steps = JoinSet::new();
+        let mut scan = Box::pin(tokio::time::sleep(self.horizon.interval()));
         loop {
             while let Some(output) = self.agenda.poll_output() {
                 self.begin(output, &mut steps);
             }
             metrics::tasks(self.agenda.len(), self.agenda.in_flight());
+            self.leave().await;
             if *self.draining.borrow_and_update() {
-                self.drain().await;
+                self.agenda.drain();
+                self.idle.send_replace(self.agenda.in_flight() == 0);
             }
             let timeout = self.agenda.poll_timeout().map(|tick| self.clock.instant(tick));
             let timeout = timeout.unwrap_or_else(|| Instant::now() + FAR);
             tokio::select! {
-                Some(change) = self.changes.recv() => self.changed(change),
+                Some(news) = self.news.recv() => self.agenda.handle_news(self.clock.now(), news),
+                Some(turn) = self.turns.recv() => self.turn(turn, &mut steps),
                 Some(done) = steps.join_next() => {
-                    self.finish(done.context("take a step of a task")?);
+                    self.finish(done.context("take a step of a task")?, &mut steps);
                     // What else is done goes into the same batches.
                     while let Some(done) = steps.try_join_next() {
-                        self.finish(done.context("take a step of a task")?);
+                        self.finish(done.context("take a step of a task")?, &mut steps);
                     }
+                }
+                () = &mut scan => {
+                    scan.as_mut().reset(tokio::time::Instant::now() + self.horizon.interval());
+                    self.read_on(&mut steps);
                 }
                 Ok(()) = self.draining.changed() => (),
                 () = tokio::time::sleep_until(timeout.into()) => {
@@ -103,39 +116,57 @@ impl Firing {
         }
     }
 
-    async fn drain(&mut self) {
-        self.agenda.drain();
-        // A settlement's change is here before its answer, but need not be read before it.
-        let idle = self.agenda.in_flight() == 0 && self.changes.is_empty();
-        if idle {
-            self.teller.catch_up().await;
+    fn turn(&mut self, turn: Turn, steps: &mut JoinSet<Done>) {
+        match turn {
+            Turn::Gained(Held { shard, fence }) => {
+                self.shards.forget(shard);
+                self.shards.unread.push(shard);
+                self.shards.read_unix_ms[usize::from(shard)] = self.horizon.end_unix_ms();
+                self.agenda.hold(true);
+                self.agenda.own_shard(shard, fence);
+                self.read(shard, None, steps);
+            }
+            Turn::Leaving(shard) => {
+                self.agenda.release_shard(shard);
+                self.shards.forget(shard);
+                self.shards.leaving.push(shard);
+            }
+            Turn::Lost(shard) => {
+                self.shards.forget(shard);
+                self.agenda.drop_shard(shard);
+            }
         }
-        self.idle.send_replace(idle);
+        self.agenda.hold(!self.shards.unread.is_empty());
     }
 
-    /// A commit has changed a task: tell the agenda, and the world.
-    fn changed(&mut self, Change { task, due }: Change) {
-        metrics::changed(task.state);
-        let (id, call_id, state) = (task.id, &task.call_id, task.state);
-        match state {
-            State::Pending | State::Firing | State::Cancelled | State::Paused => {
-                debug!(task_id = %id, %call_id, ?state, "task");
-            }
-            State::Fired | State::Expired => {
-                info!(task_id = %id, %call_id, ?state, late_ms = task.late_ms, "task: {}", task.result);
-            }
-            State::Failed => {
-                warn!(task_id = %id, %call_id, ?state, late_ms = task.late_ms, "task: {}", task.result);
-            }
+    /// Reads the tasks that have come nearer than the horizon.
+    fn read_on(&mut self, steps: &mut JoinSet<Done>) {
+        for Held { shard, .. } in self.leases.all_held() {
+            let read_unix_ms = &mut self.shards.read_unix_ms[usize::from(shard)];
+            let since = self.horizon.since(*read_unix_ms);
+            *read_unix_ms = (*read_unix_ms).max(self.horizon.end_unix_ms());
+            self.read(shard, Some(since), steps);
         }
-        let revision = task.revision;
-        self.teller.tell(task);
-        let now = match (state, due) {
-            (State::Pending, Some(due)) => Standing::Waiting { due, lane: self.lanes.of_edge("") },
-            (state, _) if state.has_ended() => Standing::Gone,
-            _ => return,
-        };
-        self.agenda.handle_news(self.clock.now(), [News { task: id, revision, now }]);
+    }
+
+    /// Gives up what is being left and has nothing in flight.
+    async fn leave(&mut self) {
+        let agenda = &self.agenda;
+        let quiet = |shard: &u8| agenda.shard_in_flight(*shard) == 0;
+        let (quiet, busy) = self.shards.leaving.iter().partition(|shard| quiet(shard));
+        self.shards.leaving = busy;
+        let quiet: Vec<u8> = quiet;
+        for shard in quiet {
+            self.leases.quiet(shard).await;
+        }
+    }
+
+    fn read(&self, shard: u8, after: Option<Cursor>, steps: &mut JoinSet<Done>) {
+        let horizon = self.horizon.clone();
+        steps.spawn(async move {
+            let read = horizon.page(shard, after).await;
+            Done::Read { shard, read, after }
+        });
     }
 
     fn begin(&self, output: Output, steps: &mut JoinSet<Done>) {
@@ -143,7 +174,7 @@ impl Firing {
             Output::Claim { lane, claims } => {
                 let commits = self.commits.clone();
                 steps.spawn(async move {
-                    let answer = commits.claim_all(&claims).await.map_err(|_| StoreFailed);
+                    let answer = commits.claim(claims.clone()).await.map_err(|_| StoreFailed);
                     Done::Claimed { lane, claims, answer }
                 });
             }
@@ -152,7 +183,7 @@ impl Firing {
                 settlements.iter().for_each(|settlement| metrics::late(settlement.late_ms));
                 let commits = self.commits.clone();
                 steps.spawn(async move {
-                    let answer = commits.settle_all(&settlements).await.map_err(|_| StoreFailed);
+                    let answer = commits.settle(settlements.clone()).await.map_err(|_| StoreFailed);
                     Done::Settled { settlements, answer }
                 });
             }
@@ -160,6 +191,13 @@ impl Firing {
     }
 
     fn attempt(&self, lane: Lane, attempts: Vec<Attempt>, steps: &mut JoinSet<Done>) {
+        let may_act = |attempt: &Attempt| self.leases.may_act(attempt.task.shard());
+        let (attempts, late): (Vec<_>, Vec<_>) = attempts.into_iter().partition(may_act);
+        if !late.is_empty() {
+            let over = Answer::Unanswered("the lease is over".to_owned());
+            let answers = late.iter().map(|it| (it.task, it.ticket, over.clone())).collect();
+            steps.spawn(std::future::ready(Done::Answered(answers)));
+        }
         let Some(place) = Lanes::edge(lane) else {
             let bus = self.bus.clone();
             steps.spawn(async move {
@@ -180,7 +218,7 @@ impl Firing {
         }
     }
 
-    fn finish(&mut self, done: Done) {
+    fn finish(&mut self, done: Done, steps: &mut JoinSet<Done>) {
         let now = self.clock.now();
         match done {
             Done::Claimed { lane, claims, answer } => {
@@ -190,42 +228,39 @@ impl Firing {
             Done::Settled { settlements, answer } => {
                 self.agenda.handle_settled(now, &settlements, answer);
             }
+            Done::Read { shard, read: Ok((news, next)), .. } => {
+                self.agenda.handle_news(now, news);
+                self.read_first(shard);
+                if next.is_some() {
+                    self.read(shard, next, steps);
+                }
+            }
+            Done::Read { shard, read: Err(e), after } => {
+                warn!(shard, "failed to read tasks: {e}");
+                self.read_first(shard); // The other shards do not wait for it.
+                let again = self.horizon.clone();
+                steps.spawn(async move {
+                    tokio::time::sleep(READ_AGAIN).await;
+                    Done::Read { shard, read: again.page(shard, after).await, after }
+                });
+            }
         }
     }
-}
 
-impl Commits {
-    /// Those of the claims that are granted.
-    async fn claim_all(&self, claims: &[Claim]) -> Result<Vec<Granted>, crate::commits::Unwritten> {
-        let claims = claims.iter().map(|claim| async move {
-            let Claim { task, revision, again, .. } = *claim;
-            let mut effect = self.claim(task, revision, again).await?;
-            if again && effect.is_none() {
-                effect = self.claim(task, revision, false).await?;
-            }
-            Ok(effect.map(|effect| Granted {
-                task,
-                occurrence: 0,
-                fires_at_unix_ms: 0,
-                effect,
-                repeat: None,
-            }))
-        });
-        let granted = futures::future::try_join_all(claims).await?;
-        Ok(granted.into_iter().flatten().collect())
-    }
-
-    async fn settle_all(
-        &self,
-        settlements: &[Settlement],
-    ) -> Result<Vec<Settled>, crate::commits::Unwritten> {
-        let ended_unix_ms = boot::unix_ms();
-        let settlements = settlements.iter().map(|settlement| async move {
-            let Settlement { task, verdict, late_ms, result, .. } = settlement.clone();
-            let late_ms = i64::try_from(late_ms).unwrap_or(i64::MAX);
-            self.settle(task, verdict, Ending { ended_unix_ms, late_ms, result }).await?;
-            Ok(Settled { task, pending: None })
-        });
-        futures::future::try_join_all(settlements).await
+    /// The most urgent tasks of the shard are known.
+    fn read_first(&mut self, shard: u8) {
+        self.shards.unread.retain(|unread| *unread != shard);
+        self.agenda.hold(!self.shards.unread.is_empty());
+        self.agenda.handle_timeout(self.clock.now());
     }
 }
+
+impl Shards {
+    fn forget(&mut self, shard: u8) {
+        self.leaving.retain(|leaving| *leaving != shard);
+        self.unread.retain(|unread| *unread != shard);
+    }
+}
+
+#[cfg(test)]
+mod tests;

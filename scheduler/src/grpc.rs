@@ -1,236 +1,489 @@
-//! The API: `scheduler.v1.Scheduler`.
+//! The API: `scheduler.v1.Scheduler`. What changes tasks goes to the owner of their shard; what reads
+//! them is answered from the database, at any replica.
+
+mod wire;
+
+pub(crate) use wire::{event, task};
 
 use crate::clock::{Clock, Moment};
-use crate::commits::{Cancelled, Commits, Declined, Unmoved, Unwritten};
+use crate::commits::{Action, Cancelled, Commits, New, To, Unwritten};
 use crate::fields::{self, Bad};
-use crate::store::{self, Cursor, Ending, Filter, Scope, Store, Task};
+use crate::forward::{Forward, Hop, Route, forwarded, not_owner, of_other};
+use crate::store::{Cursor, Filter, Scope, Store, Task};
+use crate::watch::{Position, Wanted, Watches};
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use futures::{FutureExt as _, future};
 use prost::Message as _;
 use proto::scheduler::v1::scheduler_server::Scheduler;
 use proto::scheduler::v1::{
-    self as wire, CancelGroupRequest, CancelGroupResponse, CancelOutcome, CancelRequest,
-    CancelResponse, GetRequest, HangupCall, ListRequest, ListResponse, RescheduleRequest,
-    ScheduleRequest, reschedule_request, schedule_request, task,
+    self as pb, CancelGroupRequest, CancelGroupResponse, CancelOutcome, CancelRequest,
+    CancelResponse, GetRequest, ListRequest, ListResponse, PauseRequest, PauseResponse,
+    RescheduleRequest, ResumeRequest, ResumeResponse, ScheduleManyRequest, ScheduleManyResponse,
+    ScheduleRequest, ScheduleResult, WatchRequest, WatchResponse, pause_request,
+    reschedule_request, resume_request, schedule_request, schedule_result,
 };
-use proto::sip_edge::v1::HangupCause;
+use std::collections::HashMap;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
-use tracing::warn;
 use uuid::Uuid;
-use wheel::{Event, State, TaskId, Tick};
+use wheel::{Event, State, TaskId, Tick, shard_of};
 
 /// A page ends after so many bytes, so that it fits the 4 MiB that gRPC clients take by default.
 const PAGE_BYTES_MAX: usize = 3 << 20;
-const DEFAULT_CAUSE: HangupCause = HangupCause::AllottedTimeout;
+/// Requests in one `ScheduleMany`.
+const MANY_MAX: usize = 1_000;
 
+#[derive(Clone)]
 pub(crate) struct Api {
     pub(crate) clock: Clock,
     pub(crate) commits: Commits,
     pub(crate) store: Store,
+    pub(crate) forward: Forward,
+    pub(crate) watches: Watches,
 }
 
 #[tonic::async_trait]
 impl Scheduler for Api {
-    type WatchStream = futures::stream::Empty<Result<wire::WatchResponse, Status>>;
-
-    async fn schedule_many(
-        &self,
-        _: Request<wire::ScheduleManyRequest>,
-    ) -> Result<Response<wire::ScheduleManyResponse>, Status> {
-        Err(not_yet())
-    }
-
-    async fn pause(
-        &self,
-        _: Request<wire::PauseRequest>,
-    ) -> Result<Response<wire::PauseResponse>, Status> {
-        Err(not_yet())
-    }
-
-    async fn resume(
-        &self,
-        _: Request<wire::ResumeRequest>,
-    ) -> Result<Response<wire::ResumeResponse>, Status> {
-        Err(not_yet())
-    }
-
-    async fn watch(
-        &self,
-        _: Request<wire::WatchRequest>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
-        Err(not_yet())
-    }
-
     async fn schedule(
         &self,
         request: Request<ScheduleRequest>,
-    ) -> Result<Response<wire::Task>, Status> {
-        let now = self.clock.moment();
+    ) -> Result<Response<pb::Task>, Status> {
+        let hop = Hop::of(request.metadata());
         let request = request.into_inner();
-        let (fires_at_unix_ms, due) = match request.when {
-            Some(schedule_request::When::AfterMs(ms)) => after(now, ms)?,
-            Some(schedule_request::When::AtUnixMs(ms)) => at(now, ms)?,
-            None => return Err(missing_when()),
+        let new = self.new_task(request.clone())?;
+        let here = || async {
+            let stored = self.commits.schedule(new.clone()).await.map_err(unwritten)??;
+            Ok(task(&stored))
         };
-        let task = Task {
-            id: TaskId(Uuid::now_v7().as_u128()),
-            call_id: fields::call_id(&request.call_id)?,
-            state: State::Pending,
-            fires_at_unix_ms,
-            revision: 1,
-            cause: cause(request.action)?,
-            group: fields::text("group", request.group, fields::GROUP_MAX_BYTES)?,
-            label: fields::text("label", request.label, fields::LABEL_MAX_BYTES)?,
-            created_unix_ms: now.unix_ms(),
-            ended_unix_ms: 0,
-            late_ms: 0,
-            result: String::new(),
+        let there = |mut owner: crate::forward::Client| {
+            let request = forwarded(request.clone());
+            async move { owner.schedule(request).await }
         };
-        let key = request.idempotency_key;
-        let key = fields::text("idempotency_key", key, fields::KEY_MAX_BYTES)?;
-        let stored = self.commits.schedule(task, key, due).await??;
-        Ok(Response::new(self::task(&stored)))
+        self.forward.decide((new.task.id.shard(), hop), here, there).await.map(Response::new)
+    }
+
+    async fn schedule_many(
+        &self,
+        request: Request<ScheduleManyRequest>,
+    ) -> Result<Response<ScheduleManyResponse>, Status> {
+        let hop = Hop::of(request.metadata());
+        let ScheduleManyRequest { requests } = request.into_inner();
+        let count = requests.len();
+        if !(1..=MANY_MAX).contains(&count) {
+            let wanted = format!("1 to {MANY_MAX}");
+            return Err(Bad::number("requests' number", count as i64, wanted).into());
+        }
+        let results = self.schedule_all(requests, hop).await;
+        let results = results.into_iter().map(|result| {
+            use schedule_result::Result as Wire;
+            let result = match result {
+                Ok(task) => Wire::Task(Box::new(task)),
+                Err(status) => Wire::Refusal(wire::refusal(&status)),
+            };
+            ScheduleResult { result: Some(result) }
+        });
+        Ok(Response::new(ScheduleManyResponse { results: results.collect() }))
     }
 
     async fn cancel(
         &self,
         request: Request<CancelRequest>,
     ) -> Result<Response<CancelResponse>, Status> {
-        let CancelRequest { task_id, by } = request.into_inner();
-        let id = fields::task_id(&task_id)?;
-        let cancelled = self.commits.cancel(id, self.cancelled_by(by)?).await?;
-        let (outcome, task) = match cancelled {
-            Cancelled::Now(task) => (CancelOutcome::Cancelled, Some(task)),
-            Cancelled::TooLate(task) => (too_late(task.state), Some(task)),
-            Cancelled::NotFound => (CancelOutcome::NotFound, None),
+        let hop = Hop::of(request.metadata());
+        let request = request.into_inner();
+        let id = fields::task_id(&request.task_id)?;
+        let by = cancelled_by(request.by.clone())?;
+        let here = || async {
+            let cancelled = self.commits.cancel(id, by.clone()).await.map_err(unwritten)?;
+            let (outcome, task) = match cancelled {
+                Cancelled::Now(task) => (CancelOutcome::Cancelled, Some(task)),
+                Cancelled::TooLate(task) => (wire::too_late(task.state), Some(task)),
+                Cancelled::NotFound => (CancelOutcome::NotFound, None),
+            };
+            let task = task.as_ref().map(self::task);
+            Ok(CancelResponse { outcome: outcome.into(), task })
         };
-        let task = task.as_ref().map(self::task);
-        Ok(Response::new(CancelResponse { outcome: outcome.into(), task }))
+        let there = |mut owner: crate::forward::Client| {
+            let request = forwarded(request.clone());
+            async move { owner.cancel(request).await }
+        };
+        self.forward.decide((id.shard(), hop), here, there).await.map(Response::new)
     }
 
     async fn cancel_group(
         &self,
         request: Request<CancelGroupRequest>,
     ) -> Result<Response<CancelGroupResponse>, Status> {
-        let CancelGroupRequest { group, call_id, by, .. } = request.into_inner();
-        let scope = match (group.is_empty(), call_id.is_empty()) {
-            (false, true) => Scope::Group(fields::text("group", group, fields::GROUP_MAX_BYTES)?),
-            (true, false) => Scope::Call(fields::call_id(&call_id)?),
-            (true, true) => return Err(Bad::missing("group", "either group or call_id").into()),
-            (false, false) => {
-                return Err(Bad::text("group", &group, "either group or call_id, not both").into());
+        let hop = Hop::of(request.metadata());
+        let request = request.into_inner();
+        let CancelGroupRequest { group, call_id, by, tenant, call_ended } = request.clone();
+        let scope = match [group.as_str(), &call_id, &tenant].map(str::is_empty) {
+            [false, true, true] => {
+                Scope::Group(fields::text("group", group, fields::GROUP_MAX_BYTES)?)
+            }
+            [true, false, true] => Scope::Call(fields::call_id(&call_id)?),
+            [true, true, false] => {
+                Scope::Tenant(fields::text("tenant", tenant, fields::TENANT_MAX_BYTES)?)
+            }
+            [true, true, true] => {
+                return Err(Bad::missing("group", "one of group, call_id and tenant").into());
+            }
+            _ => {
+                let wanted = "one of group, call_id and tenant, not more";
+                return Err(Bad::text("group", &group, wanted).into());
             }
         };
-        let ending = self.cancelled_by(by)?;
-        let (cancelled, firing) = self.commits.end_all(scope, Event::Cancelled, ending).await?;
+        let action = match (call_ended, &scope) {
+            (false, _) => Action::End { event: Event::Cancelled, result: cancelled_by(by)? },
+            (true, Scope::Call(_)) => {
+                Action::End { event: Event::CallEnded, result: "call ended".to_owned() }
+            }
+            (true, _) => return Err(Bad::missing("call_id", "the call that has ended").into()),
+        };
+        let there = |mut owner: crate::forward::Client| {
+            let request = forwarded(request.clone());
+            async move {
+                let response = owner.cancel_group(request).await?.into_inner();
+                Ok((response.cancelled, response.firing))
+            }
+        };
+        let (cancelled, firing) = self.sweep(hop, &scope, &action, there).await?;
         Ok(Response::new(CancelGroupResponse { cancelled, firing }))
     }
 
     async fn reschedule(
         &self,
         request: Request<RescheduleRequest>,
-    ) -> Result<Response<wire::Task>, Status> {
+    ) -> Result<Response<pb::Task>, Status> {
+        let hop = Hop::of(request.metadata());
         let now = self.clock.moment();
         let request = request.into_inner();
         let id = fields::task_id(&request.task_id)?;
         let revision = fields::revision(request.revision)?;
-        let at = match request.when {
-            Some(reschedule_request::When::AfterMs(ms)) => after(now, ms)?,
-            Some(reschedule_request::When::AtUnixMs(ms)) => at(now, ms)?,
-            Some(reschedule_request::When::ExtendMs(_)) => return Err(not_yet()),
-            None => return Err(missing_when()),
+        use reschedule_request::When;
+        let at = |(fires_at_unix_ms, due)| To::At { fires_at_unix_ms, due };
+        let to = match request.when {
+            Some(When::AfterMs(ms)) => at(after(now, ms)?),
+            Some(When::AtUnixMs(ms)) => at(self::at(now, ms)?),
+            Some(When::ExtendMs(ms)) => To::Later { by_ms: fields::extend_ms(ms)? },
+            None => return Err(Bad::missing("when", "after_ms, at_unix_ms or extend_ms").into()),
         };
-        let moved = self.commits.reschedule(id, revision, at).await??;
-        Ok(Response::new(self::task(&moved)))
+        let here = || async {
+            let moved = self.commits.reschedule(id, revision, to).await.map_err(unwritten)??;
+            Ok(task(&moved))
+        };
+        let there = |mut owner: crate::forward::Client| {
+            let request = forwarded(request.clone());
+            async move { owner.reschedule(request).await }
+        };
+        self.forward.decide((id.shard(), hop), here, there).await.map(Response::new)
     }
 
-    async fn get(&self, request: Request<GetRequest>) -> Result<Response<wire::Task>, Status> {
+    async fn pause(
+        &self,
+        request: Request<PauseRequest>,
+    ) -> Result<Response<PauseResponse>, Status> {
+        let hop = Hop::of(request.metadata());
+        let request = request.into_inner();
+        use pause_request::Scope as Wire;
+        let scope = match request.scope.clone() {
+            None => return Err(missing_scope()),
+            Some(Wire::Group(group)) => self::group(group)?,
+            Some(Wire::CallId(call_id)) => Scope::Call(fields::call_id(&call_id)?),
+            Some(Wire::TaskId(id)) => {
+                let id = fields::task_id(&id)?;
+                let here = || async {
+                    let paused = self.commits.pause(id).await.map_err(unwritten)??;
+                    Ok(PauseResponse { paused: 1, firing: 0, task: Some(task(&paused)) })
+                };
+                let there = |mut owner: crate::forward::Client| {
+                    let request = forwarded(request.clone());
+                    async move { owner.pause(request).await }
+                };
+                let decided = self.forward.decide((id.shard(), hop), here, there).await;
+                return decided.map(Response::new);
+            }
+        };
+        let there = |mut owner: crate::forward::Client| {
+            let request = forwarded(request.clone());
+            async move {
+                let response = owner.pause(request).await?.into_inner();
+                Ok((response.paused, response.firing))
+            }
+        };
+        let (paused, firing) = self.sweep(hop, &scope, &Action::Pause, there).await?;
+        Ok(Response::new(PauseResponse { paused, firing, task: None }))
+    }
+
+    async fn resume(
+        &self,
+        request: Request<ResumeRequest>,
+    ) -> Result<Response<ResumeResponse>, Status> {
+        let hop = Hop::of(request.metadata());
+        let request = request.into_inner();
+        use resume_request::Scope as Wire;
+        let scope = match request.scope.clone() {
+            None => return Err(missing_scope()),
+            Some(Wire::Group(group)) => self::group(group)?,
+            Some(Wire::CallId(call_id)) => Scope::Call(fields::call_id(&call_id)?),
+            Some(Wire::TaskId(id)) => {
+                let id = fields::task_id(&id)?;
+                let here = || async {
+                    let resumed = self.commits.resume(id).await.map_err(unwritten)??;
+                    Ok(ResumeResponse { resumed: 1, task: Some(task(&resumed)) })
+                };
+                let there = |mut owner: crate::forward::Client| {
+                    let request = forwarded(request.clone());
+                    async move { owner.resume(request).await }
+                };
+                let decided = self.forward.decide((id.shard(), hop), here, there).await;
+                return decided.map(Response::new);
+            }
+        };
+        let there = |mut owner: crate::forward::Client| {
+            let request = forwarded(request.clone());
+            async move { Ok((owner.resume(request).await?.into_inner().resumed, 0)) }
+        };
+        let (resumed, _) = self.sweep(hop, &scope, &Action::Resume, there).await?;
+        Ok(Response::new(ResumeResponse { resumed, task: None }))
+    }
+
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<pb::Task>, Status> {
         let id = fields::task_id(&request.into_inner().task_id)?;
-        let task = self.store.get(id).await.map_err(unreadable)?;
+        let task = self.store.get(id).await.map_err(wire::unreadable)?;
         let task = task.ok_or_else(|| Status::not_found(format!("no task {id}")))?;
         Ok(Response::new(self::task(&task)))
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
-        let request = request.into_inner();
-        let call_id = match request.call_id.as_str() {
-            "" => String::new(),
-            call_id => fields::call_id(call_id)?,
-        };
-        let limit = fields::page_size(request.page_size)?;
-        let filter = Filter {
-            call_id,
-            group: fields::text("group", request.group, fields::GROUP_MAX_BYTES)?,
-            states: fields::states(&request.states)?,
-            after: fields::cursor(&request.page_token)?,
-            limit,
-        };
+        let filter = filter(request.into_inner())?;
         let size = |task: &Task| self::task(task).encoded_len();
-        let page = self.store.list(&filter, PAGE_BYTES_MAX, size).await.map_err(unreadable)?;
-        let bytes: usize = page.iter().map(size).sum();
-        let full = page.len() == limit as usize || bytes > PAGE_BYTES_MAX;
+        let page = self.store.list(&filter, PAGE_BYTES_MAX, size).await;
+        let page = page.map_err(wire::unreadable)?;
+        let tasks: Vec<_> = page.iter().map(self::task).collect();
+        let bytes: usize = tasks.iter().map(pb::Task::encoded_len).sum();
+        let full = page.len() == filter.limit as usize || bytes > PAGE_BYTES_MAX;
         let last = page.last().filter(|_| full);
         let next_page_token = last.map(|last| {
             fields::page_token(Cursor { fires_at_unix_ms: last.fires_at_unix_ms, id: last.id })
         });
-        Ok(Response::new(ListResponse {
-            tasks: page.iter().map(self::task).collect(),
-            next_page_token: next_page_token.unwrap_or_default(),
-        }))
+        let next_page_token = next_page_token.unwrap_or_default();
+        Ok(Response::new(ListResponse { tasks, next_page_token }))
+    }
+
+    type WatchStream = BoxStream<'static, Result<WatchResponse, Status>>;
+
+    async fn watch(
+        &self,
+        request: Request<WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let WatchRequest { call_id, group, tenant, states, resume_token } = request.into_inner();
+        let wanted = Wanted {
+            call_id: any_call(&call_id)?,
+            group: fields::text("group", group, fields::GROUP_MAX_BYTES)?,
+            tenant: fields::text("tenant", tenant, fields::TENANT_MAX_BYTES)?,
+            states: fields::states(&states)?,
+        };
+        let after = match resume_token.as_str() {
+            "" => None,
+            token => Some(Position::parse(token).ok_or_else(|| {
+                Bad::text("resume_token", token, "one of a WatchResponse, or nothing")
+            })?),
+        };
+        let responses = self.watches.begin(wanted, after, event).await?;
+        let responses = ReceiverStream::new(responses).map(|it| it.map_err(Status::from));
+        Ok(Response::new(responses.boxed()))
     }
 }
 
 impl Api {
-    fn cancelled_by(&self, by: String) -> Result<Ending, Bad> {
-        let by = fields::text("by", by, fields::BY_MAX_BYTES)?;
-        let by = if by.is_empty() { "api".to_owned() } else { by };
-        let ended_unix_ms = self.clock.moment().unix_ms();
-        Ok(Ending { ended_unix_ms, late_ms: 0, result: by })
-    }
-}
-
-/// The task on the wire.
-pub(crate) fn task(task: &Task) -> wire::Task {
-    wire::Task {
-        task_id: task.id.to_string(),
-        call_id: task.call_id.clone(),
-        state: state(task.state).into(),
-        fires_at_unix_ms: task.fires_at_unix_ms,
-        revision: task.revision,
-        action: Some(task::Action::Hangup(HangupCall { cause: task.cause.clone(), legs: 0 })),
-        group: task.group.clone(),
-        label: task.label.clone(),
-        created_unix_ms: task.created_unix_ms,
-        ended_unix_ms: task.ended_unix_ms,
-        late_ms: task.late_ms,
-        result: task.result.clone(),
-        ..wire::Task::default()
-    }
-}
-
-fn state(state: State) -> wire::TaskState {
-    match state {
-        State::Pending => wire::TaskState::Pending,
-        State::Firing => wire::TaskState::Firing,
-        State::Fired => wire::TaskState::Fired,
-        State::Cancelled => wire::TaskState::Cancelled,
-        State::Expired => wire::TaskState::Expired,
-        State::Failed => wire::TaskState::Failed,
-        State::Paused => wire::TaskState::Paused,
-    }
-}
-
-/// What to say to a cancel that found the task in this state.
-fn too_late(state: State) -> CancelOutcome {
-    match state {
-        State::Firing => CancelOutcome::AlreadyFiring,
-        State::Fired | State::Failed => CancelOutcome::AlreadyFired,
-        State::Pending | State::Paused | State::Cancelled | State::Expired => {
-            CancelOutcome::NotFound
+    /// Expires the tasks of a call that has ended; how many.
+    ///
+    /// # Errors
+    /// If that could not be done, or nobody knows.
+    pub(crate) async fn expire(&self, call_id: &str) -> Result<u32, Status> {
+        let call_id = call_id.to_owned();
+        let request = CancelGroupRequest { call_id, call_ended: true, ..Default::default() };
+        let response = self.cancel_group(Request::new(request)).await;
+        match response {
+            Ok(response) => Ok(response.into_inner().cancelled),
+            // Not a call of ours.
+            Err(status) if status.code() == tonic::Code::InvalidArgument => Ok(0),
+            Err(status) => Err(status),
         }
     }
+
+    /// The task that the request asks for.
+    fn new_task(&self, request: ScheduleRequest) -> Result<New, Bad> {
+        let now = self.clock.moment();
+        let (fires_at_unix_ms, due) = match request.when {
+            Some(schedule_request::When::AfterMs(ms)) => after(now, ms)?,
+            Some(schedule_request::When::AtUnixMs(ms)) => at(now, ms)?,
+            None => return Err(Bad::missing("when", "after_ms or at_unix_ms")),
+        };
+        let call_id = any_call(&request.call_id)?;
+        let effect = fields::effect(&call_id, request.action)?;
+        let group = fields::text("group", request.group, fields::GROUP_MAX_BYTES)?;
+        let key = request.idempotency_key;
+        let key = fields::text("idempotency_key", key, fields::KEY_MAX_BYTES)?;
+        let id = TaskId(Uuid::now_v7().as_u128());
+        // The shard of what it belongs to; of its key, so that one replica decides who has it.
+        let id = match [&call_id, &group, &key].into_iter().find(|it| !it.is_empty()) {
+            Some(of) => id.in_shard(shard_of(of)),
+            None => id.in_shard(id.shard()),
+        };
+        let task = Task {
+            id,
+            call_id,
+            state: State::Pending,
+            fires_at_unix_ms,
+            revision: 1,
+            effect,
+            group,
+            label: fields::text("label", request.label, fields::LABEL_MAX_BYTES)?,
+            tenant: fields::text("tenant", request.tenant, fields::TENANT_MAX_BYTES)?,
+            edge: fields::edge(request.edge)?,
+            created_unix_ms: now.unix_ms(),
+            ended_unix_ms: 0,
+            late_ms: 0,
+            result: String::new(),
+            repeat: fields::repeat(request.repeat, fires_at_unix_ms)?,
+            occurrence: 0,
+            missed: 0,
+            remaining_ms: 0,
+            cancel_requested: false,
+        };
+        Ok(New { task, key, due })
+    }
+
+    /// As many schedules, those of this replica in one commit; the others each by its owner.
+    async fn schedule_all(
+        &self,
+        requests: Vec<ScheduleRequest>,
+        hop: Hop,
+    ) -> Vec<Result<pb::Task, Status>> {
+        let mut results: Vec<Option<Result<pb::Task, Status>>> = vec![None; requests.len()];
+        let (mut mine, mut others) = (Vec::new(), Vec::new());
+        let mut routes: HashMap<u8, Result<bool, Status>> = HashMap::new();
+        for (at, request) in requests.into_iter().enumerate() {
+            let new = match self.new_task(request.clone()) {
+                Ok(new) => new,
+                Err(bad) => {
+                    results[at] = Some(Err(bad.into()));
+                    continue;
+                }
+            };
+            let shard = new.task.id.shard();
+            if let std::collections::hash_map::Entry::Vacant(unknown) = routes.entry(shard) {
+                let route = self.forward.route(shard, hop).await;
+                unknown.insert(route.map(|it| matches!(it, Route::Here)).map_err(Status::from));
+            }
+            match &routes[&shard] {
+                Ok(true) => mine.push((at, new)),
+                Ok(false) => others.push((at, request)),
+                Err(status) => results[at] = Some(Err(status.clone())),
+            }
+        }
+        let (places, mine): (Vec<usize>, Vec<New>) = mine.into_iter().unzip();
+        let others = others.into_iter().map(|(at, request)| {
+            self.schedule(Request::new(request)).map(move |it| (at, it.map(Response::into_inner)))
+        });
+        let (mine, others) = future::join(self.schedule_mine(mine), future::join_all(others)).await;
+        for (at, result) in places.into_iter().zip(mine).chain(others) {
+            results[at] = Some(result);
+        }
+        let unanswered = || Err(Status::internal("a result is missing"));
+        results.into_iter().map(|it| it.unwrap_or_else(unanswered)).collect()
+    }
+
+    async fn schedule_mine(&self, new: Vec<New>) -> Vec<Result<pb::Task, Status>> {
+        let count = new.len();
+        if count == 0 {
+            return Vec::new();
+        }
+        match self.commits.schedule_many(new).await {
+            Err(e) => vec![Err(unwritten(e)); count],
+            Ok(scheduled) => scheduled
+                .into_iter()
+                .map(|it| match it {
+                    Ok(Ok(stored)) => Ok(task(&stored)),
+                    Ok(Err(declined)) => Err(declined.into()),
+                    Err(e) => Err(unwritten(e)),
+                })
+                .collect(),
+        }
+    }
+
+    /// Does this to all tasks of the scope, here and, by `there`, at the other owners; to how many it
+    /// was done, and how many were firing.
+    async fn sweep<F>(
+        &self,
+        hop: Hop,
+        scope: &Scope,
+        action: &Action,
+        there: impl Fn(crate::forward::Client) -> F,
+    ) -> Result<(u32, u32), Status>
+    where
+        F: Future<Output = Result<(u32, u32), Status>>,
+    {
+        let others = match (hop, scope) {
+            (Hop::Forwarded, _) => Vec::new(),
+            // All tasks of a call are in one shard.
+            (_, Scope::Call(call_id)) => match self.forward.route(shard_of(call_id), hop).await? {
+                Route::Here => Vec::new(),
+                Route::There(owner) => vec![owner],
+            },
+            _ => self.forward.others().await?,
+        };
+        let here = self.commits.sweep(scope, action);
+        let there = future::join_all(others.into_iter().map(there));
+        let (here, there) = future::join(here, there).await;
+        let mut swept = here.map_err(unwritten)?;
+        for (done, firing) in
+            there.into_iter().map(|it| it.map_err(of_other)).collect::<Result<Vec<_>, _>>()?
+        {
+            swept = (swept.0 + done, swept.1 + firing);
+        }
+        Ok(swept)
+    }
 }
 
-fn not_yet() -> Status {
-    Status::unimplemented("this build only has it in its .proto")
+fn filter(request: ListRequest) -> Result<Filter, Bad> {
+    let fires = (request.fires_from_unix_ms, request.fires_before_unix_ms);
+    let (fires_from_unix_ms, fires_before_unix_ms) = fields::fires_between(fires.0, fires.1)?;
+    let tenant = fields::text("tenant", request.tenant, fields::TENANT_MAX_BYTES)?;
+    Ok(Filter {
+        call_id: any_call(&request.call_id)?,
+        group: fields::text("group", request.group, fields::GROUP_MAX_BYTES)?,
+        tenant: Some(tenant).filter(|tenant| !tenant.is_empty()),
+        states: fields::live_states(&request.states)?,
+        fires_from_unix_ms,
+        fires_before_unix_ms,
+        after: fields::cursor(&request.page_token)?,
+        limit: fields::page_size(request.page_size)?,
+    })
+}
+
+/// A call, or none.
+fn any_call(call_id: &str) -> Result<String, Bad> {
+    if call_id.is_empty() { Ok(String::new()) } else { fields::call_id(call_id) }
+}
+
+fn group(group: String) -> Result<Scope, Status> {
+    if group.is_empty() {
+        return Err(Bad::missing("group", "the name of a group").into());
+    }
+    Ok(Scope::Group(fields::text("group", group, fields::GROUP_MAX_BYTES)?))
+}
+
+fn missing_scope() -> Status {
+    Bad::missing("scope", "one of task_id, group and call_id").into()
+}
+
+fn cancelled_by(by: String) -> Result<String, Bad> {
+    let by = fields::text("by", by, fields::BY_MAX_BYTES)?;
+    Ok(if by.is_empty() { "api".to_owned() } else { by })
 }
 
 fn after(now: Moment, ms: i64) -> Result<(i64, Tick), Bad> {
@@ -241,63 +494,11 @@ fn at(now: Moment, unix_ms: i64) -> Result<(i64, Tick), Bad> {
     fields::at_unix_ms(unix_ms, now.unix_ms()).map(|unix_ms| (unix_ms, now.at(unix_ms)))
 }
 
-fn missing_when() -> Status {
-    Bad::missing("when", "after_ms or at_unix_ms").into()
-}
-
-/// The hangup cause by its name.
-fn cause(action: Option<schedule_request::Action>) -> Result<String, Bad> {
-    let Some(schedule_request::Action::Hangup(HangupCall { cause, .. })) = action else {
-        return Err(Bad::missing("action", "hangup"));
-    };
-    if cause.is_empty() {
-        return Ok(DEFAULT_CAUSE.as_str_name().to_owned());
-    }
-    match HangupCause::from_str_name(&cause) {
-        Some(HangupCause::Unspecified) | None => {
-            let wanted = "a name of sip_edge.v1.HangupCause, e.g. \"ALLOTTED_TIMEOUT\"";
-            Err(Bad::text("hangup.cause", &cause, wanted))
-        }
-        Some(_) => Ok(cause),
-    }
-}
-
-fn unreadable(e: store::Error) -> Status {
-    warn!("failed to read the database: {e}");
-    Status::unavailable("the database does not answer; try again")
-}
-
-impl From<Bad> for Status {
-    fn from(bad: Bad) -> Self {
-        Self::invalid_argument(bad.to_string())
-    }
-}
-
-impl From<Unwritten> for Status {
-    fn from(unwritten: Unwritten) -> Self {
-        Self::unavailable(unwritten.to_string())
-    }
-}
-
-impl From<Declined> for Status {
-    fn from(declined: Declined) -> Self {
-        let message = declined.to_string();
-        match declined {
-            Declined::KeyTaken(_) => Self::already_exists(message),
-            Declined::TooManyTasks { .. } | Declined::TooManyOfCall { .. } => {
-                Self::resource_exhausted(message)
-            }
-        }
-    }
-}
-
-impl From<Unmoved> for Status {
-    fn from(unmoved: Unmoved) -> Self {
-        let message = unmoved.to_string();
-        match unmoved {
-            Unmoved::NotFound => Self::not_found(message),
-            Unmoved::NotPending(_) => Self::failed_precondition(message),
-            Unmoved::Revision { .. } => Self::aborted(message),
-        }
+fn unwritten(e: Unwritten) -> Status {
+    let message = e.to_string();
+    match e {
+        Unwritten::NotOwner => not_owner(message),
+        Unwritten::InDoubt => Status::unknown(message),
+        Unwritten::TooMany | Unwritten::Failed => Status::unavailable(message),
     }
 }

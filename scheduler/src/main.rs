@@ -12,21 +12,23 @@ mod edge;
 mod events;
 mod fields;
 mod fire;
+mod forward;
 mod grpc;
+mod horizon;
 mod lanes;
+mod leases;
 mod metrics;
 mod publish;
 mod retention;
 mod store;
+mod watch;
 
-use anyhow::Context as _;
 use args::Args;
 use clap::Parser as _;
 use proto::scheduler::v1::scheduler_server::SchedulerServer;
+use std::collections::HashMap;
 use std::process::ExitCode;
-use tokio::sync::watch;
 use tonic::service::Routes;
-use tracing::info;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -38,46 +40,66 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
     let edges = edge::Edges::new(&args.sip_edge)?;
     let store = store::Store::open(&args.database_url).await?;
     let nats = service.connect_nats().await?;
-    let (publisher, publishing) = nats.publisher();
-    service.spawn_vital("publishing events", publishing);
-    let (teller, telling) = events::Teller::new(publisher);
-    service.spawn_vital("telling of tasks", telling);
-
     let clock = clock::Clock::start();
-    let live = store.live().await.context("read tasks from --database-url")?;
     let lanes = lanes::Lanes::new(args.sip_edge.iter().map(|edge| edge.name.clone()));
-    let agenda = fire::resume(clock, &live, &lanes, args.edge_rate);
-    info!(tasks = live.len(), "resumed");
-    let limits =
-        commits::Limits { tasks_max: args.max_tasks, tasks_per_call_max: args.max_tasks_per_call };
-    let (commits, writer, changes) = commits::open(store.clone(), limits, live.len());
+    let agenda = fire::agenda(&lanes, args.edge_rate);
+    let horizon_ms = i64::try_from(args.horizon.as_millis()).unwrap_or(i64::MAX);
+    let address = format!("http://{}", args.common.grpc);
+    let (leases, keeper, turns) = leases::open(&store, address);
+    service.spawn_vital("keeping leases", keeper.run());
+    let limits = commits::Limits {
+        tasks_max: args.max_tasks,
+        tasks_per_call_max: args.max_tasks_per_call,
+        tenant_quota: args.max_tasks,
+        tenant_quotas: HashMap::new(),
+    };
+    let (commits, writer, news) = commits::open(commits::Desk {
+        store: store.clone(),
+        leases: leases.clone(),
+        limits,
+        clock,
+        lanes: lanes.clone(),
+        horizon_ms,
+    });
     service.spawn_vital("writing tasks", writer.run());
 
-    let (idle, mut is_idle) = watch::channel(false);
+    let (idle, mut is_idle) = tokio::sync::watch::channel(false);
     let draining = service.draining();
+    let horizon = horizon::Horizon { store: store.clone(), clock, lanes, horizon_ms };
     let firing = fire::Firing {
         agenda,
-        lanes,
         clock,
         commits: commits.clone(),
         edges,
         bus: publish::Bus::new(nats.client()),
-        teller,
-        changes,
+        leases: leases.clone(),
+        horizon,
+        news,
+        turns,
+        shards: fire::Shards::default(),
         draining,
         idle,
     };
     service.spawn_vital("firing tasks", firing.run());
-    service.spawn_vital(
-        "reading the ends of calls",
-        events::expire_with_calls(nats, clock, commits.clone()),
-    );
+    let outbox = events::Outbox::new(store.clone(), leases.clone(), nats.clone());
+    let (told, mut all_told) = tokio::sync::watch::channel(false);
+    let telling = outbox.run(commits.committed(), is_idle.clone(), told);
+    service.spawn_vital("telling of tasks", telling);
+    let (watches, looking) =
+        watch::Watches::new(store.clone(), commits.committed(), service.draining());
+    service.spawn_vital("looking for changes", looking);
+    let forward = forward::Forward::new(leases.clone());
+    let api = grpc::Api { clock, commits: commits.clone(), store: store.clone(), forward, watches };
+    service.spawn_vital("reading the ends of calls", events::expire_with_calls(nats, api.clone()));
     service.spawn_vital("checkpointing", checkpoint::keep_up(store.clone()));
     let sweeping =
-        retention::sweep(store.clone(), commits.clone(), clock, args.retention, args.max_tasks);
+        retention::sweep(commits.clone(), leases.clone(), clock, args.retention, args.max_tasks);
     service.spawn_vital("forgetting ended tasks", sweeping);
 
-    let api = SchedulerServer::new(grpc::Api { clock, commits, store });
-    let drained = async move { drop(is_idle.wait_for(|idle| *idle).await) };
-    service.serve(grpc, &["scheduler.v1.Scheduler"], Routes::new(api), drained).await
+    let drained = async move {
+        drop(is_idle.wait_for(|idle| *idle).await);
+        drop(all_told.wait_for(|told| *told).await);
+    };
+    let routes = Routes::new(SchedulerServer::new(api));
+    service.serve(grpc, &["scheduler.v1.Scheduler"], routes, drained).await
 }

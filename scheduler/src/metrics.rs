@@ -55,12 +55,22 @@ pub(crate) fn event_malformed() {
     counter!("holdfast_scheduler_events_malformed_total").increment(1);
 }
 
-/// A change of a task was not told on the bus.
-pub(crate) fn event_dropped() {
-    counter!("holdfast_events_dropped_total").increment(1);
+/// So many changes of tasks were not confirmed by the bus; they are told again.
+pub(crate) fn events_not_confirmed(count: usize) {
+    counter!("holdfast_event_publish_retries_total").increment(count as u64);
 }
 
 /// Moving the log of commits into the database failed; it is tried again.
 pub(crate) fn checkpoint_failed() {
     counter!("holdfast_scheduler_checkpoint_failures_total").increment(1);
+}
+
+/// Shards that this process owns.
+pub(crate) fn shards(count: usize) {
+    gauge!("holdfast_scheduler_shards").set(count as f64);
+}
+
+/// The lease could not be renewed; it is tried again.
+pub(crate) fn renewal_failed() {
+    counter!("holdfast_scheduler_renewal_failures_total").increment(1);
 }

@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use wheel::{SHARDS, State};
 
 /// Watches at a time; more are refused.
@@ -145,6 +145,7 @@ impl Watches {
             wire,
             position,
             untold: false,
+            told_at: Instant::now(),
             responses,
             _room: room,
         };
@@ -162,6 +163,7 @@ struct Watch {
     position: Position,
     /// The position is beyond what was told last.
     untold: bool,
+    told_at: Instant,
     responses: mpsc::Sender<Response>,
     _room: OwnedSemaphorePermit,
 }
@@ -185,22 +187,25 @@ impl Watch {
                     return;
                 }
             }
-            tokio::select! {
+            let progress_at = self.told_at + PROGRESS_INTERVAL;
+            if self.untold && Instant::now() >= progress_at && self.tell_position().await.is_err() {
+                return;
+            }
+            let untold = self.untold;
+            let draining = tokio::select! {
                 changed = self.reach.changed() => match changed {
-                    Ok(()) => until = *self.reach.borrow_and_update(),
+                    Ok(()) => false,
                     Err(_) => return, // The process ends.
                 },
-                _ = self.draining.wait_for(|draining| *draining) => {
-                    let _ = self.responses.send(Err(Unwatched::Draining)).await;
-                    return;
-                }
+                drains = self.draining.wait_for(|draining| *draining) => drains.is_ok(),
                 () = self.responses.closed() => return,
-                () = sleep(PROGRESS_INTERVAL), if self.untold => {
-                    if self.tell_position().await.is_err() {
-                        return;
-                    }
-                }
+                () = sleep_until(progress_at), if untold => false,
+            };
+            if draining {
+                let _ = self.responses.send(Err(Unwatched::Draining)).await; // It may have gone.
+                return;
             }
+            until = *self.reach.borrow_and_update();
         }
     }
 
@@ -236,7 +241,7 @@ impl Watch {
     }
 
     async fn tell_position(&mut self) -> Result<(), Gone> {
-        self.untold = false;
+        (self.untold, self.told_at) = (false, Instant::now());
         let response = WatchResponse { event: None, resume_token: self.position.token() };
         self.responses.send(Ok(response)).await.map_err(|_| Gone)
     }
@@ -260,7 +265,7 @@ async fn look(
         if room.available_permits() == WATCHES_MAX {
             continue; // Nobody watches.
         }
-        tokio::time::sleep_until(last + LOOK_PAUSE).await;
+        sleep_until(last + LOOK_PAUSE).await;
         last = Instant::now();
         committed.mark_unchanged();
         match store.reach(&all_shards()).await {
@@ -299,7 +304,8 @@ mod tests {
         assert_eq!(Position::parse(&zeros), Some(Position([0; 16])));
         let long = format!("1{}.9223372036854775808", ".0".repeat(15));
         let more = format!("{zeros}.0");
-        for bad in ["", "1", "2.0", &zeros[..zeros.len() - 2], &more, &long, "1.-1", "1.+1", "1.00"] {
+        for bad in ["", "1", "2.0", &zeros[..zeros.len() - 2], &more, &long, "1.-1", "1.+1", "1.00"]
+        {
             assert_eq!(Position::parse(bad), None, "{bad}");
         }
         for odd in ["-1", "+1", "01", "", " 1", "1e3"] {

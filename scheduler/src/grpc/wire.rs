@@ -1,8 +1,8 @@
 //! Tasks and refusals on the wire.
 
-use crate::commits::{Declined, Unmoved, Unwritten};
+use crate::commits::{Declined, Unmoved};
 use crate::fields::Bad;
-use crate::forward::Unrouted;
+use crate::forward::{Unrouted, not_owner};
 use crate::store::{self, Changed, Task};
 use crate::watch::Unwatched;
 use proto::scheduler::v1::{
@@ -112,8 +112,6 @@ pub(super) fn too_late(state: State) -> CancelOutcome {
     }
 }
 
-/// # Panics
-/// Never for what [`super`] refuses with.
 pub(super) fn refusal(status: &Status) -> wire::Refusal {
     wire::Refusal { code: i32::from(status.code()), message: status.message().to_owned() }
 }
@@ -129,15 +127,9 @@ impl From<Bad> for Status {
     }
 }
 
-impl From<Unwritten> for Status {
-    fn from(unwritten: Unwritten) -> Self {
-        Self::unavailable(unwritten.to_string())
-    }
-}
-
 impl From<Unrouted> for Status {
     fn from(unrouted: Unrouted) -> Self {
-        Self::unavailable(unrouted.to_string())
+        not_owner(unrouted.to_string())
     }
 }
 

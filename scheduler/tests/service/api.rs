@@ -38,19 +38,19 @@ async fn bad_fields_are_refused_by_name_value_and_what_is_allowed() {
     check(
         &said,
         expect![[r#"
-        InvalidArgument: when is missing, wanted after_ms or at_unix_ms
-        InvalidArgument: when is missing, wanted after_ms or at_unix_ms
-        InvalidArgument: action is missing, wanted hangup
-        InvalidArgument: call_id is "7", wanted a UUID, e.g. "0193f0a4-7d6c-7c1e-8a55-0242ac120002"
-        InvalidArgument: hangup.cause is "allotted_timeout", wanted a name of sip_edge.v1.HangupCause, e.g. "ALLOTTED_TIMEOUT"
-        InvalidArgument: hangup.cause is "HANGUP_CAUSE_UNSPECIFIED", wanted a name of sip_edge.v1.HangupCause, e.g. "ALLOTTED_TIMEOUT"
-        InvalidArgument: after_ms is -5, wanted 0 to 31536000000 (a year)
-        InvalidArgument: after_ms is 31536000001, wanted 0 to 31536000000 (a year)
-        InvalidArgument: after_ms is 9007199254740992, wanted 0 to 31536000000 (a year)
-        InvalidArgument: group is "gggggggggggggggggggggggggggggggggggggggggggggggggggggggggggggggg"… (129 bytes), wanted at most 128 bytes
-        InvalidArgument: label is "l\n", wanted text without control characters
-        InvalidArgument: idempotency_key is "kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk"… (129 bytes), wanted at most 128 bytes
-    "#]],
+            InvalidArgument: when is missing, wanted after_ms or at_unix_ms
+            InvalidArgument: when is missing, wanted after_ms or at_unix_ms
+            InvalidArgument: action is missing, wanted hangup, transfer, play or publish
+            InvalidArgument: call_id is "7", wanted a UUID, e.g. "0193f0a4-7d6c-7c1e-8a55-0242ac120002"
+            InvalidArgument: hangup.cause is "allotted_timeout", wanted a name of sip_edge.v1.HangupCause, e.g. "ALLOTTED_TIMEOUT"
+            InvalidArgument: hangup.cause is "HANGUP_CAUSE_UNSPECIFIED", wanted a name of sip_edge.v1.HangupCause, e.g. "ALLOTTED_TIMEOUT"
+            InvalidArgument: after_ms is -5, wanted 0 to 31536000000 (a year)
+            InvalidArgument: after_ms is 31536000001, wanted 0 to 31536000000 (a year)
+            InvalidArgument: after_ms is 9007199254740992, wanted 0 to 31536000000 (a year)
+            InvalidArgument: group is "gggggggggggggggggggggggggggggggggggggggggggggggggggggggggggggggg"… (129 bytes), wanted at most 128 bytes
+            InvalidArgument: label is "l\n", wanted text without control characters
+            InvalidArgument: idempotency_key is "kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk"… (129 bytes), wanted at most 128 bytes
+        "#]],
     );
     for at_unix_ms in [i64::MIN, 0, 1, 1 << 31, i64::MAX] {
         let when = Some(schedule_request::When::AtUnixMs(at_unix_ms));
@@ -90,18 +90,18 @@ async fn bad_questions_are_refused_too() {
     check(
         &said,
         expect![[r#"
-        InvalidArgument: task_id is "", wanted a UUID, e.g. "0193f0a4-7d6c-7c1e-8a55-0242ac120002"
-        NotFound: no task 0193f0a4-7d6c-7c1e-8a55-0242ac120002
-        InvalidArgument: task_id is "x", wanted a UUID, e.g. "0193f0a4-7d6c-7c1e-8a55-0242ac120002"
-        InvalidArgument: group is missing, wanted either group or call_id
-        InvalidArgument: group is "g", wanted either group or call_id, not both
-        InvalidArgument: page_size is 10001, wanted 1 to 10000
-        InvalidArgument: page_token is "z", wanted next_page_token of the page before, or nothing
-        InvalidArgument: states is 9, wanted 1 to 6 (TASK_STATE_PENDING to TASK_STATE_FAILED)
-        InvalidArgument: revision is -1, wanted the task's revision, from 1, or 0 for any
-        InvalidArgument: when is missing, wanted after_ms or at_unix_ms
-        NotFound: no such task
-    "#]],
+            InvalidArgument: task_id is "", wanted a UUID, e.g. "0193f0a4-7d6c-7c1e-8a55-0242ac120002"
+            NotFound: no task 0193f0a4-7d6c-7c1e-8a55-0242ac120002
+            InvalidArgument: task_id is "x", wanted a UUID, e.g. "0193f0a4-7d6c-7c1e-8a55-0242ac120002"
+            InvalidArgument: group is missing, wanted one of group, call_id and tenant
+            InvalidArgument: group is "g", wanted one of group, call_id and tenant, not more
+            InvalidArgument: page_size is 10001, wanted 1 to 10000
+            InvalidArgument: page_token is "z", wanted next_page_token of the page before, or nothing
+            InvalidArgument: states is 9, wanted 1 to 7 (TASK_STATE_PENDING to TASK_STATE_PAUSED)
+            InvalidArgument: revision is -1, wanted the task's revision, from 1, or 0 for any
+            InvalidArgument: when is missing, wanted after_ms, at_unix_ms or extend_ms
+            NotFound: no such task
+        "#]],
     );
 }
 

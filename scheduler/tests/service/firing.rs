@@ -65,7 +65,7 @@ async fn a_cancel_says_what_became_of_the_task() {
     let failed = stack.schedule(&call_id, 0).await;
     stack.ended(&failed.task_id).await;
     let (outcome, task) = stack.cancel(&failed.task_id).await;
-    assert_eq!((outcome, task.unwrap().state()), (CancelOutcome::AlreadyFired, TaskState::Failed));
+    assert_eq!((outcome, task.unwrap().state()), (CancelOutcome::NotFound, TaskState::Failed));
 }
 
 #[tokio::test(flavor = "multi_thread")]
