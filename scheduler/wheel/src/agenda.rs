@@ -67,6 +67,7 @@ pub struct Agenda {
     /// The store failed: it is not asked before then.
     store_at: Tick,
     ticket: Ticket,
+    held: bool,
     draining: bool,
 }
 
@@ -96,6 +97,7 @@ impl Agenda {
             claiming: 0,
             store_at: 0,
             ticket: 0,
+            held: false,
             draining: false,
         }
     }
@@ -146,6 +148,12 @@ impl Agenda {
             lane.claims.retain(|claim| claim.task.shard() != shard);
             lane.attempts.retain(|attempt| attempt.task.shard() != shard);
         }
+    }
+
+    /// Claims nothing while `held`: what is overdue in several shards is begun in the order of its
+    /// deadlines only when all of it is known.
+    pub fn hold(&mut self, held: bool) {
+        self.held = held;
     }
 
     /// Begins nothing more, and tries nothing again; what is in flight goes on to its settlement.
@@ -386,6 +394,7 @@ impl Agenda {
 
     fn may_claim(&self, number: usize) -> bool {
         !self.draining
+            && !self.held
             && self.store_at == 0
             && self.unsettled < UNSETTLED_MAX
             && self.lanes[number].has_room()

@@ -83,6 +83,25 @@ fn a_herd_goes_out_in_the_order_of_deadlines_by_the_thousand() {
 }
 
 #[test]
+fn what_is_overdue_in_several_shards_is_begun_in_order_once_all_of_it_is_known() {
+    let mut world = World::new(&[EDGE], &done);
+    world.now = 60_000;
+    world.agenda.hold(true);
+    for shard in [3, 1, 2] {
+        let of_shard =
+            (0..1_000).map(|nth| in_lane(0, (nth << 8) | shard, (nth * 16 + shard) as Tick));
+        world.agenda.handle_news(60_000, of_shard);
+        world.run_until(60_000);
+        assert_eq!(world.attempts.len(), 0);
+    }
+    world.agenda.hold(false);
+    world.run_until(70_000);
+    let due = |task: TaskId| (task.0 >> 8) * 16 + (task.0 & 0xff);
+    assert!(world.attempts.iter().map(|(_, task)| due(*task)).is_sorted());
+    assert_eq!(world.attempts.len(), 3_000);
+}
+
+#[test]
 fn an_edge_gets_no_more_than_its_pace_and_the_rest_in_order_later() {
     let mut world = World::new(&[EDGE], &done);
     world.agenda.handle_news(0, (0..10_000).map(|task| in_lane(0, task, 1_000)));
