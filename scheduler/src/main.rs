@@ -23,6 +23,7 @@ mod retention;
 mod store;
 mod watch;
 
+use anyhow::Context as _;
 use args::Args;
 use clap::Parser as _;
 use proto::scheduler::v1::scheduler_server::SchedulerServer;
@@ -44,7 +45,7 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
     let lanes = lanes::Lanes::new(args.sip_edge.iter().map(|edge| edge.name.clone()));
     let agenda = fire::agenda(&lanes, args.edge_rate);
     let horizon_ms = i64::try_from(args.horizon.as_millis()).unwrap_or(i64::MAX);
-    let address = format!("http://{}", args.common.grpc);
+    let address = format!("http://{}", grpc.local_addr().context("read the port of --grpc")?);
     let (leases, keeper, turns) = leases::open(&store, address);
     service.spawn_vital("keeping leases", keeper.run());
     let limits = commits::Limits {
