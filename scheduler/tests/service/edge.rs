@@ -1,4 +1,4 @@
-//! A sip-edge that knows only `Hangup`: records every request, and behaves as it is told.
+//! A sip-edge that records what tasks ask of it, and behaves as it is told to a `Hangup`.
 
 use futures::future::BoxFuture;
 use proto::sip_edge::v1::sip_edge_server::{SipEdge, SipEdgeServer};
@@ -34,6 +34,8 @@ pub(crate) struct Hangup {
     pub(crate) call_id: String,
     pub(crate) cause: String,
     pub(crate) task_id: String,
+    pub(crate) legs: Legs,
+    pub(crate) occurrence: u32,
     pub(crate) at: Instant,
     pub(crate) at_unix_ms: i64,
 }
@@ -43,6 +45,8 @@ struct World {
     manner: Option<Manner>,
     of_call: HashMap<String, Manner>,
     requests: Vec<Hangup>,
+    plays: Vec<PlayRequest>,
+    transfers: Vec<TransferRequest>,
     /// Call → task that ended it.
     ended: HashMap<String, String>,
 }
@@ -116,6 +120,14 @@ impl Edge {
         self.world.lock().unwrap().requests.clone()
     }
 
+    pub(crate) fn plays(&self) -> Vec<PlayRequest> {
+        self.world.lock().unwrap().plays.clone()
+    }
+
+    pub(crate) fn transfers(&self) -> Vec<TransferRequest> {
+        self.world.lock().unwrap().transfers.clone()
+    }
+
     /// The task that ended the call, if one did.
     pub(crate) fn ended_by(&self, call_id: &str) -> Option<String> {
         self.world.lock().unwrap().ended.get(call_id).cloned()
@@ -138,15 +150,16 @@ impl Edge {
     }
 
     /// What is answered; `None` for never.
-    fn answer(
-        &self,
-        HangupRequest { call_id, cause, task_id, .. }: HangupRequest,
-    ) -> Option<Answer> {
+    fn answer(&self, request: HangupRequest) -> Option<Answer> {
+        let legs = request.legs();
+        let HangupRequest { call_id, cause, task_id, occurrence, .. } = request;
         let mut world = self.world.lock().unwrap();
         world.requests.push(Hangup {
             call_id: call_id.clone(),
             cause: cause.clone(),
             task_id: task_id.clone(),
+            legs,
+            occurrence,
             at: Instant::now(),
             at_unix_ms: boot::unix_ms(),
         });
@@ -203,6 +216,19 @@ impl SipEdge for Edge {
         }
     }
 
+    async fn play(&self, request: Request<PlayRequest>) -> Result<Response<PlayResponse>, Status> {
+        self.world.lock().unwrap().plays.push(request.into_inner());
+        Ok(Response::new(PlayResponse { duration_ms: 800, ..PlayResponse::default() }))
+    }
+
+    async fn transfer(
+        &self,
+        request: Request<TransferRequest>,
+    ) -> Result<Response<TransferResponse>, Status> {
+        self.world.lock().unwrap().transfers.push(request.into_inner());
+        Ok(Response::new(TransferResponse::default()))
+    }
+
     type WatchCallsStream = tokio_stream::Empty<Result<CallEvent, Status>>;
 
     not_here! {
@@ -212,8 +238,6 @@ impl SipEdge for Edge {
         watch_calls: WatchCallsRequest => Self::WatchCallsStream;
         ring: RingRequest => RingResponse;
         stop_ringing: StopRingingRequest => StopRingingResponse;
-        play: PlayRequest => PlayResponse;
-        transfer: TransferRequest => TransferResponse;
         collect: CollectRequest => CollectResponse;
         run_plan: RunPlanRequest => RunPlanResponse;
         list_registrations: ListRegistrationsRequest => ListRegistrationsResponse;
