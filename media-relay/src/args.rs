@@ -52,6 +52,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub port_quarantine: Duration,
 
+    /// Folder for snapshots of the sessions, one media-relay each: after a crash or a restart on the
+    /// same host they go on, on the same ports and at the same place of the music. Default: none, and
+    /// sessions end with the process.
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+
     /// How packets get in and out; the log and the metric holdfast_media_packet_path say which one it
     /// is.
     #[arg(long, value_name = "PATH", value_enum, default_value_t = Wish::Auto)]

@@ -53,6 +53,8 @@ impl MediaRelay for Grpc {
             [] => None,
             sdp => Some(Remote::parse(sdp).map_err(|e| refused(&e))?),
         };
+        let source = request.signalling_source.parse().ok();
+        let remote = remote.map(|it| it.signalled_from(source));
         let draining = *self.draining.borrow();
         let (session_id, call_id) = (request.session_id.clone(), request.call_id.clone());
         let offered = self.packets.call(move |thread| {

@@ -7,6 +7,7 @@ mod metrics;
 mod packet_thread;
 mod path;
 mod raw;
+mod snapshots;
 mod wav;
 
 use args::Args;
@@ -34,7 +35,11 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
     let grpc = service.bind_grpc().await?;
     let path = Path::open(args.packet_path, args.rtp_address)?;
     let path_name = path.name();
-    let (thread, packets) = PacketThread::new(config, path, args.gather)?;
+    let (mut thread, packets) = PacketThread::new(config, path, args.gather)?;
+    let resumed = match &args.state_dir {
+        Some(folder) => snapshots::restore(folder, &mut thread)?,
+        None => Vec::new(),
+    };
     service.spawn_vital("the packet thread", thread.run());
     info!(
         rtp_address = %args.rtp_address,
@@ -44,6 +49,7 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
         "relaying"
     );
     let library = Library::new(&args.media_dir);
+    snapshots::resume(resumed, &library, &packets).await;
     tokio::spawn(library.clone().preload());
     let relay = MediaRelayServer::new(Grpc::new(packets.clone(), library, service.draining()));
     let routes = Routes::new(relay);

@@ -37,6 +37,19 @@ impl Metrics {
     }
 }
 
+/// Sessions of an earlier process that were taken up, and those that could not be.
+pub(crate) fn count_restored(restored: usize, lost: usize) {
+    for (result, sessions) in [("restored", restored), ("lost", lost)] {
+        counter!("holdfast_media_sessions_restored_total", "result" => result)
+            .increment(sessions as u64);
+    }
+}
+
+/// Snapshots of sessions could not be written.
+pub(crate) fn count_snapshot_failure() {
+    counter!("holdfast_media_snapshot_failures_total").increment(1);
+}
+
 /// A watcher fell behind and was ended.
 pub(crate) fn count_watcher_lost() {
     counter!("holdfast_media_watchers_lost_total").increment(1);

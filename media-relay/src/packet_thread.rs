@@ -12,7 +12,7 @@
 use crate::metrics::Metrics;
 use crate::path::{Inbox, Path};
 use anyhow::Context as _;
-use media::{Described, Offer, Output, Relay, Side};
+use media::{Changed, Described, Offer, Output, PortPair, Relay, Resumed, SessionSnapshot, Side};
 use rand::TryRng as _;
 use rand::rngs::SysRng;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -98,6 +98,11 @@ impl Handle {
         self.events.subscribe()
     }
 
+    /// Somebody watches events.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.events.receiver_count() > 0
+    }
+
     /// Completes when there is no session.
     pub(crate) async fn idle(mut self) {
         let _ = self.sessions.wait_for(|sessions| *sessions == 0).await; // Or the thread has ended.
@@ -117,6 +122,9 @@ pub(crate) struct PacketThread {
     inbox: Inbox,
     events: broadcast::Sender<Happened>,
     sessions: watch::Sender<usize>,
+    /// Whom to tell what has become of sessions, and what did not fit.
+    changes: Option<SyncSender<Changed>>,
+    held_change: Option<Changed>,
     metrics: Metrics,
 }
 
@@ -155,6 +163,8 @@ impl PacketThread {
             inbox: Inbox::new(),
             events,
             sessions: sessions_tx,
+            changes: None,
+            held_change: None,
             metrics,
         };
         Ok((thread, handle))
@@ -263,11 +273,72 @@ impl PacketThread {
                 }
             }
         }
+        self.hand_changes_over();
         let sessions = self.relay.sessions();
         if *self.sessions.borrow() != sessions {
             self.sessions.send_replace(sessions);
             self.metrics.sessions.set(sessions as f64);
             self.metrics.streams.set(self.relay.sides() as f64);
+        }
+    }
+
+    /// Has `changes` told what becomes of sessions from now on.
+    pub(crate) fn tell_changes(&mut self, changes: SyncSender<Changed>) {
+        self.relay.note_changes();
+        self.changes = Some(changes);
+    }
+
+    /// What does not fit waits, and what changes again meanwhile is told once.
+    fn hand_changes_over(&mut self) {
+        let Some(changes) = &self.changes else { return };
+        let now = Instant::now();
+        while let Some(changed) = self.held_change.take().or_else(|| self.relay.poll_changed(now)) {
+            if let Err(TrySendError::Full(changed)) = changes.try_send(changed) {
+                self.held_change = Some(changed);
+                return;
+            }
+        }
+    }
+
+    /// Takes up a session of an earlier process, on its ports; what it plays is returned.
+    ///
+    /// # Errors
+    /// If a port is not free, or the snapshot is not one of ours.
+    pub(crate) fn restore(&mut self, snapshot: &SessionSnapshot) -> anyhow::Result<Vec<Resumed>> {
+        let now = Instant::now();
+        let mut bound = Vec::new();
+        for side in snapshot.sides.iter().flatten() {
+            match self.bind_port(now, side.rtp_port) {
+                Ok(pair) => bound.push(pair),
+                Err(e) => {
+                    for pair in bound {
+                        self.path.close(pair);
+                        self.relay.give_back_ports(now, pair);
+                    }
+                    return Err(e);
+                }
+            }
+        }
+        self.relay.restore(now, snapshot).context("read its snapshot")
+    }
+
+    fn bind_port(&mut self, now: Instant, rtp_port: u16) -> anyhow::Result<PortPair> {
+        let pair = self.relay.reserve_ports(rtp_port);
+        let pair =
+            pair.with_context(|| format!("have port {rtp_port}: not free in --rtp-ports"))?;
+        self.path.bind(pair).with_context(|| format!("bind port {rtp_port}")).inspect_err(
+            |_| {
+                self.relay.give_back_ports(now, pair);
+            },
+        )?;
+        Ok(pair)
+    }
+
+    /// Has the snapshot of a session that cannot be taken up removed.
+    pub(crate) fn forget(&mut self, session_id: &str) {
+        if let Some(changes) = &self.changes {
+            // If it does not fit now, it is tried again at the next start.
+            let _ = changes.try_send(Changed::Gone(session_id.into()));
         }
     }
 

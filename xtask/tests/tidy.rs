@@ -10,7 +10,7 @@ const CORES: [&str; 5] =
     ["sip-edge/sip", "sip-edge/call", "media-relay/media", "scheduler/wheel", "queue-svc/queue"];
 
 /// What a core may name as a dependency: none of it opens a socket, a file or a clock.
-const PURE: [&str; 11] = [
+const PURE: [&str; 12] = [
     "audio-codec-algorithms",
     "bytes",
     "hashbrown",
@@ -19,6 +19,7 @@ const PURE: [&str; 11] = [
     "rtcp-types",
     "rtp-types",
     "sdp-types",
+    "serde",
     "sha2",
     "smallvec",
     "thiserror",

@@ -123,8 +123,8 @@ impl Endpoint {
     /// Takes what the remote said, in an offer or an answer.
     pub(crate) fn negotiate(&mut self, now: Instant, remote: Remote) {
         self.ours = self.open_offer.take();
-        self.rtp.signal(remote.audio.rtp);
-        self.rtcp.signal(remote.audio.rtcp);
+        self.rtp.signal(remote.audio.rtp, remote.signalling);
+        self.rtcp.signal(remote.audio.rtcp, remote.signalling);
         if remote.held() {
             self.outgoing.switch(); // What is not sent meanwhile must not look lost.
         }
@@ -134,6 +134,11 @@ impl Endpoint {
         self.remote = Some(remote);
         self.negotiated = now;
         self.wake_player(now);
+    }
+
+    /// The remote's description is an answer to ours.
+    pub(crate) fn we_offered(&self) -> bool {
+        self.ours.is_some()
     }
 
     /// None while it is not negotiated or on hold.

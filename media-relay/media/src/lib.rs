@@ -35,6 +35,7 @@ mod schedule;
 pub mod sdp;
 pub mod session;
 mod sessions;
+mod snapshot;
 mod status;
 mod timers;
 mod tombstones;
@@ -53,5 +54,9 @@ pub use port_pool::{PortError, PortPair};
 pub use relay::{Config, Described, Error, Event, EventKind, Offer, Output, Relay};
 pub use resampler::Resampler;
 pub use session::Side;
+pub use snapshot::{
+    Changed, HearsSnapshot, LatchSnapshot, OutgoingSnapshot, PlaySnapshot, RelayingSnapshot,
+    RestoreError, Resumed, SNAPSHOT_VERSION, SentSnapshot, SessionSnapshot, SideSnapshot,
+};
 pub use status::{SessionStatus, SideStatus};
 pub use transmit::Transmit;

@@ -10,6 +10,9 @@ use rand::RngExt as _;
 use std::sync::Arc;
 use std::time::Instant;
 
+/// Sessions of ours that media may go through one after the other.
+const RELAYED_MAX: usize = 8;
+
 impl Relay {
     /// Refuses what [`Relay::offer`] would refuse, so that no ports are bound, and then put into
     /// quarantine, for nothing.
@@ -19,6 +22,7 @@ impl Relay {
     pub fn check_offer(&self, offer: &Offer<'_>) -> Result<(), Error> {
         if let Some(remote) = &offer.remote {
             remote.check_family(self.config.address)?;
+            self.check_loop(offer.session_id, remote)?;
             if remote.audio.disabled && self.needs_ports(offer.session_id, offer.side) {
                 return Err(Refusal::NoAudio { got: "audio with port 0".to_owned() }.into());
             }
@@ -39,6 +43,28 @@ impl Relay {
             return Err(Error::SessionsUsedUp { max });
         }
         Ok(())
+    }
+
+    /// Refuses an address that is a port of ours from which packets would come back to the session,
+    /// directly or through others: they would go round as fast as we can send. A call may well come
+    /// back to this relay once; only a circle has no end.
+    fn check_loop(&self, session_id: &str, remote: &Remote) -> Result<(), Refusal> {
+        let Some(signalled) = remote.audio.rtp else { return Ok(()) };
+        let mut next = Some(signalled);
+        for _ in 0..RELAYED_MAX {
+            let ours = next.filter(|it| it.ip() == self.config.address);
+            let Some(key) = ours.and_then(|it| self.side_of(it.port())) else { return Ok(()) };
+            let Some(session) = self.sessions.get(&key.session) else { return Ok(()) };
+            if *session.id == *session_id {
+                return Err(Refusal::Loop { address: signalled });
+            }
+            next = session.side(key.side.other()).and_then(|it| it.rtp.signalled());
+        }
+        Err(Refusal::Loop { address: signalled })
+    }
+
+    fn side_of(&self, port: u16) -> Option<SideKey> {
+        self.by_port.get(&PortPair::of(port)).copied()
     }
 
     /// Negotiates a side; makes it, and the session, if needed, on `ports`. On an error nothing has
@@ -119,6 +145,13 @@ impl Relay {
         self.by_port.insert(ports, key);
     }
 
+    /// Puts a side of an earlier process in its place.
+    pub(crate) fn restore_endpoint(&mut self, key: SideKey, endpoint: Endpoint) {
+        self.by_port.insert(endpoint.ports, key);
+        let session = self.sessions.get_mut(&key.session).expect("it was just made");
+        *session.slot_mut(key.side) = Some(endpoint);
+    }
+
     /// Takes the remote's answer to our offer.
     ///
     /// # Errors
@@ -137,6 +170,8 @@ impl Relay {
             return Err(Error::NoOpenOffer { session_id: session_id.to_owned(), side });
         }
         remote.check_family(address)?;
+        self.check_loop(session_id, &remote)?;
+        let endpoint = self.endpoint(key, session_id)?;
         if remote.audio.disabled {
             return Err(Refusal::NoAudio { got: "audio with port 0".to_owned() }.into());
         }
@@ -160,6 +195,7 @@ impl Relay {
         for side in sides {
             existed |= self.delete_side(now, SideKey { session, side });
         }
+        self.note_snapshot(SideKey { session, side: Side::A });
         if self.sessions[&session].is_empty() {
             self.sessions.remove(&session);
             self.by_id.remove(session_id);
@@ -185,7 +221,7 @@ impl Relay {
         true
     }
 
-    fn close(&mut self, now: Instant, ports: PortPair) {
+    pub(crate) fn close(&mut self, now: Instant, ports: PortPair) {
         self.give_back_ports(now, ports);
         self.outputs.push_back(Output::ClosePorts(ports));
     }

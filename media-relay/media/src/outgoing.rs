@@ -6,8 +6,9 @@
 //! losses and reordering.
 
 use crate::codec::TICKS_PER_MS;
+use crate::snapshot::{OutgoingSnapshot, RelayingSnapshot, SKIPPED, SentSnapshot};
 use rtp_types::{RtpPacket, RtpPacketBuilder};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A relayed source that jumps further ahead has restarted (RFC 3550 A.1, MAX_DROPOUT).
 const DROPOUT_MAX: i16 = 3_000;
@@ -23,6 +24,8 @@ pub(crate) struct Outgoing {
     /// What we carry has changed: the next packet is the first of something.
     switched: bool,
     relaying: Option<Anchor>,
+    /// `relaying` is new since it was last asked.
+    anchored: bool,
     packets: u64,
     octets: u64,
 }
@@ -43,6 +46,8 @@ struct Anchor {
     first: u16,
     sequence_offset: u16,
     timestamp_offset: u32,
+    /// `highest` and `first` are not known: an earlier process has seen them.
+    restored: bool,
 }
 
 /// A relayed packet that was sent before the newest switch.
@@ -59,6 +64,7 @@ impl Outgoing {
             first_timestamp,
             switched: true,
             relaying: None,
+            anchored: false,
             packets: 0,
             octets: 0,
         }
@@ -143,6 +149,12 @@ impl Outgoing {
     fn anchor(&mut self, now: Instant, packet: &RtpPacket<'_>) -> Anchor {
         let sequence = packet.sequence_number();
         if let Some(anchor) = &mut self.relaying {
+            if anchor.restored && anchor.ssrc == packet.ssrc() {
+                (anchor.highest, anchor.first, anchor.restored) = (sequence, sequence, false);
+                self.next_sequence = sequence.wrapping_add(anchor.sequence_offset);
+                self.last = None;
+                return *anchor;
+            }
             let step = sequence.wrapping_sub(anchor.highest) as i16;
             if anchor.ssrc == packet.ssrc() && (-MISORDER_MAX..=DROPOUT_MAX).contains(&step) {
                 if step > 0 {
@@ -163,8 +175,70 @@ impl Outgoing {
             first: sequence,
             sequence_offset: self.next_sequence.wrapping_sub(sequence),
             timestamp_offset: self.next_timestamp(now).wrapping_sub(packet.timestamp()),
+            restored: false,
         };
+        self.anchored = true;
         *self.relaying.insert(anchor)
+    }
+
+    /// True once for each relayed source: what a snapshot has of it is out of date.
+    pub(crate) fn take_anchored(&mut self) -> bool {
+        std::mem::take(&mut self.anchored)
+    }
+
+    pub(crate) fn snapshot(&self, now: Instant) -> OutgoingSnapshot {
+        let age_us = |at| u64::try_from(now.saturating_duration_since(at).as_micros()).unwrap_or(0);
+        OutgoingSnapshot {
+            ssrc: self.ssrc,
+            next_sequence: self.next_sequence,
+            first_timestamp: self.first_timestamp,
+            last: self.last.map(|it| SentSnapshot {
+                age_us: age_us(it.at),
+                timestamp: it.timestamp,
+                ticks: it.ticks,
+            }),
+            relaying: self.relaying.map(|it| RelayingSnapshot {
+                ssrc: it.ssrc,
+                sequence_offset: it.sequence_offset,
+                timestamp_offset: it.timestamp_offset,
+            }),
+            packets: self.packets,
+            octets: self.octets,
+        }
+    }
+
+    /// The stream of a snapshot that was taken `age` ago, if packets have gone out `every` so often
+    /// since: they count as sent, and [`SKIPPED`] more.
+    pub(crate) fn restore(
+        now: Instant,
+        age: Duration,
+        every: Option<Duration>,
+        snapshot: &OutgoingSnapshot,
+    ) -> Self {
+        let sent = every.map_or(0, |every| age.as_nanos() / every.as_nanos()) + u128::from(SKIPPED);
+        // Without a packet so far, the first one has gone out at once.
+        let begun = SentSnapshot { age_us: 0, timestamp: snapshot.first_timestamp, ticks: 0 };
+        let last = snapshot.last.or(every.map(|_| begun)).map(|it| {
+            let at = now.checked_sub(age + Duration::from_micros(it.age_us));
+            Sent { at: at.unwrap_or(now), timestamp: it.timestamp, ticks: it.ticks }
+        });
+        let skipped = if last.is_some() { sent as u16 } else { 0 };
+        let relaying = snapshot.relaying.map(|it| Anchor {
+            ssrc: it.ssrc,
+            highest: 0,
+            first: 0,
+            sequence_offset: it.sequence_offset,
+            timestamp_offset: it.timestamp_offset,
+            restored: true,
+        });
+        Self {
+            next_sequence: snapshot.next_sequence.wrapping_add(skipped),
+            last,
+            relaying,
+            packets: snapshot.packets,
+            octets: snapshot.octets,
+            ..Self::new(snapshot.ssrc, 0, snapshot.first_timestamp)
+        }
     }
 
     /// Without a switch, samples follow samples; after one, time has passed.

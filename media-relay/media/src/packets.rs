@@ -55,6 +55,7 @@ impl Relay {
         };
         let first = latched == Latched::First && !endpoint.was_latched;
         endpoint.was_latched |= first;
+        let mut anchored = false;
         let heard = match (&endpoint.hears, &received) {
             (Hears::Conference(_), Received::Event(..)) => Ok(()), // Digits are not mixed.
             (Hears::Conference(name), Received::Audio(codec, packet)) => {
@@ -67,13 +68,18 @@ impl Relay {
             }
             (Hears::Nothing | Hears::OtherSide, _) => match other {
                 Some(other) if other.hears_other_side() => {
-                    other.relay(now, &received, &mut self.transmits)
+                    let relayed = other.relay(now, &received, &mut self.transmits);
+                    anchored = other.outgoing.take_anchored();
+                    relayed
                 }
                 // Its digit was noted, which is what most events are for.
                 _ if matches!(received, Received::Event(..)) => Ok(()),
                 _ => Err(Discard::NoListener),
             },
         };
+        if anchored || latched == Latched::First {
+            self.note_snapshot(key);
+        }
         if first {
             self.emit(key, EventKind::Latched);
         }

@@ -6,6 +6,7 @@
 
 use crate::audio::Audio;
 use crate::codec::{Codec, TICKS_PER_MS};
+use crate::snapshot::PlaySnapshot;
 use std::sync::Arc;
 
 /// One playing of a file.
@@ -82,6 +83,18 @@ impl Player {
 
     pub(crate) fn is_playing(&self) -> bool {
         self.music.is_some() || self.prompt.is_some()
+    }
+
+    /// Music, then the prompt over it, for a snapshot.
+    pub(crate) fn layers(&self) -> impl Iterator<Item = PlaySnapshot> {
+        self.music.iter().chain(&self.prompt).map(|it| PlaySnapshot {
+            play_id: it.play.play_id.to_string(),
+            file: it.play.file.to_string(),
+            repeat: it.play.repeat,
+            radio: false,
+            offset_ms: u32::try_from(it.offset / TICKS_PER_MS as usize)
+                .expect("an hour of ms fits"),
+        })
     }
 
     /// The prompt, else the music.

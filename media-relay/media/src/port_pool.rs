@@ -67,6 +67,12 @@ impl PortPool {
         self.free.pop_front().ok_or(PortError::Exhausted { pairs: self.pairs })
     }
 
+    /// Takes the pair whose RTP port this is; none if it is not free.
+    pub(crate) fn reserve(&mut self, rtp_port: u16) -> Option<PortPair> {
+        let nth = self.free.iter().position(|it| it.rtp() == rtp_port)?;
+        self.free.remove(nth)
+    }
+
     /// Takes a pair back; packets of its last user may still arrive for a while.
     pub(crate) fn give_back(&mut self, now: Instant, pair: PortPair) {
         self.quarantine.push_back((now + self.quarantine_time, pair));

@@ -16,7 +16,7 @@ use crate::tombstones::Tombstones;
 use crate::transmit::{Transmit, Transmits};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -132,6 +132,8 @@ pub struct Relay {
     pub(crate) rng: StdRng,
     ports: PortPool,
     pub(crate) tombstones: Tombstones,
+    /// Sessions whose snapshot is out of date, if somebody wants them.
+    pub(crate) changed: Option<BTreeSet<Arc<str>>>,
     started: Instant,
     /// Wallclock at `started`, since the Unix epoch.
     epoch: Duration,
@@ -169,6 +171,7 @@ impl Relay {
             rng,
             ports,
             tombstones: Tombstones::default(),
+            changed: None,
             started: now,
             epoch: unix,
             config,
@@ -219,6 +222,11 @@ impl Relay {
     /// If all are in use or in quarantine.
     pub fn take_ports(&mut self, now: Instant) -> Result<PortPair, Error> {
         Ok(self.ports.take(now)?)
+    }
+
+    /// Takes the pair of a port for [`Relay::restore`]; none if it is not free or not ours.
+    pub fn reserve_ports(&mut self, rtp_port: u16) -> Option<PortPair> {
+        self.ports.reserve(rtp_port)
     }
 
     /// Takes back a pair that could not be bound: another process has it.

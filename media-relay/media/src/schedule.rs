@@ -45,6 +45,7 @@ impl Relay {
         endpoint.reported_inactive |= inactive;
         self.arm(key);
         if let Some(play_id) = finished {
+            self.note_snapshot(key);
             self.emit(key, EventKind::PlayFinished { play_id });
         }
         if inactive {
@@ -80,6 +81,7 @@ impl Relay {
     /// Works out anew who is needed, after something about a side has changed, and when it and the
     /// side across from it are due.
     pub(crate) fn note_change(&mut self, now: Instant, key: SideKey) {
+        self.note_snapshot(key);
         let interval = self.rtcp_interval();
         for side in [key.side, key.side.other()] {
             let key = SideKey { side, ..key };

@@ -23,6 +23,17 @@ impl Origin {
     pub(crate) fn new(session: u64) -> Self {
         Self { session: session >> 1, version: 0, last: None }
     }
+
+    /// Session id and version.
+    pub(crate) fn numbers(&self) -> (u64, u64) {
+        (self.session, self.version)
+    }
+
+    /// Goes on from [`Origin::numbers`] of an earlier process. What that has said is not known, so
+    /// that the next version is a new one.
+    pub(crate) fn resume(session: u64, version: u64) -> Self {
+        Self { session, version: version.saturating_add(1), last: None }
+    }
 }
 
 /// Where we receive one side.

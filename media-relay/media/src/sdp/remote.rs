@@ -5,6 +5,7 @@ use crate::sdp::{MEDIA_MAX, NEGOTIATED, SDP_BYTES_MAX};
 use sdp_types::{Connection, Media, Session};
 use smallvec::SmallVec;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 /// Packet time that we use if the remote says nothing, in ms (RFC 3551 §4.2).
 pub(crate) const PTIME_DEFAULT_MS: u32 = 20;
@@ -12,6 +13,9 @@ pub(crate) const PTIME_DEFAULT_MS: u32 = 20;
 const PTIME_STEP_MS: u32 = 10;
 /// Longest packet time that we send, in ms.
 const PTIME_MAX_MS: u32 = 60;
+
+/// Longest text of a description that is kept, in bytes.
+const TEXT_BYTES_MAX: usize = 8_192;
 
 /// Why a description cannot be used. What is not acceptable is answered with 488 by a UAS.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -28,6 +32,8 @@ pub enum Refusal {
     NoCommonCodec { got: String },
     #[error("connection address {got:?} is not a unicast IP address")]
     Address { got: String },
+    #[error("media for {address}, a port of ours, would come back to this session for ever")]
+    Loop { address: SocketAddr },
     #[error("an {got} address cannot be reached from our {ours} one")]
     AddressFamily { got: &'static str, ours: &'static str },
 }
@@ -40,7 +46,8 @@ impl Refusal {
             Self::TooLong { .. }
             | Self::Malformed { .. }
             | Self::TooManyMedia { .. }
-            | Self::Address { .. } => false,
+            | Self::Address { .. }
+            | Self::Loop { .. } => false,
         }
     }
 }
@@ -129,6 +136,10 @@ impl Audio {
 /// A remote's offer or answer with an audio stream that we can use.
 #[derive(Clone, Debug)]
 pub struct Remote {
+    /// Its lines that are read, for a later process; empty if they are too long to be kept.
+    pub(crate) text: Arc<str>,
+    /// Where it was signalled from, if that is known.
+    pub(crate) signalling: Option<IpAddr>,
     pub(crate) audio: Audio,
     /// Which media description that is.
     pub(crate) audio_index: usize,
@@ -152,8 +163,9 @@ impl Remote {
         if bytes.len() > SDP_BYTES_MAX {
             return Err(Refusal::TooLong { len: bytes.len() });
         }
-        let session = Session::parse(&without_what_is_not_read(bytes))
-            .map_err(|e| Refusal::Malformed { reason: e.to_string() })?;
+        let text = without_what_is_not_read(bytes);
+        let session =
+            Session::parse(&text).map_err(|e| Refusal::Malformed { reason: e.to_string() })?;
         let count = session.medias.len();
         if count > MEDIA_MAX {
             return Err(Refusal::TooManyMedia { count });
@@ -165,7 +177,23 @@ impl Remote {
             proto: it.proto.clone(),
             fmt: it.fmt.clone(),
         };
-        Ok(Self { audio, audio_index, medias: session.medias.iter().map(line).collect() })
+        let text = match text.len() {
+            0..=TEXT_BYTES_MAX => String::from_utf8_lossy(&text).into(),
+            _ => "".into(),
+        };
+        let signalling = None;
+        Ok(Self {
+            text,
+            signalling,
+            audio,
+            audio_index,
+            medias: session.medias.iter().map(line).collect(),
+        })
+    }
+
+    /// The same, signalled from `source`, where media may come from too.
+    pub fn signalled_from(self, source: Option<IpAddr>) -> Self {
+        Self { signalling: source, ..self }
     }
 
     /// The codec in which its sender wants to hear us.

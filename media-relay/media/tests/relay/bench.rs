@@ -107,8 +107,19 @@ impl Bench {
     }
 
     pub(crate) fn play(&mut self, side: Side, name: &str, audio: &Arc<Audio>, repeat: bool) {
+        self.play_from(side, name, audio, repeat, 0);
+    }
+
+    pub(crate) fn play_from(
+        &mut self,
+        side: Side,
+        name: &str,
+        audio: &Arc<Audio>,
+        repeat: bool,
+        offset_ms: u32,
+    ) {
         let audio = audio.clone();
-        let play = Play { play_id: name.into(), file: name.into(), audio, repeat, offset_ms: 0 };
+        let play = Play { play_id: name.into(), file: name.into(), audio, repeat, offset_ms };
         self.relay.play(self.now, SESSION, side, play).unwrap();
     }
 

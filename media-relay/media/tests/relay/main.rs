@@ -3,7 +3,9 @@
 mod bench;
 mod bounds;
 mod conference;
+mod crash;
 mod hold;
 mod music;
 mod negotiation;
+mod security;
 mod talk;

@@ -1,0 +1,324 @@
+//! What is left of a session when the process dies: enough to go on where it was, on the same ports,
+//! with the same SSRC, sequence numbers and timestamps, and the music at the same place.
+//!
+//! A snapshot is taken when something about a session changes, never while it just goes on: what
+//! moves by itself is an anchor and a moment, from which the present follows. Music and a mix send
+//! a packet every packet time; a relayed packet's numbers are the source's plus offsets that do not
+//! change. What was sent since the anchor is therefore known at the restore, but for clocks that
+//! were set meanwhile; so sequence numbers skip [`SKIPPED`] more, which the remote sees as as many
+//! lost packets beside those that the dead process has not sent.
+//!
+//! Not kept: statistics of what was received (the remote's next packets begin them anew), digits
+//! that were being pressed, and tombstones.
+
+use crate::endpoint::{Endpoint, Hears};
+use crate::outgoing::Outgoing;
+use crate::port_pool::PortPair;
+use crate::relay::{Error, Relay};
+use crate::sdp::{Local, Origin, Remote};
+use crate::session::{Session, Side, SideKey};
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Written into every snapshot; others are not read.
+pub const SNAPSHOT_VERSION: u32 = 1;
+/// Sequence numbers that are left out at a restore, beside those that were due meanwhile.
+pub(crate) const SKIPPED: u64 = 2;
+/// Packet time that is assumed of a stream whose relayed source has changed, in ms.
+const RELAYED_PTIME_MS: u32 = 20;
+
+/// A session as it was at `taken_unix_us`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionSnapshot {
+    pub version: u32,
+    pub session_id: String,
+    pub call_id: String,
+    pub owner: String,
+    pub created_unix_us: u64,
+    pub taken_unix_us: u64,
+    /// A and B.
+    pub sides: [Option<SideSnapshot>; 2],
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SideSnapshot {
+    pub rtp_port: u16,
+    /// Session id and version of our o= line.
+    pub origin: (u64, u64),
+    /// The remote's last session description, as far as we read it.
+    pub remote: Option<String>,
+    /// That was its answer to an offer of ours.
+    pub we_offered: bool,
+    /// An offer of ours is not answered yet.
+    pub offer_open: bool,
+    pub rtp: LatchSnapshot,
+    pub rtcp: LatchSnapshot,
+    pub was_latched: bool,
+    pub outgoing: OutgoingSnapshot,
+    /// Packet time of what it is sent by our own clock, in ms; none while nothing is.
+    pub sends_every_ms: Option<u32>,
+    pub hears: HearsSnapshot,
+    /// Music, then the prompt over it.
+    pub plays: Vec<PlaySnapshot>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LatchSnapshot {
+    pub latched: Option<SocketAddr>,
+    /// Where the signalling came from.
+    pub signalling: Option<IpAddr>,
+    /// The next valid source is taken.
+    pub open: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HearsSnapshot {
+    Nothing,
+    OtherSide,
+    Conference(String),
+}
+
+/// A file that plays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlaySnapshot {
+    pub play_id: String,
+    pub file: String,
+    pub repeat: bool,
+    pub radio: bool,
+    /// When the snapshot was taken.
+    pub offset_ms: u32,
+}
+
+/// Numbers of the stream that we send.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutgoingSnapshot {
+    pub ssrc: u32,
+    pub next_sequence: u16,
+    pub first_timestamp: u32,
+    pub last: Option<SentSnapshot>,
+    pub relaying: Option<RelayingSnapshot>,
+    pub packets: u64,
+    pub octets: u64,
+}
+
+/// The packet with the newest timestamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentSnapshot {
+    /// How long before the snapshot, in µs.
+    pub age_us: u64,
+    pub timestamp: u32,
+    pub ticks: u32,
+}
+
+/// How the numbers of a relayed source become ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayingSnapshot {
+    pub ssrc: u32,
+    pub sequence_offset: u16,
+    pub timestamp_offset: u32,
+}
+
+/// What has become of a session since the last time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changed {
+    Lives(Box<SessionSnapshot>),
+    /// The id of one that was deleted.
+    Gone(Arc<str>),
+}
+
+/// A playing to be taken up again, by [`Relay::play`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resumed {
+    pub session_id: String,
+    pub side: Side,
+    pub play: PlaySnapshot,
+    /// How long ago it was at its offset.
+    pub age: Duration,
+}
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum RestoreError {
+    #[error("version {got} of a snapshot; wanted {SNAPSHOT_VERSION}")]
+    Version { got: u32 },
+    #[error("media session {0:?} exists")]
+    Exists(String),
+    #[error("port {0} is not a free even port of --rtp-ports")]
+    Port(u16),
+    #[error("{0}")]
+    Relay(#[from] Error),
+}
+
+impl PlaySnapshot {
+    /// Where it would be `age` later; none if it is a prompt of `duration_ms`, which is over. Music
+    /// is not brought below its length here, which is no whole number of ms.
+    pub fn offset_after(&self, age: Duration, duration_ms: u32) -> Option<u32> {
+        let offset_ms = u128::from(self.offset_ms) + age.as_millis();
+        let offset_ms = u32::try_from(offset_ms).unwrap_or(u32::MAX); // 49 days.
+        Some(offset_ms).filter(|it| self.repeat || *it < duration_ms)
+    }
+}
+
+impl Relay {
+    /// From now on changes are noted for [`Relay::poll_changed`], which must then be drained.
+    pub fn note_changes(&mut self) {
+        self.changed.get_or_insert_default();
+    }
+
+    /// Takes up a session where it was, but for what it plays, which is returned. All its `ports`,
+    /// from [`Relay::reserve_ports`], must be bound.
+    ///
+    /// # Errors
+    /// [`RestoreError`]; nothing has changed then, except that the ports are closed.
+    pub fn restore(
+        &mut self,
+        now: Instant,
+        snapshot: &SessionSnapshot,
+    ) -> Result<Vec<Resumed>, RestoreError> {
+        let result = self.restore_here(now, snapshot);
+        if result.is_err() {
+            for side in snapshot.sides.iter().flatten() {
+                self.close(now, PortPair::of(side.rtp_port));
+            }
+        }
+        result
+    }
+
+    fn restore_here(
+        &mut self,
+        now: Instant,
+        snapshot: &SessionSnapshot,
+    ) -> Result<Vec<Resumed>, RestoreError> {
+        if snapshot.version != SNAPSHOT_VERSION {
+            return Err(RestoreError::Version { got: snapshot.version });
+        }
+        let session_id = snapshot.session_id.as_str();
+        if self.has_session(session_id) {
+            return Err(RestoreError::Exists(session_id.to_owned()));
+        }
+        let unix = self.wallclock(now);
+        let age = unix.saturating_sub(Duration::from_micros(snapshot.taken_unix_us));
+        let mut endpoints = Vec::new();
+        for (side, it) in Side::BOTH.into_iter().zip(&snapshot.sides) {
+            let Some(it) = it else { continue };
+            endpoints.push((side, it, restore_side(self.config.address, now, age, it)?));
+        }
+        let id: Arc<str> = session_id.into();
+        let since = unix.saturating_sub(Duration::from_micros(snapshot.created_unix_us));
+        let created = now.checked_sub(since).unwrap_or(now);
+        let session = Session::new(id.clone(), &snapshot.call_id, &snapshot.owner, created);
+        let key = self.sessions.insert(session);
+        self.by_id.insert(id, key);
+        let mut resumed = Vec::new();
+        for (side, it, endpoint) in endpoints {
+            self.restore_endpoint(SideKey { session: key, side }, endpoint);
+            resumed.extend(it.plays.iter().map(|play| Resumed {
+                session_id: session_id.to_owned(),
+                side,
+                play: play.clone(),
+                age,
+            }));
+        }
+        for (side, it) in Side::BOTH.into_iter().zip(&snapshot.sides) {
+            let Some(it) = it else { continue };
+            match &it.hears {
+                HearsSnapshot::Conference(name) => {
+                    // If that is full by now, it hears nothing: its call can still be ended or moved.
+                    let _ = self.join(now, session_id, side, name);
+                }
+                HearsSnapshot::Nothing | HearsSnapshot::OtherSide => {
+                    self.note_change(now, SideKey { session: key, side });
+                }
+            }
+        }
+        Ok(resumed)
+    }
+
+    /// What has changed and was not told yet, as it is at `now`.
+    pub fn poll_changed(&mut self, now: Instant) -> Option<Changed> {
+        let id = self.changed.as_mut()?.pop_first()?;
+        let Some(key) = self.by_id.get(&id) else { return Some(Changed::Gone(id)) };
+        let session = &self.sessions[key];
+        let unix_us = |it: Instant| u64::try_from(self.wallclock(it).as_micros()).unwrap_or(0);
+        let side = |side| session.side(side).map(|it| side_snapshot(now, it));
+        Some(Changed::Lives(Box::new(SessionSnapshot {
+            version: SNAPSHOT_VERSION,
+            session_id: id.to_string(),
+            call_id: session.call_id.to_string(),
+            owner: session.owner.to_string(),
+            created_unix_us: unix_us(session.created),
+            taken_unix_us: unix_us(now),
+            sides: Side::BOTH.map(side),
+        })))
+    }
+
+    pub(crate) fn note_snapshot(&mut self, key: SideKey) {
+        if let (Some(changed), Some(session)) = (&mut self.changed, self.sessions.get(&key.session))
+        {
+            changed.insert(session.id.clone());
+        }
+    }
+}
+
+fn side_snapshot(now: Instant, endpoint: &Endpoint) -> SideSnapshot {
+    let plays: Vec<_> = endpoint.player.layers().collect();
+    let by_clock = !plays.is_empty() || matches!(endpoint.hears, Hears::Conference(_));
+    let route = endpoint.route().filter(|_| by_clock);
+    SideSnapshot {
+        rtp_port: endpoint.ports.rtp(),
+        origin: endpoint.origin.numbers(),
+        remote: endpoint.remote.as_ref().map(|it| it.text.to_string()),
+        we_offered: endpoint.we_offered(),
+        offer_open: endpoint.open_offer.is_some(),
+        rtp: endpoint.rtp.snapshot(),
+        rtcp: endpoint.rtcp.snapshot(),
+        was_latched: endpoint.was_latched,
+        outgoing: endpoint.outgoing.snapshot(now),
+        sends_every_ms: route.map(|it| it.ptime_ms),
+        hears: match &endpoint.hears {
+            Hears::Nothing => HearsSnapshot::Nothing,
+            Hears::OtherSide => HearsSnapshot::OtherSide,
+            Hears::Conference(name) => HearsSnapshot::Conference(name.to_string()),
+        },
+        plays,
+    }
+}
+
+fn restore_side(
+    address: IpAddr,
+    now: Instant,
+    age: Duration,
+    snapshot: &SideSnapshot,
+) -> Result<Endpoint, RestoreError> {
+    let ports = PortPair::of(snapshot.rtp_port);
+    let (session, version) = snapshot.origin;
+    let ptime_ms = match (&snapshot.hears, snapshot.outgoing.relaying) {
+        (HearsSnapshot::OtherSide, Some(_)) => Some(RELAYED_PTIME_MS),
+        _ => snapshot.sends_every_ms,
+    };
+    let every = ptime_ms.map(|it| Duration::from_millis(it.max(1).into()));
+    let outgoing = Outgoing::restore(now, age, every, &snapshot.outgoing);
+    let origin = Origin::resume(session, version);
+    let mut endpoint = Endpoint::new(now, ports, origin, outgoing);
+    let local = Local { address, rtp_port: ports.rtp() };
+    if let Some(text) = &snapshot.remote {
+        let remote = Remote::parse(text.as_bytes()).map_err(Error::from)?;
+        let remote = remote.signalled_from(snapshot.rtp.signalling);
+        if snapshot.we_offered {
+            endpoint.open_offer = Some(local.offer(&mut endpoint.origin, None).1);
+        }
+        endpoint.negotiate(now, remote);
+    }
+    if snapshot.offer_open {
+        let formats = local.offer(&mut endpoint.origin, endpoint.remote.as_ref()).1;
+        endpoint.open_offer = Some(formats);
+    }
+    endpoint.rtp.restore(snapshot.rtp);
+    endpoint.rtcp.restore(snapshot.rtcp);
+    endpoint.was_latched = snapshot.was_latched;
+    if snapshot.hears == HearsSnapshot::OtherSide {
+        endpoint.hears = Hears::OtherSide; // Without a switch: the relayed numbers go on.
+    }
+    Ok(endpoint)
+}
