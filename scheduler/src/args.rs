@@ -2,6 +2,7 @@
 
 use boot::Common;
 use clap::Parser;
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// Does something to a call at a time, once, and tells what became of it.
@@ -12,7 +13,8 @@ use std::time::Duration;
 #[derive(Parser, Clone, Debug)]
 #[command(name = "scheduler", version, mut_arg("grpc", |arg| arg.default_value("127.0.0.1:50053")))]
 pub(crate) struct Args {
-    /// Where tasks are kept: `sqlite:FILE`, made if there is none. One scheduler at a time may use it.
+    /// Where tasks are kept: `sqlite:FILE`, made if there is none, for one scheduler at a time; or
+    /// `postgres://USER@HOST/DATABASE`, for as many replicas as you like.
     #[arg(long, value_name = "URL", default_value = "sqlite:scheduler.db")]
     pub(crate) database_url: String,
 
@@ -44,6 +46,16 @@ pub(crate) struct Args {
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_tasks_per_call: u32,
 
+    /// How many tasks that have not ended one tenant may have: `COUNT` for each tenant that is not
+    /// named, `NAME=COUNT` for one that is. Repeatable; more are refused with RESOURCE_EXHAUSTED. With
+    /// several replicas the tasks of the others are known a second late. Default: --max-tasks.
+    #[arg(long, value_name = "[NAME=]COUNT", value_parser = Quota::parse)]
+    pub(crate) tenant_quota: Vec<Quota>,
+
+    /// Where other replicas reach the gRPC of this one, if not at --grpc, e.g. `http://10.0.0.7:50053`.
+    #[arg(long, value_name = "URL")]
+    pub(crate) advertise_grpc: Option<String>,
+
     /// How long ended tasks can be asked about, and idempotency keys are remembered, e.g. `30m`, `1d`.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
     pub(crate) retention: Duration,
@@ -71,6 +83,35 @@ impl EdgeAddress {
             _ => ("", flag),
         };
         Ok(Self { name: name.to_owned(), url: url.to_owned() })
+    }
+}
+
+/// How many tasks a tenant may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Quota {
+    /// `None`: each that is not named.
+    pub(crate) tenant: Option<String>,
+    pub(crate) count: u32,
+}
+
+impl Quota {
+    fn parse(flag: &str) -> Result<Self, String> {
+        let (tenant, count) = match flag.rsplit_once('=') {
+            Some((tenant, count)) => (Some(tenant.to_owned()), count),
+            None => (None, flag),
+        };
+        let count = count.parse().map_err(|e| format!("{count:?}: {e}"))?;
+        Ok(Self { tenant, count })
+    }
+}
+
+impl Args {
+    /// How many tasks a tenant that is not named may have, and those that are.
+    pub(crate) fn tenant_quotas(&self) -> (u32, HashMap<String, u32>) {
+        let others = self.tenant_quota.iter().rfind(|quota| quota.tenant.is_none());
+        let named = |Quota { tenant, count }: &Quota| Some((tenant.clone()?, *count));
+        let named = self.tenant_quota.iter().filter_map(named).collect();
+        (others.map_or(self.max_tasks, |quota| quota.count), named)
     }
 }
 
@@ -113,5 +154,17 @@ mod tests {
     fn the_horizon_is_10_s_to_400_days() {
         assert_eq!(horizon("10m"), Ok(Duration::from_secs(600)));
         assert!(horizon("9s").is_err() && horizon("401d").is_err() && horizon("-1").is_err());
+    }
+
+    #[test]
+    fn a_tenant_has_the_quota_of_its_name_or_else_that_of_all() {
+        let args = Args::parse_from(["scheduler", "--max-tasks", "9"]);
+        assert_eq!(args.tenant_quotas(), (9, HashMap::new()));
+        let flags = ["scheduler", "--tenant-quota", "5", "--tenant-quota", "a=b=7"];
+        let quotas = Args::parse_from(flags).tenant_quotas();
+        assert_eq!(quotas, (5, HashMap::from([("a=b".to_owned(), 7)])));
+        for bad in ["", "a=", "a=-1", "x"] {
+            assert!(Args::try_parse_from(["scheduler", "--tenant-quota", bad]).is_err(), "{bad}");
+        }
     }
 }

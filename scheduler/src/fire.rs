@@ -180,7 +180,6 @@ impl Firing {
             }
             Output::Attempt { lane, attempts } => self.attempt(lane, attempts, steps),
             Output::Settle { settlements } => {
-                settlements.iter().for_each(|settlement| metrics::late(settlement.late_ms));
                 let commits = self.commits.clone();
                 steps.spawn(async move {
                     let answer = commits.settle(settlements.clone()).await.map_err(|_| StoreFailed);
@@ -197,6 +196,9 @@ impl Firing {
             let over = Answer::Unanswered("the lease is over".to_owned());
             let answers = late.iter().map(|it| (it.task, it.ticket, over.clone())).collect();
             steps.spawn(std::future::ready(Done::Answered(answers)));
+        }
+        if attempts.is_empty() {
+            return;
         }
         let Some(place) = Lanes::edge(lane) else {
             let bus = self.bus.clone();
@@ -226,6 +228,9 @@ impl Firing {
             }
             Done::Answered(answers) => self.agenda.handle_answered(now, answers),
             Done::Settled { settlements, answer } => {
+                if answer.is_ok() {
+                    settlements.iter().for_each(|settlement| metrics::late(settlement.late_ms));
+                }
                 self.agenda.handle_settled(now, &settlements, answer);
             }
             Done::Read { shard, read: Ok((news, next)), .. } => {

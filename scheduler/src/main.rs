@@ -27,7 +27,6 @@ use anyhow::Context as _;
 use args::Args;
 use clap::Parser as _;
 use proto::scheduler::v1::scheduler_server::SchedulerServer;
-use std::collections::HashMap;
 use std::process::ExitCode;
 use tonic::service::Routes;
 
@@ -45,14 +44,21 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
     let lanes = lanes::Lanes::new(args.sip_edge.iter().map(|edge| edge.name.clone()));
     let agenda = fire::agenda(&lanes, args.edge_rate);
     let horizon_ms = i64::try_from(args.horizon.as_millis()).unwrap_or(i64::MAX);
-    let address = format!("http://{}", grpc.local_addr().context("read the port of --grpc")?);
+    let address = match &args.advertise_grpc {
+        Some(url) => {
+            boot::channel("--advertise-grpc", url)?; // It must be one that others can use.
+            url.clone()
+        }
+        None => format!("http://{}", grpc.local_addr().context("read the port of --grpc")?),
+    };
     let (leases, keeper, turns) = leases::open(&store, address);
     service.spawn_vital("keeping leases", keeper.run());
+    let (tenant_quota, tenant_quotas) = args.tenant_quotas();
     let limits = commits::Limits {
         tasks_max: args.max_tasks,
         tasks_per_call_max: args.max_tasks_per_call,
-        tenant_quota: args.max_tasks,
-        tenant_quotas: HashMap::new(),
+        tenant_quota,
+        tenant_quotas,
     };
     let (commits, writer, news) = commits::open(commits::Desk {
         store: store.clone(),
@@ -90,6 +96,7 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
         watch::Watches::new(store.clone(), commits.committed(), service.draining());
     service.spawn_vital("looking for changes", looking);
     let forward = forward::Forward::new(leases.clone());
+    let draining_leases = leases.clone();
     let api = grpc::Api { clock, commits: commits.clone(), store: store.clone(), forward, watches };
     service.spawn_vital("reading the ends of calls", events::expire_with_calls(nats, api.clone()));
     service.spawn_vital("checkpointing", checkpoint::keep_up(store.clone()));
@@ -100,6 +107,9 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
     let drained = async move {
         drop(is_idle.wait_for(|idle| *idle).await);
         drop(all_told.wait_for(|told| *told).await);
+        // Others need not wait until the leases are over.
+        draining_leases.drain().await;
+        draining_leases.drained().await;
     };
     let routes = Routes::new(SchedulerServer::new(api));
     service.serve(grpc, &["scheduler.v1.Scheduler"], routes, drained).await
