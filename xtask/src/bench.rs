@@ -26,7 +26,7 @@ impl Bench {
     fn programs(self) -> &'static [Program] {
         match self {
             Self::Media => &[debian::NATS_SERVER, debian::RTPENGINE],
-            Self::Scheduler => &[debian::NATS_SERVER, debian::POSTGRES],
+            Self::Scheduler => &[debian::NATS_SERVER, debian::SQLITE3, debian::POSTGRES],
         }
     }
 }

@@ -1,0 +1,149 @@
+//! A replica dies, hangs, or loses the database, with tasks due around that moment: each has its
+//! effect once, and soon.
+
+use crate::cluster::{Cluster, LIMIT};
+use std::time::Duration;
+
+/// From the fault to the deadline, in ms.
+const DUE_AFTER_FAULT_MS: [i64; 4] = [3_000, 300, 1, -1];
+/// Tasks of each deadline: about half of them belong to the replica that is hit.
+const TASKS: usize = 80;
+/// Time to add them.
+const LEAD_MS: i64 = 2_500;
+/// How late an effect may be after a take-over; only where the faults are repeated, since a machine
+/// that tests also build on is not idle.
+const LATE_MAX_MS: i64 = 3_000;
+
+/// What is done to the first replica.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// SIGKILL.
+    Killed,
+    /// SIGSTOP, and SIGCONT later.
+    Frozen,
+    /// Its cable to the database is cut, and mended later.
+    Cut,
+    /// Its connections to the database end; new ones can be made.
+    Reset,
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |it| it.parse().expect("a number"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_of_a_killed_replica_are_fired_once_by_the_other() {
+    check(Fault::Killed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_of_a_frozen_replica_are_fired_once_and_it_does_nothing_when_it_wakes() {
+    check(Fault::Frozen).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_of_a_replica_without_its_database_are_fired_once_by_the_other() {
+    check(Fault::Cut).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_are_fired_once_while_connections_to_the_database_end() {
+    check(Fault::Reset).await;
+}
+
+async fn check(fault: Fault) {
+    let rounds = number("HOLDFAST_FAULT_ROUNDS", 1);
+    let mut cluster = Cluster::start(2).await;
+    let mut late_ms = Vec::new();
+    for round in 0..rounds {
+        late_ms.extend(one_round(&mut cluster, fault).await);
+        eprintln!("{fault:?}, round {round}: {} effects", late_ms.len());
+    }
+    late_ms.sort_unstable();
+    let [p50, p99] = [50, 99].map(|percent| late_ms[(late_ms.len() - 1) * percent / 100]);
+    let (first, last) = (late_ms[0], late_ms[late_ms.len() - 1]);
+    eprintln!("{fault:?}: lateness {first} to {last} ms, p50 {p50}, p99 {p99}");
+    assert!(first >= 0, "{fault:?}: an effect was {} ms early", -first);
+    if rounds > 1 {
+        assert!(last <= LATE_MAX_MS, "{fault:?}: an effect was {last} ms late");
+    }
+}
+
+/// Lateness of every effect, in ms.
+async fn one_round(cluster: &mut Cluster, fault: Fault) -> Vec<i64> {
+    let earlier = cluster.edge.effects().len();
+    let strikes_at = boot::unix_ms() + LEAD_MS;
+    let due: Vec<i64> =
+        DUE_AFTER_FAULT_MS.iter().flat_map(|after| [strikes_at + after; TASKS]).collect();
+    let tasks = cluster.schedule(0, &due).await;
+    let left_ms = strikes_at - boot::unix_ms();
+    assert!(left_ms > 0, "{} tasks were not added in time", tasks.len());
+    let strikes = tokio::time::Instant::now() + Duration::from_millis(left_ms as u64);
+    tokio::time::sleep_until(strikes).await;
+    strike(cluster, fault);
+
+    let all = cluster.edge.wait_for_effects(earlier + tasks.len());
+    let waited = tokio::time::timeout(LIMIT, all).await;
+    let effects = cluster.edge.effects();
+    let missing = || tasks.iter().filter(|id| !effects.contains_key(&((*id).clone(), 0))).count();
+    assert!(waited.is_ok(), "{fault:?}: {} of {} had no effect", missing(), tasks.len());
+    for task in &tasks {
+        cluster.wait_fired(1, task).await;
+    }
+    // Whoever was hit comes back; nothing that is settled may be asked for again.
+    let settled = cluster.edge.requests();
+    tokio::time::sleep_until(strikes + heals_after(fault)).await;
+    heal(cluster, fault);
+    cluster.wait_shared().await;
+    assert_eq!(cluster.edge.requests(), settled, "{fault:?}: it fired when it came back");
+
+    let effects = cluster.edge.effects();
+    assert_eq!(effects.len(), earlier + tasks.len(), "{fault:?}: an effect of no task");
+    let late = |(task, due): (&String, &i64)| effects[&(task.clone(), 0)].at_unix_ms - due;
+    tasks.iter().zip(&due).map(late).collect()
+}
+
+fn strike(cluster: &mut Cluster, fault: Fault) {
+    match fault {
+        Fault::Killed => cluster.replicas[0].process.kill(),
+        Fault::Frozen => cluster.replicas[0].process.signal("STOP").unwrap(),
+        Fault::Cut => cluster.cables[0].cut(),
+        Fault::Reset => cluster.cables[0].reset(),
+    }
+}
+
+/// Later than the lease of the one that is hit can last.
+fn heals_after(fault: Fault) -> Duration {
+    match fault {
+        Fault::Killed | Fault::Reset => Duration::ZERO,
+        Fault::Frozen | Fault::Cut => Duration::from_secs(number("HOLDFAST_FROZEN_S", 5)),
+    }
+}
+
+fn heal(cluster: &mut Cluster, fault: Fault) {
+    match fault {
+        Fault::Killed => cluster.restart(0),
+        Fault::Frozen => cluster.replicas[0].process.signal("CONT").unwrap(),
+        Fault::Cut => cluster.cables[0].mend(),
+        Fault::Reset => (),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_due_while_the_database_is_away_fires_once_when_it_is_back() {
+    let mut cluster = Cluster::start(2).await;
+    let due = boot::unix_ms() + 1_500;
+    let tasks = cluster.schedule(1, &[due; TASKS]).await;
+    cluster.postgres.crash();
+    let left_ms = (due + 500 - boot::unix_ms()).max(0) as u64;
+    let past_it = tokio::time::Instant::now() + Duration::from_millis(left_ms);
+    tokio::time::sleep_until(past_it).await;
+    assert_eq!(cluster.edge.requests(), 0, "an effect without a committed claim");
+    cluster.postgres.start_again().unwrap();
+    let all = cluster.edge.wait_for_effects(tasks.len());
+    tokio::time::timeout(LIMIT, all).await.expect("all fire when the database is back");
+    for task in &tasks {
+        cluster.wait_fired(0, task).await;
+    }
+    assert_eq!(cluster.edge.effects().len(), tasks.len());
+}
