@@ -298,10 +298,28 @@ pub(crate) fn set_option(socket: impl AsFd, level: i32, option: i32, value: i32)
 
 /// The commands of bpf(2) that we use, with the fields of `union bpf_attr` that they read.
 pub(crate) enum Bpf<'a> {
-    MapCreate { kind: u32, key_bytes: u32, value_bytes: u32, entries: u32 },
-    MapUpdate { map: BorrowedFd<'a>, key: u32, value: u32 },
-    ProgramLoad { kind: u32, attach: u32, instructions: &'a [u64] },
-    LinkCreate { program: BorrowedFd<'a>, target: BorrowedFd<'a>, attach: u32 },
+    MapCreate {
+        kind: u32,
+        key_bytes: u32,
+        value_bytes: u32,
+        entries: u32,
+    },
+    /// The value has the length that the map was made for.
+    MapUpdate {
+        map: BorrowedFd<'a>,
+        key: u32,
+        value: &'a [u32],
+    },
+    ProgramLoad {
+        kind: u32,
+        attach: u32,
+        instructions: &'a [u64],
+    },
+    LinkCreate {
+        program: BorrowedFd<'a>,
+        target: BorrowedFd<'a>,
+        attach: u32,
+    },
 }
 
 impl Bpf<'_> {
@@ -324,7 +342,7 @@ impl Bpf<'_> {
         let mut attributes = [0u64; 16];
         let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
         let number = |it: &BorrowedFd<'_>| it.as_raw_fd() as u32;
-        let (key_at, value_at);
+        let key_at;
         let command = match self {
             Self::MapCreate { kind, key_bytes, value_bytes, entries } => {
                 attributes[..2]
@@ -332,11 +350,11 @@ impl Bpf<'_> {
                 0
             }
             Self::MapUpdate { map, key, value } => {
-                (key_at, value_at) = (*key, *value);
+                key_at = *key;
                 attributes[..3].copy_from_slice(&[
                     pair(number(map), 0),
                     (&raw const key_at).expose_provenance() as u64,
-                    (&raw const value_at).expose_provenance() as u64,
+                    value.as_ptr().expose_provenance() as u64,
                 ]);
                 2
             }
@@ -355,8 +373,8 @@ impl Bpf<'_> {
                 28
             }
         };
-        // SAFETY: the kernel reads the attributes, and through them two numbers on this stack or
-        // two slices that are borrowed; with these commands it writes to none of them.
+        // SAFETY: the kernel reads the attributes, and through them a number on this stack and
+        // slices that are borrowed; with these commands it writes to none of them.
         let result = unsafe {
             libc::syscall(libc::SYS_bpf, command, attributes.as_mut_ptr(), size_of_val(&attributes))
         };

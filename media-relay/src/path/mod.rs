@@ -121,7 +121,8 @@ impl Path {
         }
     }
 
-    /// Takes what has come, without waiting, until `inbox` is full; if it is not, nothing is left.
+    /// Takes what has come, without waiting, until `inbox` is full; if it is not, nothing is left,
+    /// or only of a port that has had its turn.
     ///
     /// # Errors
     /// If it cannot be asked what has come.

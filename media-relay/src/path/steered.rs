@@ -2,8 +2,8 @@
 //! and each call moves up to 256 datagrams.
 //!
 //! Every port in use is held by a socket that is bound to it and reads nothing, so that no other
-//! process can have it; if a datagram is too long for the raw socket, which does not fragment, that
-//! socket sends it.
+//! process can have it. Floods end there (see [`Steering`]); and if a datagram is too long for the
+//! raw socket, which does not fragment, that socket sends it.
 
 use crate::path::header::write_header;
 use crate::path::kernel::{BATCH, Inbox, Letter, Outbox, set_option};
@@ -79,6 +79,9 @@ impl Steered {
     pub(crate) fn bind(&mut self, pair: PortPair) -> io::Result<()> {
         let rtp = port_socket(self.address, pair.rtp())?;
         let rtcp = port_socket(self.address, pair.rtcp())?;
+        for held in [&rtp, &rtcp] {
+            held.set_recv_buffer_size(0)?; // The kernel has a least size.
+        }
         self.steering.set(pair.rtp(), true)?;
         self.held[usize::from(pair.rtp())] = Some(rtp);
         self.held[usize::from(pair.rtcp())] = Some(rtcp);

@@ -5,7 +5,11 @@
 //! "as usual" for all else: what is not ours is not touched. It is attached to this network
 //! namespace and goes with our process, however that ends.
 //!
-//! It is 30 instructions, written here one by one, so that neither a compiler for BPF nor a loader
+//! Because all ports share one queue, none may fill it: of each pair only so many datagrams per
+//! second are steered. The others take their usual way, to the socket that holds the port and reads
+//! nothing, and are lost there.
+//!
+//! It is 40 instructions, written here one by one, so that neither a compiler for BPF nor a loader
 //! is needed to build us.
 
 use crate::path::kernel::Bpf;
@@ -23,6 +27,7 @@ const ATTACH_SK_LOOKUP: u32 = 36;
 
 // Helpers: enum bpf_func_id.
 const MAP_LOOKUP_ELEM: i32 = 1;
+const KTIME_GET_NS: i32 = 5;
 const SK_RELEASE: i32 = 86;
 const SK_ASSIGN: i32 = 124;
 
@@ -36,11 +41,20 @@ const LOCAL_IP4: i16 = 40;
 const LOCAL_IP6: i16 = 44;
 const LOCAL_PORT: i16 = 60;
 
+/// Datagrams of a pair that are steered in a second: ten streams' worth.
+const DATAGRAMS_PER_SECOND_MAX: i32 = 1_000;
+const SECOND_NS: i32 = 1_000_000_000;
+
+// What the table has of each pair, 16 bytes: whether it is ours, datagrams since, nanoseconds.
+const STEERED: i16 = 0;
+const COUNT: i16 = 4;
+const SINCE: i16 = 8;
+
 /// Port pairs that there are.
 const PAIRS: u32 = 1 << 15;
 
 pub(crate) struct Steering {
-    /// By pair: 1 if it is ours.
+    /// By the number of the pair.
     ports: OwnedFd,
     /// Each keeps alive what it refers to.
     _link: OwnedFd,
@@ -53,11 +67,17 @@ impl Steering {
     /// # Errors
     /// If the kernel has no `sk_lookup`, or we lack CAP_BPF or CAP_NET_ADMIN.
     pub(crate) fn attach(address: IpAddr, socket: impl AsFd) -> anyhow::Result<Self> {
-        let map = |kind, entries| Bpf::MapCreate { kind, key_bytes: 4, value_bytes: 4, entries };
-        let ports = map(MAP_ARRAY, PAIRS).make().context("make a BPF array (CAP_BPF)")?;
-        let sockets = map(MAP_SOCKMAP, 1).make().context("make a BPF sockmap (CAP_NET_ADMIN)")?;
+        let map = |kind, value_bytes, entries| Bpf::MapCreate {
+            kind,
+            key_bytes: 4,
+            value_bytes,
+            entries,
+        };
+        let ports = map(MAP_ARRAY, 16, PAIRS).make().context("make a BPF array (CAP_BPF)")?;
+        let sockets =
+            map(MAP_SOCKMAP, 4, 1).make().context("make a BPF sockmap (CAP_NET_ADMIN)")?;
         let socket = descriptor(&socket);
-        Bpf::MapUpdate { map: sockets.as_fd(), key: 0, value: socket }
+        Bpf::MapUpdate { map: sockets.as_fd(), key: 0, value: &[socket] }
             .call()
             .context("put the receiving socket into a BPF sockmap")?;
         let instructions = program(address, descriptor(&ports), descriptor(&sockets));
@@ -82,8 +102,9 @@ impl Steering {
     /// # Errors
     /// The kernel's; not to be expected.
     pub(crate) fn set(&self, port: u16, steered: bool) -> io::Result<()> {
-        let (key, value) = (u32::from(port / 2), u32::from(steered));
-        Bpf::MapUpdate { map: self.ports.as_fd(), key, value }.call().map(drop)
+        let value = [u32::from(steered), 0, 0, 0];
+        let key = u32::from(port / 2);
+        Bpf::MapUpdate { map: self.ports.as_fd(), key, value: &value }.call().map(drop)
     }
 }
 
@@ -115,8 +136,10 @@ fn program(address: IpAddr, ports: u32, sockets: u32) -> Vec<u64> {
     code.push(SHIFT_RIGHT, 2, 0, 0, 1);
     code.look_up(ports); // Its key is r2.
     code.leave_if_zero(0);
-    code.push(LOAD_WORD, 2, 0, 0, 0);
+    code.push(MOVE, 8, 0, 0, 0); // r8 = what the table has of it
+    code.push(LOAD_WORD, 2, 8, STEERED, 0);
     code.leave_if_zero(2);
+    code.leave_if_too_many();
     code.push(MOVE_NUMBER, 2, 0, 0, 0);
     code.look_up(sockets);
     code.leave_if_zero(0);
@@ -142,6 +165,11 @@ const SHIFT_RIGHT: u8 = 0x77;
 const LOAD_WORD: u8 = 0x61;
 const STORE_WORD: u8 = 0x63;
 const LOAD_LONG: u8 = 0x18;
+const LOAD_LONG_WORD: u8 = 0x79;
+const STORE_LONG_WORD: u8 = 0x7b;
+const SUBTRACT: u8 = 0x1f;
+const JUMP_IF_LESS: u8 = 0xa5;
+const JUMP_IF_GREATER: u8 = 0x25;
 const ADD_NUMBER: u8 = 0x07;
 const JUMP_IF_EQUAL_64: u8 = 0x15;
 const JUMP_IF_NOT_EQUAL: u8 = 0x56;
@@ -181,6 +209,23 @@ impl Assembler {
     fn leave_if_zero(&mut self, register: u8) {
         self.leaving.push(self.code.len());
         self.push(JUMP_IF_EQUAL_64, register, 0, 0, 0);
+    }
+
+    /// Counts a datagram of the pair at r8. Two processors may count at once, and one be lost.
+    fn leave_if_too_many(&mut self) {
+        self.push(CALL, 0, 0, 0, KTIME_GET_NS);
+        self.push(LOAD_LONG_WORD, 1, 8, SINCE, 0);
+        self.push(MOVE, 2, 0, 0, 0);
+        self.push(SUBTRACT, 2, 1, 0, 0);
+        self.push(JUMP_IF_LESS, 2, 0, 3, SECOND_NS); // Over a new second's beginning:
+        self.push(STORE_LONG_WORD, 8, 0, SINCE, 0);
+        self.push(MOVE_NUMBER, 1, 0, 0, 0);
+        self.push(STORE_WORD, 8, 1, COUNT, 0);
+        self.push(LOAD_WORD, 1, 8, COUNT, 0);
+        self.push(ADD_NUMBER, 1, 0, 0, 1);
+        self.push(STORE_WORD, 8, 1, COUNT, 0);
+        self.leaving.push(self.code.len());
+        self.push(JUMP_IF_GREATER, 1, 0, 0, DATAGRAMS_PER_SECOND_MAX);
     }
 
     /// r0 = where the value of key r2 is, or 0.
