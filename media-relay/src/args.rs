@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// Longest duration of a flag.
 const DURATION_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// Longest recording: in stereo at 48 kHz its WAV file is below the 4 GiB that its header can say.
+const RECORDING_MAX: Duration = Duration::from_secs(4 * 3_600);
 /// Longest --gather: a frame.
 const GATHER_MAX: Duration = Duration::from_millis(20);
 
@@ -46,6 +48,15 @@ pub(crate) struct Args {
     /// port pair of --rtp-ports: the default 5,000 pairs are 5,000 callers on hold, or 2,500 talks.
     #[arg(long, value_name = "NUMBER", default_value_t = 5_000)]
     pub max_sessions: usize,
+
+    /// Folder that recordings go to, and stay below; made if it is not there. Default: none, and
+    /// StartRecording is refused.
+    #[arg(long, value_name = "DIR")]
+    pub recordings_dir: Option<PathBuf>,
+
+    /// Longest recording; it ends by itself then. At most 4h.
+    #[arg(long, value_name = "DURATION", default_value = "4h", value_parser = recording_duration)]
+    pub max_recording: Duration,
 
     /// How long a port pair rests after use, so that late packets do not reach the next call. At
     /// most 24h.
@@ -93,9 +104,18 @@ impl Args {
             rtp_ports: self.rtp_ports.clone(),
             port_quarantine: self.port_quarantine,
             inactivity: self.inactivity,
+            recording_max: self.max_recording,
             sessions_max: self.max_sessions,
         })
     }
+}
+
+fn recording_duration(text: &str) -> anyhow::Result<Duration> {
+    let duration = humantime::parse_duration(text)?;
+    if duration.is_zero() || duration > RECORDING_MAX {
+        bail!("{text} is not from 1s to {}", humantime::format_duration(RECORDING_MAX));
+    }
+    Ok(duration)
 }
 
 fn duration(text: &str) -> anyhow::Result<Duration> {
@@ -149,6 +169,7 @@ mod tests {
         assert!(error(&["--rtp-address", "0.0.0.0"]).contains("give --advertise ADDR too"));
         assert!(error(&["--advertise", "::1"]).contains("one is IPv4, the other IPv6"));
         assert!(error(&["--inactivity", "2d"]).contains("2d is more than 1day"));
+        assert!(error(&["--max-recording", "5h"]).contains("5h is not from 1s to 4h"));
         assert!(error(&["--port-quarantine", "999999999y"]).contains("is more than 1day"));
         assert!(error(&["--gather", "21ms"]).contains("21ms is more than 20ms"));
         assert!(error(&["--rtp-ports", "20000"]).contains("wanted FIRST-LAST"));

@@ -1,15 +1,18 @@
 //! media-relay: RTP ports, SDP offer/answer, music, prompts, digits, relay and conferences.
 
 mod args;
+mod encoder;
 mod grpc;
 mod library;
 mod metrics;
 mod packet_thread;
 mod path;
 mod raw;
+mod recorder;
 mod snapshots;
 mod wav;
 
+use anyhow::Context as _;
 use args::Args;
 use clap::Parser as _;
 use grpc::Grpc;
@@ -18,11 +21,14 @@ use packet_thread::PacketThread;
 use path::Path;
 use proto::media_relay::v1::media_relay_server::MediaRelayServer;
 use std::process::ExitCode;
+use std::time::Duration;
 use tonic::service::Routes;
-use tracing::info;
+use tracing::{info, warn};
 
 /// Descriptors that are not for ports: connections, files, and the like.
 const DESCRIPTORS_BESIDES: u64 = 4_096;
+/// How long the last recordings may take to reach the disk at the end.
+const RECORDINGS_PATIENCE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -35,7 +41,8 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
     let grpc = service.bind_grpc().await?;
     let path = Path::open(args.packet_path, args.rtp_address)?;
     let path_name = path.name();
-    let (mut thread, packets) = PacketThread::new(config, path, args.gather)?;
+    let (recorder, feed, recordings) = recorder::recorder(args.recordings_dir.as_deref())?;
+    let (mut thread, packets) = PacketThread::new(config, path, args.gather, feed)?;
     let resumed = match &args.state_dir {
         Some(folder) => snapshots::restore(folder, &mut thread)?,
         None => Vec::new(),
@@ -48,12 +55,26 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
         media_dir = %args.media_dir.display(),
         "relaying"
     );
+    let told = packets.clone();
+    std::thread::Builder::new()
+        .name("recorder".to_owned())
+        .spawn(move || recordings.run(|it| told.tell_recorded(it)))
+        .context("start the recorder thread")?;
     let library = Library::new(&args.media_dir);
     snapshots::resume(resumed, &library, &packets).await;
     tokio::spawn(library.clone().preload());
-    let relay = MediaRelayServer::new(Grpc::new(packets.clone(), library, service.draining()));
+    let relay = MediaRelayServer::new(Grpc::new(
+        packets.clone(),
+        library,
+        recorder.clone(),
+        service.draining(),
+    ));
     let routes = Routes::new(relay);
-    service.serve(grpc, &["media_relay.v1.MediaRelay"], routes, packets.idle()).await
+    service.serve(grpc, &["media_relay.v1.MediaRelay"], routes, packets.idle()).await?;
+    if tokio::time::timeout(RECORDINGS_PATIENCE, recorder.idle()).await.is_err() {
+        warn!("ended before all recordings were written");
+    }
+    Ok(())
 }
 
 /// Lets the process open a socket for each port and each connection, as far as it may.

@@ -54,3 +54,8 @@ pub(crate) fn count_snapshot_failure() {
 pub(crate) fn count_watcher_lost() {
     counter!("holdfast_media_watchers_lost_total").increment(1);
 }
+
+/// Samples of recordings that the disk was too slow for.
+pub(crate) fn count_recording_lost(samples: u64) {
+    counter!("holdfast_media_recording_samples_lost_total").increment(samples);
+}

@@ -9,8 +9,10 @@
 //! after this one began: what comes or falls due meanwhile shares its wake-up and its calls of the
 //! kernel. Whoever comes to a quiet relay is served at once; commands never wait for a turn.
 
+use crate::encoder::Encoder;
 use crate::metrics::Metrics;
 use crate::path::{Inbox, Path};
+use crate::recorder::{Feed, Finished};
 use anyhow::Context as _;
 use media::{Changed, Described, Offer, Output, PortPair, Relay, Resumed, SessionSnapshot, Side};
 use rand::TryRng as _;
@@ -38,8 +40,20 @@ const BIND_TRIES_MAX: usize = 256;
 /// An event and when it happened.
 #[derive(Clone, Debug)]
 pub(crate) struct Happened {
-    pub event: media::Event,
+    pub what: What,
     pub at_unix_ms: i64,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum What {
+    Media(media::Event),
+    Recorded(Finished),
+}
+
+impl Happened {
+    fn now(what: What) -> Self {
+        Self { what, at_unix_ms: boot::unix_ms() }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +112,11 @@ impl Handle {
         self.events.subscribe()
     }
 
+    /// Tells all who watch that the file of a recording is complete.
+    pub(crate) fn tell_recorded(&self, finished: Finished) {
+        let _ = self.events.send(Happened::now(What::Recorded(finished))); // Perhaps nobody.
+    }
+
     /// Somebody watches events.
     pub(crate) fn is_watched(&self) -> bool {
         self.events.receiver_count() > 0
@@ -125,6 +144,8 @@ pub(crate) struct PacketThread {
     /// Whom to tell what has become of sessions, and what did not fit.
     changes: Option<SyncSender<Changed>>,
     held_change: Option<Changed>,
+    recordings: Feed,
+    encoder: Encoder,
     metrics: Metrics,
 }
 
@@ -135,6 +156,7 @@ impl PacketThread {
         config: media::Config,
         path: Path,
         gather: Duration,
+        recordings: Feed,
     ) -> anyhow::Result<(Self, Handle)> {
         let mut seed = [0; 32];
         SysRng.try_fill_bytes(&mut seed).context("read random numbers")?;
@@ -165,6 +187,8 @@ impl PacketThread {
             sessions: sessions_tx,
             changes: None,
             held_change: None,
+            recordings,
+            encoder: Encoder::start()?,
             metrics,
         };
         Ok((thread, handle))
@@ -269,8 +293,13 @@ impl PacketThread {
             match output {
                 Output::ClosePorts(pair) => self.path.close(pair),
                 Output::Event(event) => {
-                    let _ = self.events.send(Happened { event, at_unix_ms: boot::unix_ms() });
+                    let _ = self.events.send(Happened::now(What::Media(event)));
                 }
+                Output::Recorded { recording_id, samples } => {
+                    self.recordings.write(recording_id, samples);
+                }
+                Output::RecordingEnded { recording_id } => self.recordings.end(recording_id),
+                Output::Encode(audio, form) => self.encoder.encode(audio, form),
             }
         }
         self.hand_changes_over();

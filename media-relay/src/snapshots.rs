@@ -263,6 +263,7 @@ async fn resume_one(resumed: Resumed, since: Instant, library: &Library, packets
             file: play.file.as_str().into(),
             audio,
             repeat: play.repeat,
+            radio: play.radio,
             offset_ms: offset_ms.unwrap_or(duration_ms.saturating_sub(PROMPT_REST_MS)),
         };
         thread.relay.play(Instant::now(), &session_id, side, play)

@@ -36,6 +36,8 @@ reasons! {
     NoListener = "no_listener",
     /// The other side is on hold, or has no address or no codec yet.
     OnHold = "on_hold",
+    /// The side that would hear it is being sent digits.
+    SendingDigits = "sending_digits",
     /// An event for a side that has not negotiated telephone-event.
     NoTelephoneEvent = "no_telephone_event",
     /// Its place in the outgoing stream was taken before a switch.

@@ -1,7 +1,7 @@
 //! Our endpoint of one side: what was negotiated, what it hears, what we know of its stream.
 
-use crate::codec::{Codec, Law, TICKS_PER_MS};
-use crate::conference::{STEP_SAMPLES, Step};
+use crate::codec::{Codec, Decoder, Malformed};
+use crate::comfort_noise::{self, ComfortNoise};
 use crate::discard::{Discard, Discards};
 use crate::dtmf::{DtmfReceiver, TelephoneEvent};
 use crate::latch::{Latch, Latched};
@@ -10,8 +10,8 @@ use crate::player::Player;
 use crate::port_pool::PortPair;
 use crate::reception::Reception;
 use crate::rtcp::{self, LastSenderReport, Report, SenderInfo};
-use crate::schedule::newest_slot;
-use crate::sdp::{Formats, Origin, PTIME_DEFAULT_MS, Remote};
+use crate::sdp::{Formats, Origin, Remote};
+use crate::sending::Sending;
 use crate::transmit::Transmits;
 use rtp_types::RtpPacket;
 use std::convert::Infallible;
@@ -19,10 +19,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A player that is later than this skips what it missed instead of sending it in a burst.
-const LATE_MAX: Duration = Duration::from_millis(100);
-/// Longest frame that we send, in samples: 60 ms.
-const FRAME_MAX: usize = 60 * TICKS_PER_MS as usize;
 /// Longest RTP payload that is relayed, in bytes.
 pub(crate) const PAYLOAD_MAX: usize = 1_400;
 
@@ -51,10 +47,10 @@ pub(crate) struct Endpoint {
     pub dtmf: DtmfReceiver,
     pub player: Player,
     pub hears: Hears,
-    /// When the next frame of the player is due.
-    pub slot: Option<Instant>,
-    /// Codes of the mix that do not fill a packet yet.
-    mixed: Vec<u8>,
+    /// What we send by our own clock: the player's packets, mixes, digits.
+    pub sending: Sending,
+    /// Of what the remote says, if somebody needs it as sound.
+    decoder: Option<Decoder>,
     pub rtcp_at: Option<Instant>,
     /// Since when somebody needs to hear this side.
     pub needed_since: Option<Instant>,
@@ -63,6 +59,7 @@ pub(crate) struct Endpoint {
     pub last_arrival: Option<Instant>,
     pub negotiated: Instant,
     pub packets_received: u64,
+    pub comfort_noise_received: u64,
     pub discards: Discards,
     pub remote_fraction_lost: u8,
     last_sender_report: Option<LastSenderReport>,
@@ -76,6 +73,8 @@ pub(crate) struct Endpoint {
 pub(crate) enum Received<'a> {
     Audio(Codec, RtpPacket<'a>),
     Event(TelephoneEvent, RtpPacket<'a>),
+    /// Silence, but for noise (RFC 3389).
+    ComfortNoise(ComfortNoise),
 }
 
 /// Where and as what to send audio.
@@ -103,8 +102,8 @@ impl Endpoint {
             dtmf: DtmfReceiver::default(),
             player: Player::default(),
             hears: Hears::Nothing,
-            slot: None,
-            mixed: Vec::new(),
+            sending: Sending::default(),
+            decoder: None,
             rtcp_at: None,
             needed_since: None,
             reported_inactive: false,
@@ -112,6 +111,7 @@ impl Endpoint {
             last_arrival: None,
             negotiated: now,
             packets_received: 0,
+            comfort_noise_received: 0,
             discards: Discards::default(),
             remote_fraction_lost: 0,
             last_sender_report: None,
@@ -128,9 +128,7 @@ impl Endpoint {
         if remote.held() {
             self.outgoing.switch(); // What is not sent meanwhile must not look lost.
         }
-        if self.remote.as_ref().is_some_and(|it| it.codec() != remote.codec()) {
-            self.mixed.clear();
-        }
+        self.outgoing.set_clock_rate(remote.codec().clock_rate_hz());
         self.remote = Some(remote);
         self.negotiated = now;
         self.wake_player(now);
@@ -153,99 +151,13 @@ impl Endpoint {
             payload_type,
             codec,
             telephone_event: audio.formats.telephone_event,
-            ptime_ms: audio.ptime_ms,
+            ptime_ms: codec.ptime_ms(audio.ptime_ms),
         })
     }
 
     /// Who hears the other side now: nothing is played over it.
     pub(crate) fn hears_other_side(&self) -> bool {
         self.hears == Hears::OtherSide && !self.player.is_playing()
-    }
-
-    /// Changes what it hears below the player.
-    pub(crate) fn set_hears(&mut self, hears: Hears) {
-        self.mixed.clear();
-        self.hears = hears;
-        self.outgoing.switch();
-    }
-
-    /// Starts the player's slots, if it has something to play to somebody who listens.
-    pub(crate) fn wake_player(&mut self, now: Instant) {
-        if self.slot.is_none() && self.player.is_playing() && self.route().is_some() {
-            self.outgoing.switch();
-            self.slot = Some(now);
-        }
-    }
-
-    /// Sends the frames that are due; returns the prompt that has ended.
-    pub(crate) fn send_frames(&mut self, now: Instant, out: &mut Transmits) -> Option<Arc<str>> {
-        let mut finished = None;
-        if let Some(slot) = self.slot.filter(|it| now.saturating_duration_since(*it) > LATE_MAX) {
-            let ptime_ms = self.route().map_or(PTIME_DEFAULT_MS, |it| it.ptime_ms);
-            self.outgoing.switch();
-            self.slot = Some(newest_slot(slot, now, Duration::from_millis(ptime_ms.into())));
-        }
-        while let Some(slot) = self.slot.filter(|slot| *slot <= now) {
-            if let Some(play_id) = self.player.take_finished() {
-                finished = Some(play_id);
-                self.outgoing.switch();
-            }
-            self.slot = self.send_frame(slot, out);
-        }
-        finished
-    }
-
-    /// Sends the frame of one slot; the next one, or none if the player is done or must pause.
-    fn send_frame(&mut self, slot: Instant, out: &mut Transmits) -> Option<Instant> {
-        if !self.player.is_playing() {
-            return None;
-        }
-        let Some(route) = self.route() else {
-            self.outgoing.switch();
-            return None;
-        };
-        let mut frame = [0; FRAME_MAX];
-        let frame = &mut frame[..(route.ptime_ms * TICKS_PER_MS) as usize];
-        self.player.fill(route.codec, frame);
-        self.send(route, slot, frame, out);
-        Some(slot + Duration::from_millis(route.ptime_ms.into()))
-    }
-
-    /// Takes one step of a mix, and sends a packet when enough have come.
-    pub(crate) fn hear_step(&mut self, at: Instant, step: &Step, out: &mut Transmits) {
-        if self.player.is_playing() {
-            return;
-        }
-        let Some(route) = self.route() else {
-            self.mixed.clear();
-            self.outgoing.switch();
-            return;
-        };
-        let law = route.codec.law().unwrap_or(Law::Pcmu);
-        self.mixed.extend(step.iter().map(|it| law.encode(*it)));
-        let wanted = (route.ptime_ms * TICKS_PER_MS) as usize;
-        if self.mixed.len() + STEP_SAMPLES > wanted {
-            let packet = std::mem::take(&mut self.mixed);
-            self.send(route, at, &packet[..packet.len().min(wanted)], out);
-            self.mixed = packet;
-            self.mixed.clear();
-        }
-    }
-
-    /// Notes that steps of its mix were skipped: time has passed without samples.
-    pub(crate) fn miss_steps(&mut self) {
-        if !self.player.is_playing() {
-            self.mixed.clear();
-            self.outgoing.switch();
-        }
-    }
-
-    fn send(&mut self, route: Route, at: Instant, payload: &[u8], out: &mut Transmits) {
-        let outgoing = &mut self.outgoing;
-        let Ok(()) = out.push(self.ports.rtp(), route.to, Some(at), |bytes| {
-            outgoing.frame(at, route.payload_type, payload, bytes);
-            Ok::<(), Infallible>(())
-        });
     }
 
     /// Sends on a packet of the other side.
@@ -259,6 +171,9 @@ impl Endpoint {
         out: &mut Transmits,
     ) -> Result<(), Discard> {
         let route = self.route().ok_or(Discard::OnHold)?;
+        if self.is_sending_digits() {
+            return Err(Discard::SendingDigits);
+        }
         let mut transcoded = [0; PAYLOAD_MAX];
         let (packet, payload_type, payload) = match received {
             Received::Event(_, packet) => {
@@ -278,10 +193,13 @@ impl Endpoint {
                 }
                 (packet, route.payload_type, &transcoded[..payload.len()])
             }
+            // Its place in time stays empty; what comes after it is the first of a talkspurt.
+            Received::ComfortNoise(..) => return Ok(()),
         };
+        let ticks = route.codec.ticks_of(payload).unwrap_or(0);
         let outgoing = &mut self.outgoing;
         out.push(self.ports.rtp(), route.to, None, |bytes| {
-            outgoing.relay(now, packet, payload_type, payload, bytes)
+            outgoing.relay(now, packet, payload_type, payload, ticks, bytes)
         })
         .map_err(|_| Discard::BeforeSwitch)
     }
@@ -309,6 +227,7 @@ impl Endpoint {
         let latched = self.rtp.receive(source).map_err(|_| Discard::Stranger)?;
         self.note_arrival(now);
         self.packets_received += 1;
+        self.comfort_noise_received += u64::from(matches!(received, Received::ComfortNoise(_)));
         let reception = match &mut self.reception {
             Some(reception) if reception.ssrc() == ssrc => reception,
             other => other.insert(Reception::new(now, ssrc, sequence)),
@@ -330,7 +249,35 @@ impl Endpoint {
                 return Ok(Received::Event(event.ok_or(Discard::MalformedRtp)?, packet));
             }
         }
+        if number == comfort_noise::PAYLOAD_TYPE {
+            let noise = ComfortNoise::parse(packet.payload()).ok_or(Discard::MalformedRtp)?;
+            return Ok(Received::ComfortNoise(noise)); // Phones send it unasked.
+        }
         Err(Discard::PayloadType)
+    }
+
+    /// Whether tones are looked for in what the remote says.
+    pub(crate) fn detects_tones(&self) -> bool {
+        let formats = self.remote.as_ref().map(|it| &it.audio.formats);
+        self.dtmf.listens(formats.is_some_and(|it| it.telephone_event.is_some()))
+    }
+
+    /// Appends the samples of a payload, at the codec's rate. Each packet must be decoded once, in
+    /// the order of arrival: most codecs go on from what was before.
+    ///
+    /// # Errors
+    /// [`Malformed`] if it is no payload of its codec.
+    pub(crate) fn decode(
+        &mut self,
+        codec: Codec,
+        payload: &[u8],
+        samples: &mut Vec<i16>,
+    ) -> Result<(), Malformed> {
+        let decoder = match &mut self.decoder {
+            Some(decoder) if decoder.codec() == codec => decoder,
+            other => other.insert(Decoder::new(codec)),
+        };
+        decoder.decode(payload, samples)
     }
 
     /// Reads a datagram of the RTCP port.

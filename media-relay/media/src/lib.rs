@@ -14,6 +14,8 @@
 
 mod audio;
 mod codec;
+mod comfort_noise;
+mod concealment;
 mod conference;
 mod discard;
 mod dtmf;
@@ -21,6 +23,7 @@ mod endpoint;
 mod jitter_buffer;
 mod latch;
 mod listening;
+mod mix;
 mod negotiation;
 mod outgoing;
 mod packets;
@@ -28,11 +31,15 @@ mod player;
 mod port_pool;
 mod port_table;
 mod reception;
+mod recording;
+mod recordings;
 mod relay;
 mod resampler;
+mod rooms;
 mod rtcp;
 mod schedule;
 pub mod sdp;
+mod sending;
 pub mod session;
 mod sessions;
 mod snapshot;
@@ -46,13 +53,16 @@ pub use codec::{
     CLOCK_RATE_HZ, Codec, Decoder, Encoder, Law, Malformed, PACKET_SAMPLES_MAX, PAYLOAD_BYTES_MAX,
     PTIMES_MS, TICKS_PER_MS, Unit,
 };
-pub use conference::PARTICIPANTS_MAX;
+pub use conference::{JoinError, PARTICIPANTS_MAX, SPEAKERS_MAX};
 pub use discard::{Discard, Discards};
-pub use dtmf::{Digit, NotADigit, TelephoneEvent};
+pub use dtmf::{DIGITS_MAX, Detection, Digit, NotADigit, SendDigits, SendDigitsError};
+pub use dtmf::{TelephoneEvent, Transport};
 pub use player::{Play, PlayError};
 pub use port_pool::{PortError, PortPair};
-pub use relay::{Config, Described, Error, Event, EventKind, Offer, Output, Relay};
+pub use recording::{RECORDINGS_MAX, RecordingError, RecordingFormat};
+pub use relay::{Config, Described, Error, Event, EventKind, LeaveReason, Offer, Output, Relay};
 pub use resampler::Resampler;
+pub use rooms::{ConferenceStatus, Join, ParticipantStatus};
 pub use session::Side;
 pub use snapshot::{
     Changed, HearsSnapshot, LatchSnapshot, OutgoingSnapshot, PlaySnapshot, RelayingSnapshot,

@@ -1,11 +1,11 @@
-//! What a side hears: files, the other side, a conference; and its digits that come by SIP.
+//! What a side hears: files, the other side; the digits it is sent, and those of it that come by SIP.
 
-use crate::conference::Conference;
-use crate::dtmf::Digit;
+use crate::audio::Form;
+use crate::dtmf::{Detection, Digit, SendDigits, Transport};
 use crate::endpoint::Hears;
 use crate::player::Play;
-use crate::relay::{Error, EventKind, Relay, Room, TimerKey};
-use crate::session::{Side, SideKey};
+use crate::relay::{Error, EventKind, LeaveReason, Relay};
+use crate::session::Side;
 use std::time::Instant;
 
 impl Relay {
@@ -27,12 +27,27 @@ impl Relay {
         endpoint.player.play(play)?;
         endpoint.outgoing.switch();
         if is_music {
-            self.leave_conference(key);
+            self.leave_conference(now, key, LeaveReason::Left);
             self.endpoint(key, session_id)?.set_hears(Hears::Nothing);
         }
         self.endpoint(key, session_id)?.wake_player(now);
         self.note_change(now, key);
         Ok(())
+    }
+
+    /// The form in which audio would be played to a side now; none before it is negotiated.
+    ///
+    /// # Errors
+    /// [`Error::NoSession`] or [`Error::NoSide`].
+    pub fn form(
+        &mut self,
+        session_id: &str,
+        side: Side,
+        repeat: bool,
+    ) -> Result<Option<Form>, Error> {
+        let key = self.key(session_id, side)?;
+        let remote = self.endpoint(key, session_id)?.remote.as_ref();
+        Ok(remote.map(|it| Form { codec: it.codec(), ptime_ms: it.audio.ptime_ms, repeat }))
     }
 
     /// Stops prompt and music; false if nothing played.
@@ -42,24 +57,26 @@ impl Relay {
     pub fn stop(&mut self, now: Instant, session_id: &str, side: Side) -> Result<bool, Error> {
         let key = self.key(session_id, side)?;
         let endpoint = self.endpoint(key, session_id)?;
-        let stopped = endpoint.player.stop();
-        if stopped {
-            endpoint.slot = None;
-            endpoint.outgoing.switch();
-        }
+        let stopped = endpoint.stop_player();
         self.note_change(now, key);
         Ok(stopped)
     }
 
-    /// Takes a side out of its conference, if it is in one.
+    /// Stops one playing; music below a prompt goes on. False if it does not play.
     ///
     /// # Errors
     /// [`Error::NoSession`] or [`Error::NoSide`].
-    pub fn leave(&mut self, now: Instant, session_id: &str, side: Side) -> Result<(), Error> {
+    pub fn stop_one(
+        &mut self,
+        now: Instant,
+        session_id: &str,
+        side: Side,
+        play_id: &str,
+    ) -> Result<bool, Error> {
         let key = self.key(session_id, side)?;
-        self.leave_conference(key);
+        let stopped = self.endpoint(key, session_id)?.stop_one(play_id);
         self.note_change(now, key);
-        Ok(())
+        Ok(stopped)
     }
 
     /// Lets the two sides hear each other from the next packet on.
@@ -75,10 +92,9 @@ impl Relay {
         }
         for side in Side::BOTH {
             let key = self.key(session_id, side)?;
-            self.leave_conference(key);
+            self.leave_conference(now, key, LeaveReason::Left);
             let endpoint = self.endpoint(key, session_id)?;
-            if endpoint.player.stop() || endpoint.hears != Hears::OtherSide {
-                endpoint.slot = None;
+            if endpoint.stop_player() || endpoint.hears != Hears::OtherSide {
                 endpoint.set_hears(Hears::OtherSide);
             }
             self.note_change(now, key);
@@ -86,65 +102,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Puts a side into a conference, made if needed; returns how many are in it.
-    ///
-    /// # Errors
-    /// [`Error::ConferenceFull`], or [`Error::NotNegotiated`].
-    pub fn join(
-        &mut self,
-        now: Instant,
-        session_id: &str,
-        side: Side,
-        name: &str,
-    ) -> Result<usize, Error> {
-        let key = self.key(session_id, side)?;
-        let endpoint = self.endpoint(key, session_id)?;
-        if endpoint.remote.is_none() {
-            return Err(Error::NotNegotiated { session_id: session_id.to_owned(), side });
-        }
-        let hears = Hears::Conference(name.into());
-        let is_in = endpoint.hears == hears;
-        let room = self
-            .conferences
-            .entry(name.into())
-            .or_insert_with(|| Room { conference: Conference::new(now), armed: None });
-        room.conference.join(key)?;
-        let participants = room.conference.len();
-        let at = Some(room.conference.next_step());
-        self.timers.arm(&TimerKey::Conference(name.into()), &mut room.armed, at);
-        if !is_in {
-            self.leave_conference(key);
-        }
-        let (endpoint, other) =
-            self.session_mut(key).and_then(|it| it.facing(side)).expect("it was just found");
-        if endpoint.player.stop() || !is_in {
-            endpoint.slot = None;
-            endpoint.set_hears(hears);
-        }
-        if let Some(other) = other.filter(|it| it.hears == Hears::OtherSide) {
-            other.set_hears(Hears::Nothing);
-        }
-        self.note_change(now, key);
-        Ok(participants)
-    }
-
-    /// Takes the side out of the conference that it hears, and ends that if it was the last.
-    pub(crate) fn leave_conference(&mut self, key: SideKey) {
-        let Some(endpoint) = self.session_mut(key).and_then(|it| it.side_mut(key.side)) else {
-            return;
-        };
-        let Hears::Conference(name) = &endpoint.hears else { return };
-        let name = name.clone();
-        endpoint.set_hears(Hears::Nothing);
-        let Some(room) = self.conferences.get_mut(&name) else { return };
-        room.conference.leave(key);
-        if room.conference.is_empty() {
-            self.timers.arm(&TimerKey::Conference(name.clone()), &mut room.armed, None);
-            self.conferences.remove(&name);
-        }
-    }
-
-    /// Takes a digit of a SIP INFO; false if the same press came in RTP within 2 s.
+    /// Takes a digit of a SIP INFO; false if the same press came another way within 2 s.
     ///
     /// # Errors
     /// [`Error::NoSession`] or [`Error::NoSide`].
@@ -158,8 +116,41 @@ impl Relay {
         let key = self.key(session_id, side)?;
         let counted = self.endpoint(key, session_id)?.dtmf.inject(now, digit);
         if counted {
-            self.emit(key, EventKind::Digit(digit));
+            self.emit(key, EventKind::Digit(digit, Transport::Info));
         }
         Ok(counted)
+    }
+
+    /// Sends digits to the remote, after those that it is being sent; returns in how many ms they
+    /// will have been. What it hears pauses meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::SendDigits`] if telephone-event was not negotiated, or too many wait.
+    pub fn send_dtmf(
+        &mut self,
+        now: Instant,
+        session_id: &str,
+        side: Side,
+        digits: &SendDigits,
+    ) -> Result<u32, Error> {
+        let key = self.key(session_id, side)?;
+        let done_in_ms = self.endpoint(key, session_id)?.send_digits(now, digits)?;
+        self.arm(key);
+        Ok(done_in_ms)
+    }
+
+    /// Switches whether tones are looked for in what a side says.
+    ///
+    /// # Errors
+    /// [`Error::NoSession`] or [`Error::NoSide`].
+    pub fn detect_dtmf(
+        &mut self,
+        session_id: &str,
+        side: Side,
+        detection: Detection,
+    ) -> Result<(), Error> {
+        let key = self.key(session_id, side)?;
+        self.endpoint(key, session_id)?.dtmf.detection = detection;
+        Ok(())
     }
 }

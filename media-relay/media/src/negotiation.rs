@@ -3,7 +3,7 @@
 use crate::endpoint::{Endpoint, Hears};
 use crate::outgoing::Outgoing;
 use crate::port_pool::PortPair;
-use crate::relay::{Described, Error, Offer, Output, Relay, TimerKey};
+use crate::relay::{Described, Error, LeaveReason, Offer, Output, Relay, TimerKey};
 use crate::sdp::{Local, Origin, Refusal, Remote};
 use crate::session::{Session, SessionKey, Side, SideKey};
 use rand::RngExt as _;
@@ -192,6 +192,9 @@ impl Relay {
         };
         let sides = Side::BOTH.into_iter().filter(|it| side.is_none_or(|side| side == *it));
         let mut existed = side.is_none();
+        if side.is_none() {
+            self.end_recording(now, session);
+        }
         for side in sides {
             existed |= self.delete_side(now, SideKey { session, side });
         }
@@ -204,7 +207,7 @@ impl Relay {
     }
 
     fn delete_side(&mut self, now: Instant, key: SideKey) -> bool {
-        self.leave_conference(key);
+        self.leave_conference(now, key, LeaveReason::Deleted);
         let wallclock = self.wallclock(now);
         let session = self.sessions.get_mut(&key.session).expect("the caller has its key");
         let Some(mut endpoint) = session.slot_mut(key.side).take() else { return false };

@@ -5,7 +5,7 @@
 //! the marker bit. Relayed packets keep their distances, so that the receiver sees the sender's
 //! losses and reordering.
 
-use crate::codec::TICKS_PER_MS;
+use crate::codec::CLOCK_RATE_HZ;
 use crate::snapshot::{OutgoingSnapshot, RelayingSnapshot, SKIPPED, SentSnapshot};
 use rtp_types::{RtpPacket, RtpPacketBuilder};
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ const MISORDER_MAX: i16 = 100;
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     ssrc: u32,
+    clock_rate_hz: u32,
     next_sequence: u16,
     last: Option<Sent>,
     first_timestamp: u32,
@@ -59,6 +60,7 @@ impl Outgoing {
     pub(crate) fn new(ssrc: u32, first_sequence: u16, first_timestamp: u32) -> Self {
         Self {
             ssrc,
+            clock_rate_hz: CLOCK_RATE_HZ,
             next_sequence: first_sequence,
             last: None,
             first_timestamp,
@@ -89,30 +91,65 @@ impl Outgoing {
         self.relaying = None;
     }
 
+    /// What we send in from now on has this clock. Timestamps go on from the last one, by the time
+    /// that passes (RFC 7160 §4.1 would have a new SSRC; receivers do better without).
+    pub(crate) fn set_clock_rate(&mut self, clock_rate_hz: u32) {
+        if self.clock_rate_hz != clock_rate_hz {
+            self.clock_rate_hz = clock_rate_hz;
+            self.switch();
+        }
+    }
+
     /// The RTP timestamp at `now`; none before the first packet.
     pub(crate) fn timestamp_at(&self, now: Instant) -> Option<u32> {
         let last = self.last?;
-        Some(last.timestamp.wrapping_add(ticks_between(last.at, now)))
+        Some(last.timestamp.wrapping_add(self.ticks_between(last.at, now)))
     }
 
-    /// Appends a packet of ours, due at `at`, to `out`.
+    /// Appends a packet of ours that lasts `ticks`, due at `at`, to `out`.
     pub(crate) fn frame(
         &mut self,
         at: Instant,
         payload_type: u8,
         payload: &[u8],
+        ticks: u32,
         out: &mut Vec<u8>,
     ) {
         let timestamp = self.next_timestamp(at);
         let sequence = self.next_sequence;
-        let ticks = u32::try_from(payload.len()).expect("a frame is at most 60 ms");
         self.last = Some(Sent { at, timestamp, ticks });
         self.next_sequence = sequence.wrapping_add(1);
         self.write(sequence, timestamp, payload_type, self.switched, payload, out);
         self.switched = false;
     }
 
-    /// Appends a packet of the other side, with our numbers, to `out`.
+    /// Begins an event of ours (RFC 4733) at `at`: the timestamp of all its packets.
+    pub(crate) fn begin_event(&mut self, at: Instant) -> u32 {
+        self.switch();
+        let timestamp = self.next_timestamp(at);
+        self.last = Some(Sent { at, timestamp, ticks: 0 });
+        timestamp
+    }
+
+    /// Appends a packet of that event, which has lasted `ticks`, to `out`.
+    pub(crate) fn event(
+        &mut self,
+        timestamp: u32,
+        ticks: u32,
+        marker: bool,
+        payload_type: u8,
+        payload: &[u8],
+        out: &mut Vec<u8>,
+    ) {
+        let sequence = self.next_sequence;
+        self.next_sequence = sequence.wrapping_add(1);
+        if let Some(last) = self.last.as_mut().filter(|it| it.timestamp == timestamp) {
+            last.ticks = ticks;
+        }
+        self.write(sequence, timestamp, payload_type, marker, payload, out);
+    }
+
+    /// Appends a packet of the other side, with our numbers, to `out`; it lasts `ticks`.
     ///
     /// # Errors
     /// [`BeforeSwitch`] if its place in our stream is taken by what we sent before.
@@ -122,6 +159,7 @@ impl Outgoing {
         packet: &RtpPacket<'_>,
         payload_type: u8,
         payload: &[u8],
+        ticks: u32,
         out: &mut Vec<u8>,
     ) -> Result<(), BeforeSwitch> {
         let anchor = self.anchor(now, packet);
@@ -136,7 +174,6 @@ impl Outgoing {
             self.next_sequence = sequence.wrapping_add(1);
         }
         if self.last.is_none_or(|last| (timestamp.wrapping_sub(last.timestamp) as i32) > 0) {
-            let ticks = u32::try_from(payload.len()).unwrap_or(0);
             self.last = Some(Sent { at: now, timestamp, ticks });
         }
         let marker = packet.marker_bit() || self.switched;
@@ -246,10 +283,16 @@ impl Outgoing {
         match self.last {
             None => self.first_timestamp,
             Some(last) if self.switched => {
-                last.timestamp.wrapping_add(ticks_between(last.at, at).max(last.ticks))
+                last.timestamp.wrapping_add(self.ticks_between(last.at, at).max(last.ticks))
             }
             Some(last) => last.timestamp.wrapping_add(last.ticks),
         }
+    }
+
+    /// RTP ticks from `earlier` to `later`, rounded down; 0 if it is not later.
+    fn ticks_between(&self, earlier: Instant, later: Instant) -> u32 {
+        let micros = later.saturating_duration_since(earlier).as_micros();
+        (micros * u128::from(self.clock_rate_hz) / 1_000_000) as u32 // Wraps, as timestamps do.
     }
 
     fn write(
@@ -275,18 +318,11 @@ impl Outgoing {
     }
 }
 
-/// RTP ticks from `earlier` to `later`, rounded down; 0 if it is not later.
-fn ticks_between(earlier: Instant, later: Instant) -> u32 {
-    let micros = later.saturating_duration_since(earlier).as_micros();
-    (micros * u128::from(TICKS_PER_MS) / 1_000) as u32 // Wraps, as timestamps do.
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use expect_test::{Expect, expect};
     use std::fmt::Write as _;
-    use std::time::Duration;
 
     /// Words are `f` (a frame of ours), `s` (switch), `r<sequence>/<timestamp>` (a relayed packet);
     /// time is 20 ms per word.
@@ -299,12 +335,12 @@ mod tests {
             let mut out = Vec::new();
             match word.strip_prefix('r') {
                 _ if word == "s" => outgoing.switch(),
-                None => outgoing.frame(now, 0, &[0xff; 160], &mut out),
+                None => outgoing.frame(now, 0, &[0xff; 160], 160, &mut out),
                 Some(numbers) => {
                     let (sequence, timestamp) = numbers.split_once('/').unwrap();
                     let bytes = packet(sequence.parse().unwrap(), timestamp.parse().unwrap());
                     let packet = RtpPacket::parse(&bytes).unwrap();
-                    if outgoing.relay(now, &packet, 0, &[0; 160], &mut out).is_err() {
+                    if outgoing.relay(now, &packet, 0, &[0; 160], 160, &mut out).is_err() {
                         writeln!(ladder, "{word}: before switch").unwrap();
                     }
                 }
@@ -390,7 +426,7 @@ mod tests {
             let bytes = packet(n as u16, n * 160);
             let mut out = Vec::new();
             let packet = RtpPacket::parse(&bytes).unwrap();
-            outgoing.relay(start, &packet, 0, &[], &mut out).unwrap();
+            outgoing.relay(start, &packet, 0, &[], 0, &mut out).unwrap();
             let sent = RtpPacket::parse(&out).unwrap();
             assert_eq!((sent.sequence_number(), sent.marker_bit()), (n as u16, n == 0));
         }

@@ -1,11 +1,13 @@
 //! Datagrams that arrive: whose they are, and where they go.
 
-use crate::codec::Law;
 use crate::discard::Discard;
-use crate::endpoint::{Hears, Received};
+use crate::dtmf::{Digit, Transport};
+use crate::endpoint::{Endpoint, Hears, Received};
 use crate::latch::Latched;
 use crate::port_pool::PortPair;
+use crate::recording::Recording;
 use crate::relay::{EventKind, Relay};
+use crate::rooms::Room;
 use crate::session::SideKey;
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -44,38 +46,36 @@ impl Relay {
         bytes: &[u8],
     ) -> Result<(), Discard> {
         let session = self.sessions.get_mut(&key.session).ok_or(Discard::NoListener)?;
-        let (endpoint, other) = session.facing(key.side).ok_or(Discard::NoListener)?;
+        let facing = session.facing_recorded(key.side);
+        let (endpoint, other, mut recording) = facing.ok_or(Discard::NoListener)?;
         let was_inactive = endpoint.reported_inactive;
         let (received, latched) = endpoint.receive_rtp(now, source, bytes)?;
-        let digit = match &received {
-            Received::Event(event, packet) => {
-                endpoint.dtmf.receive(now, packet.ssrc(), packet.timestamp(), *event)
-            }
-            Received::Audio(..) => None,
+        let mut room = match &endpoint.hears {
+            Hears::Conference(name) => self.conferences.get_mut(name),
+            Hears::Nothing | Hears::OtherSide => None,
         };
+        self.sound.clear();
+        if room.is_some() || recording.is_some() || endpoint.detects_tones() {
+            decode(endpoint, &received, &mut self.sound)?;
+        }
+        let digit = digit_of(now, endpoint, &received, &self.sound);
+        if let Some(recording) = &mut recording {
+            record(now, recording, key, &received, &self.sound);
+        }
         let first = latched == Latched::First && !endpoint.was_latched;
         endpoint.was_latched |= first;
         let mut anchored = false;
-        let heard = match (&endpoint.hears, &received) {
-            (Hears::Conference(_), Received::Event(..)) => Ok(()), // Digits are not mixed.
-            (Hears::Conference(name), Received::Audio(codec, packet)) => {
-                let law = codec.law().unwrap_or(Law::Pcmu);
-                let samples = packet.payload().iter().map(|it| law.decode(*it));
-                let room = self.conferences.get_mut(name);
-                let spoken =
-                    room.is_some_and(|it| it.conference.speak(key, packet.timestamp(), samples));
-                if spoken { Ok(()) } else { Err(Discard::Late) }
+        let heard = match (&mut room, other) {
+            (Some(room), _) => speak(room, key, &received, &self.sound),
+            (None, Some(other)) if other.hears_other_side() => {
+                let relayed = other.relay(now, &received, &mut self.transmits);
+                anchored = other.outgoing.take_anchored();
+                relayed
             }
-            (Hears::Nothing | Hears::OtherSide, _) => match other {
-                Some(other) if other.hears_other_side() => {
-                    let relayed = other.relay(now, &received, &mut self.transmits);
-                    anchored = other.outgoing.take_anchored();
-                    relayed
-                }
-                // Its digit was noted, which is what most events are for.
-                _ if matches!(received, Received::Event(..)) => Ok(()),
-                _ => Err(Discard::NoListener),
-            },
+            // Its digit was noted, which is what most events are for; it is recorded; tones are
+            // looked for in it.
+            _ if !self.sound.is_empty() || !matches!(received, Received::Audio(..)) => Ok(()),
+            _ => Err(Discard::NoListener),
         };
         if anchored || latched == Latched::First {
             self.note_snapshot(key);
@@ -83,8 +83,8 @@ impl Relay {
         if first {
             self.emit(key, EventKind::Latched);
         }
-        if let Some(digit) = digit {
-            self.emit(key, EventKind::Digit(digit));
+        if let Some((digit, transport)) = digit {
+            self.emit(key, EventKind::Digit(digit, transport));
         }
         if was_inactive {
             self.arm(key);
@@ -107,5 +107,75 @@ impl Relay {
             self.arm(key);
         }
         Ok(())
+    }
+}
+
+/// Decodes what is sound.
+fn decode(
+    endpoint: &mut Endpoint,
+    received: &Received<'_>,
+    sound: &mut Vec<i16>,
+) -> Result<(), Discard> {
+    match received {
+        Received::Audio(codec, packet) => {
+            endpoint.decode(*codec, packet.payload(), sound).map_err(|_| Discard::MalformedRtp)
+        }
+        Received::Event(..) | Received::ComfortNoise(..) => Ok(()),
+    }
+}
+
+/// The digit that begins in a packet.
+fn digit_of(
+    now: Instant,
+    endpoint: &mut Endpoint,
+    received: &Received<'_>,
+    sound: &[i16],
+) -> Option<(Digit, Transport)> {
+    match received {
+        Received::Event(event, packet) => {
+            let digit = endpoint.dtmf.receive(now, packet.ssrc(), packet.timestamp(), *event);
+            Some((digit?, Transport::Rtp))
+        }
+        Received::Audio(codec, _) if !sound.is_empty() && endpoint.detects_tones() => {
+            let digit = endpoint.dtmf.listen(now, codec.sample_rate_hz(), sound);
+            Some((digit?, Transport::Inband))
+        }
+        Received::Audio(..) | Received::ComfortNoise(..) => None,
+    }
+}
+
+fn record(
+    now: Instant,
+    recording: &mut Recording,
+    key: SideKey,
+    received: &Received<'_>,
+    sound: &[i16],
+) {
+    if let Received::Audio(codec, packet) = received {
+        recording.write(now, key.side, *codec, packet.timestamp(), sound);
+    }
+}
+
+/// Lets the others in a conference hear a packet.
+fn speak(
+    room: &mut Room,
+    key: SideKey,
+    received: &Received<'_>,
+    sound: &[i16],
+) -> Result<(), Discard> {
+    let conference = &mut room.conference;
+    match received {
+        Received::Audio(codec, packet) => {
+            let buffer = conference.buffer(key, codec.clock_rate_hz(), codec.sample_rate_hz());
+            let spoken = buffer.is_some_and(|it| it.write(packet.timestamp(), sound));
+            if spoken { Ok(()) } else { Err(Discard::Late) }
+        }
+        Received::ComfortNoise(noise) => {
+            if let Some(buffer) = conference.last_buffer(key) {
+                buffer.write_noise(noise.clone());
+            }
+            Ok(())
+        }
+        Received::Event(..) => Ok(()), // Digits are not mixed.
     }
 }

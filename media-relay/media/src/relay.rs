@@ -1,13 +1,16 @@
 //! The relay: all sessions and what they share. Its commands are in `negotiation.rs` and
 //! `listening.rs`, its datagrams in `packets.rs`, its time in `schedule.rs`.
 
+use crate::audio::{Audio, Form};
 use crate::codec::Codec;
-use crate::conference::{Conference, Full};
-use crate::dtmf::Digit;
+use crate::conference::JoinError;
+use crate::dtmf::{Digit, SendDigitsError, Transport};
 use crate::endpoint::Endpoint;
 use crate::player::PlayError;
 use crate::port_pool::{PortError, PortPair, PortPool};
 use crate::port_table::PortTable;
+use crate::recording::RecordingError;
+use crate::rooms::Room;
 use crate::sdp::{Refusal, Remote};
 use crate::session::{Session, SessionKey, Side, SideKey};
 use crate::sessions::Sessions;
@@ -31,6 +34,8 @@ pub struct Config {
     pub port_quarantine: Duration,
     /// A side that is needed and silent for so long is reported; zero: never.
     pub inactivity: Duration,
+    /// A recording ends after it.
+    pub recording_max: Duration,
     pub sessions_max: usize,
 }
 
@@ -57,7 +62,13 @@ pub enum Error {
     #[error(transparent)]
     Play(#[from] PlayError),
     #[error(transparent)]
-    ConferenceFull(#[from] Full),
+    Join(#[from] JoinError),
+    #[error("{} of media session {session_id:?} is in no conference", side.name())]
+    NotInConference { session_id: String, side: Side },
+    #[error(transparent)]
+    SendDigits(#[from] SendDigitsError),
+    #[error(transparent)]
+    Recording(#[from] RecordingError),
 }
 
 /// An offer to or from a side. See `MediaRelay.Offer`.
@@ -95,7 +106,8 @@ pub struct Event {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventKind {
-    Digit(Digit),
+    /// A press, and the way in which it came first.
+    Digit(Digit, Transport),
     PlayFinished {
         play_id: Arc<str>,
     },
@@ -103,19 +115,50 @@ pub enum EventKind {
     Inactive,
     /// Its first packet has come.
     Latched,
+    /// It has come into a conference, which has so many participants now.
+    Joined {
+        conference: Arc<str>,
+        participants: usize,
+    },
+    /// It is in the conference no more.
+    Left {
+        conference: Arc<str>,
+        participants: usize,
+        reason: LeaveReason,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaveReason {
+    /// It was asked to hear something else.
+    Left,
+    Kicked,
+    Deleted,
 }
 
 /// What the shell must do, besides sending datagrams.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Output {
     Event(Event),
     ClosePorts(PortPair),
+    /// Interleaved samples for the file of a recording, in order.
+    Recorded {
+        recording_id: Arc<str>,
+        samples: Vec<i16>,
+    },
+    /// They were the last ones.
+    RecordingEnded {
+        recording_id: Arc<str>,
+    },
+    /// To be encoded away from this thread: somebody who is to hear it hears nothing until then.
+    Encode(Arc<Audio>, Form),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum TimerKey {
     Side(SideKey),
     Conference(Arc<str>),
+    Recording(SessionKey),
 }
 
 /// Sans-IO; see the crate's first page for the loop around it.
@@ -129,6 +172,10 @@ pub struct Relay {
     pub(crate) timers: Timers<TimerKey>,
     pub(crate) transmits: Transmits,
     pub(crate) outputs: VecDeque<Output>,
+    /// Of the packet that is being received; kept for its memory.
+    pub(crate) sound: Vec<i16>,
+    /// Recordings that are being made.
+    pub(crate) recordings: usize,
     pub(crate) rng: StdRng,
     ports: PortPool,
     pub(crate) tombstones: Tombstones,
@@ -137,13 +184,6 @@ pub struct Relay {
     started: Instant,
     /// Wallclock at `started`, since the Unix epoch.
     epoch: Duration,
-}
-
-/// A conference and where the timers have it.
-#[derive(Debug)]
-pub(crate) struct Room {
-    pub conference: Conference<SideKey>,
-    pub armed: Option<Instant>,
 }
 
 impl Relay {
@@ -168,6 +208,8 @@ impl Relay {
             timers: Timers::new(now),
             transmits: Transmits::default(),
             outputs: VecDeque::new(),
+            sound: Vec::new(),
+            recordings: 0,
             rng,
             ports,
             tombstones: Tombstones::default(),

@@ -1,11 +1,11 @@
-//! Time: frames of players, steps of conferences, RTCP reports, inactivity.
+//! Time: frames of players, digits, steps of conferences and recordings, RTCP, inactivity.
 //!
 //! Whatever sends has an absolute schedule, slot after slot from its first packet on, so that no
 //! delay of this process adds up.
 
 use crate::conference::STEP;
 use crate::endpoint::Hears;
-use crate::relay::{EventKind, Relay, TimerKey};
+use crate::relay::{EventKind, Output, Relay, TimerKey};
 use crate::rtcp;
 use crate::session::SideKey;
 use rand::RngExt as _;
@@ -22,6 +22,7 @@ impl Relay {
             match due {
                 TimerKey::Side(key) => self.handle_side_timeout(now, key),
                 TimerKey::Conference(name) => self.handle_conference_timeout(now, &name),
+                TimerKey::Recording(key) => self.handle_recording_timeout(now, key),
             }
         }
     }
@@ -36,7 +37,7 @@ impl Relay {
             return;
         };
         endpoint.armed = None;
-        let finished = endpoint.send_frames(now, &mut self.transmits);
+        let sent = endpoint.send_due(now, wallclock, &mut self.transmits);
         if endpoint.rtcp_at.is_some_and(|at| at <= now) {
             endpoint.send_report(now, wallclock, false, &mut self.transmits);
             endpoint.rtcp_at = Some(now + interval);
@@ -44,7 +45,10 @@ impl Relay {
         let inactive = endpoint.inactive_at(inactivity).is_some_and(|at| at <= now);
         endpoint.reported_inactive |= inactive;
         self.arm(key);
-        if let Some(play_id) = finished {
+        if let Some((audio, form)) = sent.missing {
+            self.outputs.push_back(Output::Encode(audio, form));
+        }
+        if let Some(play_id) = sent.finished {
             self.note_snapshot(key);
             self.emit(key, EventKind::PlayFinished { play_id });
         }
@@ -58,7 +62,7 @@ impl Relay {
         room.armed = None;
         if now.saturating_duration_since(room.conference.next_step()) > LATE_MAX {
             room.conference.skip_to(now);
-            for key in room.conference.participants() {
+            for key in room.conference.participants().iter().map(|it| it.key) {
                 let session = self.sessions.get_mut(&key.session);
                 if let Some(endpoint) = session.and_then(|it| it.side_mut(key.side)) {
                     endpoint.miss_steps();
@@ -67,7 +71,16 @@ impl Relay {
         }
         while room.conference.next_step() <= now {
             let at = room.conference.next_step();
-            room.conference.mix(|key, step| {
+            room.conference.mix(|key| {
+                let session = self.sessions.get_mut(&key.session);
+                let endpoint = session.and_then(|it| it.side_mut(key.side))?;
+                let rate_hz = endpoint.mix_rate_hz();
+                if rate_hz.is_none() {
+                    endpoint.miss_steps();
+                }
+                rate_hz
+            });
+            room.conference.hear_each(|key, step| {
                 let session = self.sessions.get_mut(&key.session);
                 if let Some(endpoint) = session.and_then(|it| it.side_mut(key.side)) {
                     endpoint.hear_step(at, step, &mut self.transmits);
@@ -109,7 +122,8 @@ impl Relay {
         let inactivity = self.config.inactivity;
         let session = self.sessions.get_mut(&key.session);
         let Some(endpoint) = session.and_then(|it| it.side_mut(key.side)) else { return };
-        let deadlines = [endpoint.slot, endpoint.rtcp_at, endpoint.inactive_at(inactivity)];
+        let deadlines =
+            [endpoint.sending.next(), endpoint.rtcp_at, endpoint.inactive_at(inactivity)];
         let next = deadlines.into_iter().flatten().min();
         self.timers.arm(&TimerKey::Side(key), &mut endpoint.armed, next);
     }

@@ -1,6 +1,7 @@
 //! A media session: the two sides of a call.
 
 use crate::endpoint::Endpoint;
+use crate::recording::Recording;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -45,13 +46,14 @@ pub(crate) struct Session {
     pub call_id: Arc<str>,
     pub owner: Arc<str>,
     pub created: Instant,
+    pub recording: Option<Box<Recording>>,
     sides: [Option<Endpoint>; 2],
 }
 
 impl Session {
     pub(crate) fn new(id: Arc<str>, call_id: &str, owner: &str, created: Instant) -> Self {
         let (call_id, owner) = (call_id.into(), owner.into());
-        Self { id, call_id, owner, created, sides: [None, None] }
+        Self { id, call_id, owner, created, recording: None, sides: [None, None] }
     }
 
     pub(crate) fn side(&self, side: Side) -> Option<&Endpoint> {
@@ -74,6 +76,20 @@ impl Session {
             Side::B => (b, a),
         };
         Some((this.as_mut()?, other.as_mut()))
+    }
+
+    /// The same, and what records them.
+    pub(crate) fn facing_recorded(
+        &mut self,
+        side: Side,
+    ) -> Option<(&mut Endpoint, Option<&mut Endpoint>, Option<&mut Recording>)> {
+        let [a, b] = &mut self.sides;
+        let (this, other) = match side {
+            Side::A => (a, b),
+            Side::B => (b, a),
+        };
+        let recording = self.recording.as_deref_mut().filter(|it| it.has(side));
+        Some((this.as_mut()?, other.as_mut(), recording))
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -32,6 +32,10 @@ pub struct SideStatus {
     pub file: Option<(String, u32)>,
     pub packets_received: u64,
     pub packets_sent: u64,
+    /// Of those received (RFC 3389).
+    pub comfort_noise_received: u64,
+    /// Tones are looked for in its sound.
+    pub detects_dtmf: bool,
     pub discards: Discards,
     pub remote_fraction_lost: u8,
     pub jitter_us: u32,
@@ -100,6 +104,8 @@ fn side_status(now: Instant, side: Side, endpoint: &Endpoint) -> SideStatus {
         file: playing.map(|it| (it.file.to_owned(), it.offset_ms)),
         packets_received: endpoint.packets_received,
         packets_sent: endpoint.outgoing.packets(),
+        comfort_noise_received: endpoint.comfort_noise_received,
+        detects_dtmf: endpoint.detects_tones(),
         discards: endpoint.discards.clone(),
         remote_fraction_lost: endpoint.remote_fraction_lost,
         jitter_us: endpoint.reception.as_ref().map_or(0, |it| it.jitter_us()),

@@ -104,10 +104,6 @@ impl EventSender {
         Ok((steps - self.step) * STEP_MS)
     }
 
-    pub(crate) fn is_sending(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
     /// Forgets them all.
     pub(crate) fn clear(&mut self) {
         *self = Self::default();

@@ -206,8 +206,8 @@ fn peak(tones: &[Tone]) -> Option<usize> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rand::SeedableRng as _;
     use rand::rngs::StdRng;
-    use rand::{RngExt as _, SeedableRng as _};
 
     /// Amplitude of a tone of so many dBm0.
     fn amplitude(dbm0: f32) -> f32 {

@@ -31,6 +31,9 @@ pub(crate) struct Bench {
     sent: Vec<(Duration, u16, SocketAddr, Vec<u8>)>,
     pub events: Vec<(Duration, Event)>,
     pub closed: Vec<PortPair>,
+    /// Samples of recordings, as they came out.
+    pub recorded: Vec<i16>,
+    pub recordings_ended: usize,
 }
 
 impl Bench {
@@ -45,13 +48,15 @@ impl Bench {
             rtp_ports: 20_000..=20_199,
             port_quarantine: Duration::from_secs(5),
             inactivity: Duration::from_secs(60),
+            recording_max: Duration::from_secs(4 * 3_600),
             sessions_max: 50,
         };
         change(&mut config);
         let relay = Relay::new(config, [7; 32], start, Duration::from_secs(1_700_000_000));
         let relay = relay.unwrap();
         let (sent, events, closed) = (Vec::new(), Vec::new(), Vec::new());
-        Self { relay, start, now: start, sent, events, closed }
+        let (recorded, recordings_ended) = (Vec::new(), 0);
+        Self { relay, start, now: start, sent, events, closed, recorded, recordings_ended }
     }
 
     /// A session with side A negotiated in PCMU with telephone-event 101.
@@ -119,7 +124,8 @@ impl Bench {
         offset_ms: u32,
     ) {
         let audio = audio.clone();
-        let play = Play { play_id: name.into(), file: name.into(), audio, repeat, offset_ms };
+        let (play_id, file) = (name.into(), name.into());
+        let play = Play { play_id, file, audio, repeat, offset_ms, radio: false };
         self.relay.play(self.now, SESSION, side, play).unwrap();
     }
 
@@ -151,6 +157,11 @@ impl Bench {
             match output {
                 Output::Event(event) => self.events.push((at, event)),
                 Output::ClosePorts(pair) => self.closed.push(pair),
+                Output::Recorded { samples, .. } => self.recorded.extend(samples),
+                Output::RecordingEnded { .. } => self.recordings_ended += 1,
+                Output::Encode(audio, form) => {
+                    audio.encode(form);
+                }
             }
         }
     }
@@ -189,7 +200,7 @@ impl Bench {
 
     pub(crate) fn digits(&self) -> String {
         let digit = |(_, event): &(_, Event)| match &event.kind {
-            EventKind::Digit(digit) => Some(digit.as_char()),
+            EventKind::Digit(digit, _) => Some(digit.as_char()),
             _ => None,
         };
         self.events.iter().filter_map(digit).collect()

@@ -123,8 +123,8 @@ fn who_leaves_by_order_is_not_heard_and_keeps_its_session() {
     let mut room = Room::new(&[Codec::Pcmu; 2]);
     room.speak(20);
     let now = room.bench.now();
-    room.bench.relay.leave(now, &id(1), Side::A).unwrap();
-    room.bench.relay.leave(now, &id(1), Side::A).unwrap(); // Twice changes nothing.
+    room.bench.relay.leave(now, &id(1), Side::A, media::LeaveReason::Left).unwrap();
+    room.bench.relay.leave(now, &id(1), Side::A, media::LeaveReason::Left).unwrap(); // Twice changes nothing.
     let status = room.bench.status(&id(1), Side::A);
     assert_eq!(status.hears, "nothing");
     let packet = rtp(2, 20, 20 * 160, 0, &[0; 160]);

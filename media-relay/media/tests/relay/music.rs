@@ -148,6 +148,7 @@ fn five_thousand_listeners_are_each_served_on_time() {
             file: "m".into(),
             audio: source.clone(),
             repeat: true,
+            radio: false,
             offset_ms: n,
         };
         let now = bench.now();

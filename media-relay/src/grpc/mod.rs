@@ -1,23 +1,30 @@
 //! The API of `media_relay.proto`: requests become commands to the packet thread.
 
-use crate::library::{Library, LoadError};
+mod conferences;
+mod fields;
+mod messages;
+mod recordings;
+mod refusals;
+
+use crate::library::Library;
 use crate::metrics;
-use crate::packet_thread::{Busy, EVENTS_BEHIND_MAX, Handle, Happened, OfferError};
+use crate::packet_thread::{EVENTS_BEHIND_MAX, Handle};
+use crate::recorder::Recorder;
+use fields::{check_id, check_len, invalid, side};
 use futures::stream::{self, BoxStream, StreamExt as _};
-use media::sdp::{Refusal, Remote};
-use media::{Digit, Error, EventKind, Offer, Play, SessionStatus, Side, SideStatus};
+use media::sdp::Remote;
+use media::{Audio, Detection, Digit, Error, Form, LeaveReason, Offer, Play, SendDigits, Side};
+use messages::{event, owner, session};
 use proto::media_relay::v1 as wire;
 use proto::media_relay::v1::media_relay_server::MediaRelay;
+use refusals::{busy, failed, load_failed, offer_failed, refused};
+use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::watch;
 use tokio_stream::wrappers::BroadcastStream;
 use tonic::{Request, Response, Status};
 use tracing::{debug, info};
 
-/// Longest id of a session, call or owner, in bytes.
-const ID_BYTES_MAX: usize = 128;
-/// Longest name of a conference.
-const CONFERENCE_BYTES_MAX: usize = 64;
 /// Sessions that a query returns, at most and by default.
 const QUERY_LIMIT_MAX: u32 = 10_000;
 const QUERY_LIMIT_DEFAULT: u32 = 1_000;
@@ -25,16 +32,25 @@ const QUERY_LIMIT_DEFAULT: u32 = 1_000;
 const QUERY_PAGE: usize = 100;
 /// Longest digit of a SIP INFO, in ms.
 const DIGIT_MS_MAX: u32 = 60_000;
+/// How long a digit is sent, and the pause after it, unless the request says so, in ms.
+const DIGIT_MS: u32 = 100;
+const PAUSE_MS: u32 = 50;
 
 pub(crate) struct Grpc {
     packets: Handle,
     library: Library,
+    recorder: Recorder,
     draining: watch::Receiver<bool>,
 }
 
 impl Grpc {
-    pub(crate) fn new(packets: Handle, library: Library, draining: watch::Receiver<bool>) -> Self {
-        Self { packets, library, draining }
+    pub(crate) fn new(
+        packets: Handle,
+        library: Library,
+        recorder: Recorder,
+        draining: watch::Receiver<bool>,
+    ) -> Self {
+        Self { packets, library, recorder, draining }
     }
 }
 
@@ -151,6 +167,7 @@ impl MediaRelay for Grpc {
         let side = side("side", request.side)?;
         check_id("session_id", &request.session_id)?;
         let audio = self.library.load(&request.file).await.map_err(|e| load_failed(&e))?;
+        self.encode_for(&request.session_id, side, &audio, request.r#loop).await?;
         let duration_ms = audio.duration_ms();
         let play_id = boot::new_id();
         let play = Play {
@@ -159,6 +176,7 @@ impl MediaRelay for Grpc {
             audio,
             repeat: request.r#loop,
             offset_ms: request.offset_ms,
+            radio: is_radio(&request)?,
         };
         let session_id = request.session_id.clone();
         self.packets
@@ -183,9 +201,12 @@ impl MediaRelay for Grpc {
             .call(move |it| {
                 let now = Instant::now();
                 if request.leave_conference {
-                    it.relay.leave(now, &request.session_id, side)?;
+                    it.relay.leave(now, &request.session_id, side, LeaveReason::Left)?;
                 }
-                it.relay.stop(now, &request.session_id, side)
+                match request.play_id.as_str() {
+                    "" => it.relay.stop(now, &request.session_id, side),
+                    play_id => it.relay.stop_one(now, &request.session_id, side, play_id),
+                }
             })
             .await
             .map_err(busy)?
@@ -214,25 +235,7 @@ impl MediaRelay for Grpc {
         &self,
         request: Request<wire::JoinRequest>,
     ) -> Result<Response<wire::JoinResponse>, Status> {
-        let wire::JoinRequest { session_id, side: number, conference, .. } = request.into_inner();
-        let side = side("side", number)?;
-        check_id("session_id", &session_id)?;
-        let is_plain = |it: u8| it.is_ascii_alphanumeric() || b"_.-".contains(&it);
-        if !(1..=CONFERENCE_BYTES_MAX).contains(&conference.len())
-            || !conference.bytes().all(is_plain)
-        {
-            return Err(invalid("conference", conference, "1 to 64 of [A-Za-z0-9_.-]"));
-        }
-        let (id, name) = (session_id.clone(), conference.clone());
-        let participants = self
-            .packets
-            .call(move |it| it.relay.join(Instant::now(), &id, side, &name))
-            .await
-            .map_err(busy)?
-            .map_err(failed)?;
-        info!(%session_id, ?side, conference, participants, "joined");
-        let participants = u32::try_from(participants).unwrap_or(u32::MAX);
-        Ok(Response::new(wire::JoinResponse { participants }))
+        self.join_conference(request.into_inner()).await
     }
 
     async fn inject_dtmf(
@@ -260,51 +263,86 @@ impl MediaRelay for Grpc {
 
     async fn update_participant(
         &self,
-        _: Request<wire::UpdateParticipantRequest>,
+        request: Request<wire::UpdateParticipantRequest>,
     ) -> Result<Response<wire::UpdateParticipantResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        self.update_one(request.into_inner()).await
     }
 
     async fn kick(
         &self,
-        _: Request<wire::KickRequest>,
+        request: Request<wire::KickRequest>,
     ) -> Result<Response<wire::KickResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        self.kick_one(request.into_inner()).await
     }
 
     async fn list_conferences(
         &self,
-        _: Request<wire::ListConferencesRequest>,
+        request: Request<wire::ListConferencesRequest>,
     ) -> Result<Response<wire::ListConferencesResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        self.list(request.into_inner()).await
     }
 
     async fn send_dtmf(
         &self,
-        _: Request<wire::SendDtmfRequest>,
+        request: Request<wire::SendDtmfRequest>,
     ) -> Result<Response<wire::SendDtmfResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let wire::SendDtmfRequest { session_id, side: number, digits, duration_ms, pause_ms } =
+            request.into_inner();
+        let side = side("side", number)?;
+        check_id("session_id", &session_id)?;
+        check_len("digits", &digits)?;
+        let parsed: Result<Vec<Digit>, _> =
+            digits.chars().map(|it| it.encode_utf8(&mut [0; 4]).parse()).collect();
+        let parsed = parsed.map_err(|_| invalid("digits", &digits, "1 to 64 of 0-9 * # A-D"))?;
+        let or = |ms: u32, default: u32| if ms == 0 { default } else { ms };
+        let (duration_ms, pause_ms) = (or(duration_ms, DIGIT_MS), or(pause_ms, PAUSE_MS));
+        let send = SendDigits::new(parsed, duration_ms, pause_ms)
+            .map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let id = session_id.clone();
+        let done_in_ms = self
+            .packets
+            .call(move |it| it.relay.send_dtmf(Instant::now(), &id, side, &send))
+            .await
+            .map_err(busy)?
+            .map_err(failed)?;
+        info!(%session_id, ?side, done_in_ms, "sending digits");
+        Ok(Response::new(wire::SendDtmfResponse { done_in_ms }))
     }
 
     async fn detect_dtmf(
         &self,
-        _: Request<wire::DetectDtmfRequest>,
+        request: Request<wire::DetectDtmfRequest>,
     ) -> Result<Response<wire::DetectDtmfResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let wire::DetectDtmfRequest { session_id, side: number, detection } = request.into_inner();
+        let side = side("side", number)?;
+        check_id("session_id", &session_id)?;
+        let detection = match wire::DtmfDetection::try_from(detection) {
+            Ok(wire::DtmfDetection::Auto) => Detection::Auto,
+            Ok(wire::DtmfDetection::Off) => Detection::Off,
+            Ok(wire::DtmfDetection::On) => Detection::On,
+            Ok(wire::DtmfDetection::Unspecified) | Err(_) => {
+                let wanted = "DTMF_DETECTION_AUTO, _OFF or _ON";
+                return Err(invalid("detection", detection, wanted));
+            }
+        };
+        let detected =
+            self.packets.call(move |it| it.relay.detect_dtmf(&session_id, side, detection));
+        detected.await.map_err(busy)?.map_err(failed)?;
+        Ok(Response::new(wire::DetectDtmfResponse {}))
     }
 
     async fn start_recording(
         &self,
-        _: Request<wire::StartRecordingRequest>,
+        request: Request<wire::StartRecordingRequest>,
     ) -> Result<Response<wire::StartRecordingResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        self.start(request.into_inner()).await
     }
 
     async fn stop_recording(
         &self,
-        _: Request<wire::StopRecordingRequest>,
+        request: Request<wire::StopRecordingRequest>,
     ) -> Result<Response<wire::StopRecordingResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        self.stop_one_recording(request.into_inner().session_id).await
     }
 
     type WatchMediaStream = BoxStream<'static, Result<wire::MediaEvent, Status>>;
@@ -313,7 +351,7 @@ impl MediaRelay for Grpc {
         &self,
         request: Request<wire::WatchMediaRequest>,
     ) -> Result<Response<Self::WatchMediaStream>, Status> {
-        let owner = request.into_inner().owner;
+        let wanted = request.into_inner().owner;
         let watching = wire::MediaEvent {
             r#type: wire::MediaEventType::Watching.into(),
             at_unix_ms: boot::unix_ms(),
@@ -322,7 +360,7 @@ impl MediaRelay for Grpc {
         let events = BroadcastStream::new(self.packets.watch());
         let events = events.filter_map(move |happened| {
             let event = match happened {
-                Ok(it) if owner.is_empty() || *it.event.owner == *owner => Some(Ok(event(it))),
+                Ok(it) if wanted.is_empty() || owner(&it) == wanted => Some(Ok(event(it))),
                 Ok(_) => None,
                 Err(_lagged) => {
                     metrics::count_watcher_lost();
@@ -338,6 +376,24 @@ impl MediaRelay for Grpc {
 }
 
 impl Grpc {
+    /// Encodes audio in the form that a side wants, so that it is heard from the first packet on.
+    async fn encode_for(
+        &self,
+        session_id: &str,
+        side: Side,
+        audio: &Arc<Audio>,
+        repeat: bool,
+    ) -> Result<(), Status> {
+        let id = session_id.to_owned();
+        let form = self.packets.call(move |it| it.relay.form(&id, side, repeat)).await;
+        if let Some(form) = form.map_err(busy)?.map_err(failed)?
+            && audio.encoded(form).is_none()
+        {
+            encode(audio.clone(), form).await;
+        }
+        Ok(())
+    }
+
     /// The oldest sessions, page by page; and how many there are.
     async fn query_all(
         &self,
@@ -366,6 +422,25 @@ impl Grpc {
     }
 }
 
+/// Encodes audio away from the packet thread.
+async fn encode(audio: Arc<Audio>, form: Form) {
+    let encoding = tokio::task::spawn_blocking(move || {
+        audio.encode(form);
+    });
+    encoding.await.expect("a panic ends the process");
+}
+
+fn is_radio(request: &wire::PlayRequest) -> Result<bool, Status> {
+    match (wire::PlayMode::try_from(request.mode), request.r#loop) {
+        (Ok(wire::PlayMode::Unspecified | wire::PlayMode::FromStart), _) => Ok(false),
+        (Ok(wire::PlayMode::Radio), true) => Ok(true),
+        (Ok(wire::PlayMode::Radio), false) => {
+            Err(invalid("mode", "PLAY_MODE_RADIO", "it only with loop: a prompt has a beginning"))
+        }
+        (Err(_), _) => Err(invalid("mode", request.mode, "PLAY_MODE_FROM_START or _RADIO")),
+    }
+}
+
 /// Ends a stream after its first error: the reader has missed something.
 fn until_first_error<T: Send + 'static>(
     events: impl futures::Stream<Item = Result<T, Status>> + Send + 'static,
@@ -374,140 +449,4 @@ fn until_first_error<T: Send + 'static>(
         let ended = std::mem::replace(failed, event.is_err());
         std::future::ready((!ended).then_some(event))
     })
-}
-
-fn side(field: &'static str, number: i32) -> Result<Side, Status> {
-    match wire::Side::try_from(number) {
-        Ok(wire::Side::A) => Ok(Side::A),
-        Ok(wire::Side::B) => Ok(Side::B),
-        Ok(wire::Side::Unspecified) | Err(_) => Err(invalid(field, number, "SIDE_A or SIDE_B")),
-    }
-}
-
-fn wire_side(side: Side) -> i32 {
-    match side {
-        Side::A => wire::Side::A.into(),
-        Side::B => wire::Side::B.into(),
-    }
-}
-
-fn check_id(field: &'static str, value: &str) -> Result<(), Status> {
-    match value {
-        "" => Err(invalid(field, value, "a UUID")),
-        value => check_len(field, value),
-    }
-}
-
-fn check_len(field: &'static str, value: &str) -> Result<(), Status> {
-    if value.len() > ID_BYTES_MAX {
-        return Err(invalid(field, &value[..value.floor_char_boundary(40)], "at most 128 bytes"));
-    }
-    Ok(())
-}
-
-fn invalid(field: &str, got: impl std::fmt::Debug, wanted: &str) -> Status {
-    Status::invalid_argument(format!("{field} is {got:?}; wanted {wanted}"))
-}
-
-fn busy(busy: Busy) -> Status {
-    Status::resource_exhausted(busy.to_string())
-}
-
-fn refused(refusal: &Refusal) -> Status {
-    match refusal.is_not_acceptable() {
-        true => Status::failed_precondition(format!("488 Not Acceptable Here: {refusal}")),
-        false => Status::invalid_argument(format!("sdp: {refusal}")),
-    }
-}
-
-fn failed(error: Error) -> Status {
-    let message = error.to_string();
-    match error {
-        Error::NoSession(_) | Error::NoSide { .. } => Status::not_found(message),
-        Error::Missing(_) | Error::Play(_) => Status::invalid_argument(message),
-        Error::SessionsUsedUp { .. } | Error::Ports(_) | Error::ConferenceFull(_) => {
-            Status::resource_exhausted(message)
-        }
-        Error::Deleted(_) => Status::aborted(message),
-        Error::NoOpenOffer { .. } | Error::NotNegotiated { .. } => {
-            Status::failed_precondition(message)
-        }
-        Error::Refused(refusal) => refused(&refusal),
-    }
-}
-
-fn offer_failed(error: OfferError) -> Status {
-    match error {
-        OfferError::Relay(error) => failed(error),
-        OfferError::Bind(_) | OfferError::PortsTaken => {
-            Status::resource_exhausted(error.to_string())
-        }
-    }
-}
-
-fn load_failed(error: &LoadError) -> Status {
-    match error {
-        LoadError::Name { .. } | LoadError::Unusable { .. } => {
-            Status::invalid_argument(error.to_string())
-        }
-        LoadError::NotFound { .. } => Status::not_found(error.to_string()),
-        LoadError::MemoryUsedUp { .. } => Status::resource_exhausted(error.to_string()),
-    }
-}
-
-fn event(happened: Happened) -> wire::MediaEvent {
-    let Happened { event, at_unix_ms } = happened;
-    let (r#type, digit, play_id) = match event.kind {
-        EventKind::Digit(digit) => {
-            (wire::MediaEventType::Digit, digit.as_char().to_string(), String::new())
-        }
-        EventKind::PlayFinished { play_id } => {
-            (wire::MediaEventType::PlayFinished, String::new(), play_id.to_string())
-        }
-        EventKind::Inactive => (wire::MediaEventType::Inactive, String::new(), String::new()),
-        EventKind::Latched => (wire::MediaEventType::Latched, String::new(), String::new()),
-    };
-    wire::MediaEvent {
-        r#type: r#type.into(),
-        session_id: event.session_id.to_string(),
-        call_id: event.call_id.to_string(),
-        side: wire_side(event.side),
-        digit,
-        play_id,
-        at_unix_ms,
-        ..wire::MediaEvent::default()
-    }
-}
-
-fn session(status: SessionStatus) -> wire::Session {
-    wire::Session {
-        session_id: status.session_id,
-        call_id: status.call_id,
-        owner: status.owner,
-        sides: status.sides.into_iter().map(side_status).collect(),
-        created_unix_ms: i64::try_from(status.created.as_millis()).unwrap_or(i64::MAX),
-    }
-}
-
-fn side_status(status: SideStatus) -> wire::SideStatus {
-    let address = |it: Option<std::net::SocketAddr>| it.map_or(String::new(), |it| it.to_string());
-    let discarded = status.discards.iter().map(|(it, count)| (it.label().to_owned(), count));
-    let (file, offset_ms) = status.file.unwrap_or_default();
-    wire::SideStatus {
-        side: wire_side(status.side),
-        rtp_port: status.rtp_port.into(),
-        codec: status.codec.map_or("", |it| it.rtpmap()).to_owned(),
-        signalled_address: address(status.signalled),
-        latched_address: address(status.latched),
-        hears: status.hears,
-        file,
-        offset_ms,
-        packets_received: status.packets_received,
-        packets_sent: status.packets_sent,
-        discarded: discarded.collect(),
-        remote_fraction_lost: status.remote_fraction_lost.into(),
-        jitter_us: status.jitter_us,
-        silent_ms: u32::try_from(status.silent.as_millis()).unwrap_or(u32::MAX),
-        ..wire::SideStatus::default()
-    }
 }
