@@ -111,8 +111,8 @@ pub(crate) enum Action {
 struct Swept {
     done: u32,
     firing: u32,
-    /// There may be more after this one.
-    last: Option<TaskId>,
+    /// There may be more from this id on.
+    next: Option<TaskId>,
 }
 
 /// What became of one of many that were to be scheduled.
@@ -127,7 +127,7 @@ enum Write {
     Pause { id: TaskId, reply: Reply<Moved> },
     Resume { id: TaskId, reply: Reply<Moved> },
     Cancel { id: TaskId, by: String, reply: Reply<Cancelled> },
-    Sweep { scope: Scope, after: TaskId, action: Action, reply: Reply<Swept> },
+    Sweep { scope: Scope, from: TaskId, action: Action, reply: Reply<Swept> },
     Claim { claims: Vec<Claim>, reply: Reply<Vec<Granted>> },
     Settle { settlements: Vec<Settlement>, reply: Reply<Vec<Settled>> },
     Forget { shard: u8, before_unix_ms: i64, kept_max: i64, commits: u32, reply: Reply<u32> },
@@ -206,14 +206,14 @@ impl Commits {
         scope: &Scope,
         action: &Action,
     ) -> Result<(u32, u32), Unwritten> {
-        let (mut done, mut firing, mut after) = (0, 0, TaskId(0));
+        let (mut done, mut firing, mut from) = (0, 0, TaskId(0));
         // Bounded, because others may add to the scope as fast as this goes on.
         for _ in 0..=self.tasks_max / ROWS_PER_STATEMENT {
             let (scope, action) = (scope.clone(), action.clone());
-            let swept = self.ask(1, |reply| Write::Sweep { scope, after, action, reply }).await?;
+            let swept = self.ask(1, |reply| Write::Sweep { scope, from, action, reply }).await?;
             (done, firing) = (done + swept.done, firing + swept.firing);
-            match swept.last {
-                Some(last) => after = last,
+            match swept.next {
+                Some(next) => from = next,
                 None => break,
             }
         }

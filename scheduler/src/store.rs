@@ -345,15 +345,15 @@ impl Transaction {
         each!(self, it => it.live_of_calls(calls).await)
     }
 
-    /// Tasks of the scope that have not ended, in these shards, by id: those after `after`, at most
+    /// Tasks of the scope that have not ended, in these shards, by id: from `from` on, at most
     /// [`ROWS_PER_STATEMENT`].
     pub(crate) async fn tasks_of(
         &mut self,
         scope: &Scope,
-        after: TaskId,
+        from: TaskId,
         shards: &[Held],
     ) -> Result<Vec<Task>> {
-        each!(self, it => it.tasks_of(scope, after, shards).await)
+        each!(self, it => it.tasks_of(scope, from, shards).await)
     }
 
     /// Adds tasks with their idempotency keys (empty: none). Returns those that were not added,
@@ -402,4 +402,4 @@ impl Transaction {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -329,8 +329,8 @@ impl<'d> Batch<'d> {
                 let resumed = self.resume(id);
                 self.answer(reply, Ok(resumed));
             }
-            Write::Sweep { scope, after, action, reply } => {
-                let swept = self.sweep(&scope, after, &action).await?;
+            Write::Sweep { scope, from, action, reply } => {
+                let swept = self.sweep(&scope, from, &action).await?;
                 self.answer(reply, Ok(swept));
             }
             Write::Forget { shard, before_unix_ms, kept_max, commits, reply } => {
@@ -452,13 +452,13 @@ impl<'d> Batch<'d> {
     async fn sweep(
         &mut self,
         scope: &Scope,
-        after: TaskId,
+        from: TaskId,
         action: &Action,
     ) -> store::Result<Swept> {
-        let found = self.transaction.tasks_of(scope, after, &self.held).await?;
+        let found = self.transaction.tasks_of(scope, from, &self.held).await?;
         let mut swept = Swept::default();
         if found.len() == ROWS_PER_STATEMENT as usize {
-            swept.last = found.last().map(|task| task.id);
+            swept.next = found.last().map(|task| TaskId(task.id.0.saturating_add(1)));
         }
         for task in found {
             let id = task.id;

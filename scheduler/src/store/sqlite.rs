@@ -280,7 +280,7 @@ impl Transaction {
     pub(super) async fn tasks_of(
         &mut self,
         scope: &Scope,
-        after: TaskId,
+        from: TaskId,
         _all_are_ours: &[Held],
     ) -> Result<Vec<Task>> {
         let (column, value) = match scope {
@@ -290,11 +290,11 @@ impl Transaction {
         };
         let sql = format!(
             "SELECT {COLUMNS} FROM tasks WHERE {column} = ?1 AND {column} <> ''
-             AND ended_unix_ms = 0 AND task_id > ?2 ORDER BY task_id LIMIT {ROWS_PER_STATEMENT}"
+             AND ended_unix_ms = 0 AND task_id >= ?2 ORDER BY task_id LIMIT {ROWS_PER_STATEMENT}"
         );
         sqlx::query(AssertSqlSafe(sql))
             .bind(value)
-            .bind(Uuid::from_u128(after.0))
+            .bind(Uuid::from_u128(from.0))
             .try_map(|it: SqliteRow| row::task(&it))
             .fetch_all(&mut *self.connection)
             .await

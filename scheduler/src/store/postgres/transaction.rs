@@ -193,7 +193,7 @@ impl Transaction {
     pub(in crate::store) async fn tasks_of(
         &mut self,
         scope: &Scope,
-        after: TaskId,
+        from: TaskId,
         shards: &[Held],
     ) -> Result<Vec<Task>> {
         let (column, value) = match scope {
@@ -203,7 +203,7 @@ impl Transaction {
         };
         let sql = format!(
             "SELECT {COLUMNS} FROM tasks WHERE {column} = $1 AND {column} <> ''
-             AND ended_unix_ms = 0 AND task_id > $2 AND shard = ANY($3)
+             AND ended_unix_ms = 0 AND task_id >= $2 AND shard = ANY($3)
              ORDER BY task_id LIMIT {ROWS_PER_STATEMENT}"
         );
         let value = clean(value);
@@ -212,7 +212,7 @@ impl Transaction {
             Box::pin(async move {
                 sqlx::query(AssertSqlSafe(sql))
                     .bind(value)
-                    .bind(Uuid::from_u128(after.0))
+                    .bind(Uuid::from_u128(from.0))
                     .bind(shards)
                     .try_map(|it: PgRow| row::task(&it))
                     .fetch_all(connection)
