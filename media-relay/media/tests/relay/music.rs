@@ -159,3 +159,31 @@ fn five_thousand_listeners_are_each_served_on_time() {
         assert_eq!(bench.take_rtp(&format!("192.0.2.1:{}", 10_000 + n * 2)).len(), 51);
     }
 }
+
+#[test]
+fn listeners_to_a_radio_hear_one_place_of_it_also_after_hold() {
+    let mut bench = Bench::one_side();
+    bench.offer(SESSION, Side::B, Some(&sdp(B, "0"))).unwrap();
+    let source = audio(Codec::Pcmu, 1, 8_000);
+    for side in Side::BOTH {
+        let (play_id, file, now) = ("m".into(), "m".into(), bench.now());
+        let play = media::Play {
+            play_id,
+            file,
+            audio: source.clone(),
+            repeat: true,
+            offset_ms: 0,
+            radio: true,
+        };
+        bench.relay.play(now, SESSION, side, play).unwrap();
+        bench.run(340);
+    }
+    let held = sdp(A, "0") + "a=inactive\r\n";
+    bench.offer(SESSION, Side::A, Some(&held)).unwrap();
+    bench.run(260);
+    bench.offer(SESSION, Side::A, Some(&sdp(A, "0"))).unwrap();
+    bench.run(100);
+    let (a, b) = (bench.take_rtp(A).pop().unwrap(), bench.take_rtp(B).pop().unwrap());
+    assert_eq!(a.at, b.at);
+    assert_eq!(a.payload, b.payload);
+}
