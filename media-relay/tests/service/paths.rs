@@ -13,7 +13,7 @@ use tokio::time::timeout;
 /// Those that this machine permits.
 fn paths() -> Vec<&'static str> {
     let dir = tempfile::tempdir().unwrap();
-    let mut process = spawn(dir.path(), &["--packet-path", "bpf"]);
+    let process = spawn(dir.path(), &["--packet-path", "bpf"]);
     let begun = process.wait_for("that it serves or gives up", LIMIT, |it| {
         let serves = it.contains("\"serving\"");
         (serves || it.contains("--packet-path bpf")).then_some(serves)
