@@ -6,6 +6,7 @@
 
 mod batch;
 mod counts;
+mod seen;
 mod writer;
 
 pub(crate) use counts::Limits;

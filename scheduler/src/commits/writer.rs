@@ -2,6 +2,7 @@
 
 use super::batch::{Batch, Made};
 use super::counts::{Counts, Limits};
+use super::seen::Seen;
 use super::{Unwritten, Waiting, Write};
 use crate::clock::Clock;
 use crate::lanes::Lanes;
@@ -180,7 +181,7 @@ impl Writer {
         for row in &made.log {
             self.counts.advance(row.shard, row.seq);
         }
-        made.ends.iter().for_each(super::batch::Seen::log);
+        made.ends.iter().for_each(Seen::log);
         if !made.news.is_empty() {
             let _ = self.news.send(made.news).await; // The firing loop ends with the process.
         }

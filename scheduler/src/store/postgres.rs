@@ -150,9 +150,8 @@ impl Postgres {
         size: impl Fn(&Task) -> usize + Send,
     ) -> Result<Vec<Task>> {
         let mut query = list::select::<sqlx::Postgres>(filter);
+        let mut connection = self.readers.acquire().await?;
         let read = async {
-            let mut connection = self.readers.acquire().await?;
-            connection.close_on_drop(); // Unless the page was read to its end.
             let mut rows =
                 query.build().try_map(|it: PgRow| row::task(&it)).fetch(&mut *connection);
             let (mut page, mut bytes) = (Vec::new(), 0);
@@ -160,12 +159,16 @@ impl Postgres {
                 bytes += size(&task);
                 page.push(task);
                 if bytes > bytes_max {
-                    break;
+                    return Ok((page, false));
                 }
             }
-            Ok(page)
+            Ok((page, true))
         };
-        timeout(STATEMENT_LIMIT, read).await.unwrap_or_else(|_| Err(late()))
+        let read = timeout(STATEMENT_LIMIT, read).await.unwrap_or_else(|_| Err(late()));
+        if !matches!(read, Ok((_, true))) {
+            connection.close_on_drop(); // The rest would still come by it.
+        }
+        read.map(|(page, _)| page)
     }
 
     pub(super) async fn reach(&self, shards: &[u8]) -> Result<Vec<Reach>> {
