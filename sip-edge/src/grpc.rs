@@ -345,7 +345,8 @@ fn refused(refusal: &Refusal, message: String) -> Status {
         Refusal::TooMany { .. } => Status::resource_exhausted(message),
         Refusal::Failed { failure, .. } => match failure.kind {
             FailureKind::Invalid => Status::invalid_argument(message),
-            FailureKind::NotFound => Status::not_found(message),
+            // NOT_FOUND would say that there is no such call.
+            FailureKind::NotFound => Status::failed_precondition(message),
             FailureKind::Full => Status::resource_exhausted(message),
             FailureKind::NoCodec => Status::aborted(message),
             FailureKind::Unavailable => Status::unavailable(message),
