@@ -1,8 +1,11 @@
 //! The flags of media-relay; `--help` is their manual.
 
+use crate::ingest::Wishes;
+use crate::library::Library;
 use crate::path::Wish;
 use anyhow::{Context as _, bail};
 use clap::Parser;
+use media::{CLOCK_RATE_HZ, Codec};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -38,6 +41,21 @@ pub(crate) struct Args {
     /// Folder of the audio files; nothing outside it is played.
     #[arg(long, value_name = "DIR", default_value = "media")]
     pub media_dir: PathBuf,
+
+    /// Memory for decoded and encoded audio, e.g. 512MiB. Files beyond it are forgotten, the longest
+    /// unused first, and decoded again when they are needed; one that does not fit beside what is
+    /// playing is refused.
+    #[arg(long, value_name = "BYTES", default_value = "512MiB", value_parser = bytes)]
+    pub audio_memory: usize,
+
+    /// Play raw files (NAME.0, .3, .8, .9) that are not what their name says as what they are, e.g.
+    /// 16-bit linear PCM named .8, instead of refusing them.
+    #[arg(long)]
+    pub moh_repair: bool,
+
+    /// Bring all files to one loudness: -19 dB below full scale on average, and peaks of -1 dB.
+    #[arg(long)]
+    pub moh_normalise: bool,
 
     /// After how long without RTP and RTCP a side is reported INACTIVE, while somebody needs to
     /// hear it; listeners to music may be silent for ever. At most 24h; 0s: never.
@@ -84,6 +102,17 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// The files that may be played to listeners in `codecs`.
+    pub(crate) fn library(&self, codecs: &[Codec]) -> Library {
+        let rates_hz = codecs.iter().map(|it| it.sample_rate_hz());
+        let wishes = Wishes {
+            repair: self.moh_repair,
+            normalise: self.moh_normalise,
+            rate_max_hz: rates_hz.max().unwrap_or(CLOCK_RATE_HZ),
+        };
+        Library::new(&self.media_dir, wishes, codecs, self.audio_memory)
+    }
+
     /// What the core must know.
     ///
     /// # Errors
@@ -134,6 +163,21 @@ fn gather(text: &str) -> anyhow::Result<Duration> {
     Ok(duration)
 }
 
+/// E.g. 4096, 512KiB, 1GiB.
+fn bytes(text: &str) -> anyhow::Result<usize> {
+    let digits = text.find(|it: char| !it.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.trim() {
+        "" | "B" => 0,
+        "K" | "KiB" => 10,
+        "M" | "MiB" => 20,
+        "G" | "GiB" => 30,
+        _ => bail!("{unit:?} is not B, KiB, MiB or GiB"),
+    };
+    let number: usize = number.parse().context("wanted a number of bytes, e.g. 512MiB")?;
+    number.checked_mul(1 << shift).with_context(|| format!("{text} is too much"))
+}
+
 fn port_range(text: &str) -> anyhow::Result<RangeInclusive<u16>> {
     let (first, last) = text.split_once('-').context("wanted FIRST-LAST, e.g. 20000-29999")?;
     let port = |text: &str| -> anyhow::Result<u16> {
@@ -161,6 +205,7 @@ mod tests {
         let args = Args::parse_from(["media-relay"]);
         assert_eq!(args.common.grpc.to_string(), "127.0.0.1:50052");
         assert_eq!(args.config().unwrap().rtp_ports, 20_000..=29_999);
+        assert_eq!(args.audio_memory, 512 << 20);
     }
 
     #[test]
@@ -172,6 +217,7 @@ mod tests {
         assert!(error(&["--max-recording", "5h"]).contains("5h is not from 1s to 4h"));
         assert!(error(&["--port-quarantine", "999999999y"]).contains("is more than 1day"));
         assert!(error(&["--gather", "21ms"]).contains("21ms is more than 20ms"));
+        assert!(error(&["--audio-memory", "5 TB"]).contains("is not B, KiB, MiB or GiB"));
         assert!(error(&["--rtp-ports", "20000"]).contains("wanted FIRST-LAST"));
         assert!(error(&["--rtp-ports", "20001-20002"]).contains("no pair"));
         assert!(error(&["--rtp-ports", "0-20"]).contains("not a port from 1 to 65535"));

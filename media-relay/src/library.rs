@@ -1,10 +1,8 @@
 //! Audio files by name: found below one folder, decoded once, kept while memory allows.
 
-use crate::{raw, wav};
-use media::{Audio, AudioError, Law};
+use crate::ingest::{self, EXTENSIONS, Unusable, Wishes};
+use media::{Audio, Codec, Form};
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Read as _};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
@@ -12,74 +10,43 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
-/// Encoded audio that is kept, in bytes: four hours and a half.
-const AUDIO_BYTES_MAX: usize = 256 << 20;
 /// Files that are decoded at a time.
 const DECODINGS_MAX: usize = 2;
-/// Audio that is decoded before anybody asks, in bytes.
-const PRELOADED_BYTES_MAX: usize = AUDIO_BYTES_MAX / 2;
+/// Part of the memory that may be filled before anybody asks.
+const PRELOADED_PART: usize = 2;
+/// Longest file that is encoded before anybody asks, in ms: ten minutes.
+const PREENCODED_MS_MAX: u32 = 600_000;
+/// The packet time that most phones ask for, in ms.
+const PREENCODED_PTIME_MS: u32 = 20;
 /// Files that are looked at then, and how deep in folders.
 const PRELOADED_FILES_MAX: usize = 1_000;
 const PRELOADED_DEPTH_MAX: usize = 8;
 /// Longest file name of a request, in bytes.
 const NAME_BYTES_MAX: usize = 1_024;
-/// What a name without extension may mean, best first.
-const EXTENSIONS: [&str; 3] = ["wav", "0", "8"];
-
 /// Why a file cannot be played; shown to the one who asked for it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoadError {
     #[error("file {name:?} is not a path below --media-dir: {why}")]
     Name { name: String, why: &'static str },
-    #[error("no file {name:?} in --media-dir {dir} (nor with .wav, .0 or .8)")]
+    #[error("no file {name:?} in --media-dir {dir} (nor with .{})", EXTENSIONS.join(", ."))]
     NotFound { name: String, dir: String },
-    #[error("{AUDIO_BYTES_MAX} bytes of audio are in use; {file:?} does not fit beside them")]
-    MemoryUsedUp { file: String },
+    #[error(
+        "file {file:?} takes {bytes} bytes, which do not fit beside what is playing into \
+         --audio-memory {most}"
+    )]
+    MemoryUsedUp { file: String, bytes: usize, most: usize },
     #[error("file {file:?} {unusable}")]
     Unusable { file: String, unusable: Unusable },
-}
-
-/// What a file looks like instead of what it should be, and what to do.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Unusable {
-    #[error("is not a WAV file: it looks like {looks_like}; convert it with `sox IN OUT.wav`")]
-    NotWav { looks_like: &'static str },
-    #[error(
-        "is truncated: {got} bytes of samples, {} promised; copy it again",
-        wanted.map_or("more".to_owned(), |it| it.to_string())
-    )]
-    Truncated { got: u64, wanted: Option<u64> },
-    #[error("holds no samples")]
-    Empty,
-    #[error("has a sample rate of {rate_hz} Hz; wanted 4000 to 384000")]
-    Rate { rate_hz: u32 },
-    #[error("cannot be decoded: {reason}; convert it with `sox IN -e signed -b 16 OUT.wav`")]
-    Unsupported { reason: String },
-    #[error("{0}")]
-    Audio(#[from] AudioError),
-    #[error("is named as raw {named} but looks like {looks_like}; give it that extension")]
-    Header { looks_like: &'static str, named: &'static str },
-    #[error(
-        "is named as raw {named} but looks like {looks_like}, which would crackle; rename it \
-         (.0 is PCMU, .8 is PCMA)"
-    )]
-    OtherLaw { looks_like: &'static str, named: &'static str },
-    #[error(
-        "is named as raw {named} but looks like 16-bit linear PCM ({endian}-endian), which would \
-         crackle; convert it with \
-         `sox -t raw -r 8000 -e signed -b 16 --endian {endian} -c 1 IN -t {law} OUT`"
-    )]
-    LinearPcm { endian: &'static str, named: &'static str, law: &'static str },
-    #[error("has an extension that is not .wav, .0 (raw PCMU) or .8 (raw PCMA); it looks like {0}")]
-    Extension(&'static str),
-    #[error("cannot be read: {0}")]
-    Io(#[from] io::Error),
 }
 
 /// Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Library {
     dir: Arc<Path>,
+    wishes: Wishes,
+    /// What is encoded before anybody asks.
+    codecs: Arc<[Codec]>,
+    bytes_max: usize,
     cache: Arc<Mutex<Cache>>,
     decodings: Arc<Semaphore>,
 }
@@ -105,9 +72,12 @@ struct Version {
 }
 
 impl Library {
-    pub(crate) fn new(dir: &Path) -> Self {
+    /// Of the files below `dir`, which may take `bytes_max` bytes of memory, for listeners in
+    /// `codecs`.
+    pub(crate) fn new(dir: &Path, wishes: Wishes, codecs: &[Codec], bytes_max: usize) -> Self {
         let decodings = Arc::new(Semaphore::new(DECODINGS_MAX));
-        Self { dir: dir.into(), cache: Arc::default(), decodings }
+        let codecs = codecs.into();
+        Self { dir: dir.into(), wishes, codecs, bytes_max, cache: Arc::default(), decodings }
     }
 
     /// The audio that `name` means, decoded away from the packet thread if it is not kept.
@@ -132,12 +102,14 @@ impl Library {
         }
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let decoded = {
-            let path = path.clone();
-            blocking(move || decode(&path)).await
+            let (path, wishes) = (path.clone(), self.wishes);
+            blocking(move || ingest::read(&path, wishes)).await
         };
         let audio =
             decoded.map_err(|unusable| LoadError::Unusable { file: file.clone(), unusable })?;
-        self.keep(path, version, Arc::new(audio)).ok_or(LoadError::MemoryUsedUp { file })
+        let (bytes, most) = (audio.memory_bytes(), self.bytes_max);
+        let kept = self.keep(path, version, Arc::new(audio));
+        kept.ok_or(LoadError::MemoryUsedUp { file, bytes, most })
     }
 
     /// Decodes what the folder holds, while memory allows, so that the first caller need not wait;
@@ -150,15 +122,34 @@ impl Library {
         let names = blocking(move || names(&dir)).await;
         let mut decoded = 0;
         for name in names {
-            if self.used_bytes() > PRELOADED_BYTES_MAX {
+            if self.used_bytes() > self.bytes_max / PRELOADED_PART {
                 break;
             }
             match self.load(&name).await {
-                Ok(_) => decoded += 1,
+                Ok(audio) => {
+                    decoded += 1;
+                    self.encode(audio).await;
+                }
                 Err(e) => warn!("failed to load audio: {e}"),
             }
         }
         info!(files = decoded, bytes = self.used_bytes(), dir = %self.dir.display(), "audio ready");
+    }
+
+    /// Into what listeners to music will need; G.711 is there, and L16 is quickly made.
+    async fn encode(&self, audio: Arc<Audio>) {
+        if audio.duration_ms() > PREENCODED_MS_MAX {
+            return;
+        }
+        let codecs = self.codecs.clone();
+        blocking(move || {
+            for codec in [Codec::G722, Codec::Opus, Codec::Gsm] {
+                if codecs.contains(&codec) {
+                    audio.encode(Form { codec, ptime_ms: PREENCODED_PTIME_MS, repeat: true });
+                }
+            }
+        })
+        .await;
     }
 
     fn used_bytes(&self) -> usize {
@@ -168,6 +159,7 @@ impl Library {
     fn kept(&self, path: &Path, version: Version) -> Option<Arc<Audio>> {
         let mut cache = self.cache.lock().expect("nobody panics with it");
         cache.askings += 1;
+        cache.forget_down_to(self.bytes_max, Some(path)); // What was encoded meanwhile counts, too.
         let asked = cache.askings;
         let entry = cache.entries.get_mut(path).filter(|it| it.version == version)?;
         entry.asked = asked;
@@ -179,10 +171,8 @@ impl Library {
     fn keep(&self, path: PathBuf, version: Version, audio: Arc<Audio>) -> Option<Arc<Audio>> {
         let mut cache = self.cache.lock().expect("nobody panics with it");
         cache.entries.remove(&path); // An older version; who listens to it goes on.
-        while cache.bytes() + audio.memory_bytes() > AUDIO_BYTES_MAX {
-            let unused = cache.entries.iter().filter(|(_, it)| Arc::strong_count(&it.audio) == 1);
-            let oldest = unused.min_by_key(|(_, it)| it.asked)?.0.clone();
-            cache.entries.remove(&oldest);
+        if !cache.forget_down_to(self.bytes_max.checked_sub(audio.memory_bytes())?, None) {
+            return None;
         }
         let asked = cache.askings;
         cache.entries.insert(path, Entry { audio: audio.clone(), version, asked });
@@ -191,6 +181,20 @@ impl Library {
 }
 
 impl Cache {
+    /// Forgets what nobody listens to, the longest unasked first, but not `wanted`; false if more than
+    /// `bytes_max` are left.
+    fn forget_down_to(&mut self, bytes_max: usize, wanted: Option<&Path>) -> bool {
+        while self.bytes() > bytes_max {
+            let unused = self.entries.iter().filter(|(path, it)| {
+                Arc::strong_count(&it.audio) == 1 && Some(path.as_path()) != wanted
+            });
+            let Some((oldest, _)) = unused.min_by_key(|(_, it)| it.asked) else { return false };
+            let oldest = oldest.clone();
+            self.entries.remove(&oldest);
+        }
+        true
+    }
+
     fn bytes(&self) -> usize {
         self.entries.values().map(|it| it.audio.memory_bytes()).sum()
     }
@@ -255,19 +259,4 @@ fn names(dir: &Path) -> Vec<String> {
         }
     }
     found
-}
-
-fn decode(path: &Path) -> Result<Audio, Unusable> {
-    let mut file = File::open(path)?;
-    let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    match extension.as_str() {
-        "wav" => Ok(Audio::from_linear(&wav::read(file)?)?),
-        "0" => Ok(Audio::from_codes(Law::Pcmu, raw::read(file, Law::Pcmu)?)?),
-        "8" => Ok(Audio::from_codes(Law::Pcma, raw::read(file, Law::Pcma)?)?),
-        _ => {
-            let mut head = [0; 12];
-            let len = file.read(&mut head)?;
-            Err(Unusable::Extension(wav::looks_like(&head[..len])))
-        }
-    }
 }

@@ -3,20 +3,18 @@
 mod args;
 mod encoder;
 mod grpc;
+mod ingest;
 mod library;
 mod metrics;
 mod packet_thread;
 mod path;
-mod raw;
 mod recorder;
 mod snapshots;
-mod wav;
 
 use anyhow::Context as _;
 use args::Args;
 use clap::Parser as _;
 use grpc::Grpc;
-use library::Library;
 use packet_thread::PacketThread;
 use path::Path;
 use proto::media_relay::v1::media_relay_server::MediaRelayServer;
@@ -37,6 +35,7 @@ fn main() -> ExitCode {
 
 async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
     let config = args.config()?;
+    let codecs = media::Codec::ALL;
     raise_descriptor_limit(&args);
     let grpc = service.bind_grpc().await?;
     let path = Path::open(args.packet_path, args.rtp_address)?;
@@ -60,7 +59,7 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
         .name("recorder".to_owned())
         .spawn(move || recordings.run(|it| told.tell_recorded(it)))
         .context("start the recorder thread")?;
-    let library = Library::new(&args.media_dir);
+    let library = args.library(&codecs);
     snapshots::resume(resumed, &library, &packets).await;
     tokio::spawn(library.clone().preload());
     let relay = MediaRelayServer::new(Grpc::new(

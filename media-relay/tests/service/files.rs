@@ -3,12 +3,20 @@
 use crate::phone::Phone;
 use crate::service::{LIMIT, Service, spawn};
 use crate::sound::{correlation, looped, melody, wav, with_header};
-use media::{Codec, Law};
+use media::{Codec, Encoder, Law};
 use proto::media_relay::v1::Side;
 use tonic::Code;
 
 /// A length that no packet time divides.
 const MS: u32 = 1_303;
+
+/// One second of the melody each, made by sox, lame, oggenc and opusenc.
+const TUNES: [(&str, &[u8]); 4] = [
+    ("flac", include_bytes!("tunes/tune.flac")),
+    ("mp3", include_bytes!("tunes/tune.mp3")),
+    ("ogg", include_bytes!("tunes/tune.ogg")),
+    ("opus", include_bytes!("tunes/tune.opus")),
+];
 
 #[tokio::test]
 async fn a_loop_is_heard_as_its_source_in_both_laws_without_a_gap() {
@@ -67,6 +75,47 @@ async fn every_common_wav_is_heard_as_what_it_holds() {
 }
 
 #[tokio::test]
+async fn compressed_files_are_heard_as_their_source() {
+    let service = Service::start(&[]).await;
+    for (name, tune) in TUNES {
+        service.write(&format!("tune.{name}"), tune);
+        let mut phone = Phone::new(Codec::Pcmu).await;
+        phone.join(&service, name, Side::A).await;
+        let file = format!("tune.{name}");
+        let playing = service.play(name, &file, true).await.unwrap();
+        assert!(playing.duration_ms.abs_diff(1_000) <= 1, "{name}: {}", playing.duration_ms);
+        let samples = phone.hear_samples(48).await; // Below a second: before any seam.
+        let similarity = correlation(&samples, &looped(melody, 1_000, samples.len()));
+        assert!(similarity >= 0.98, "{name}: {similarity}");
+    }
+}
+
+#[tokio::test]
+async fn raw_gsm_and_g722_are_heard_and_linear_pcm_is_repaired_if_asked() {
+    let service = Service::start(&["--moh-repair"]).await;
+    let samples = |rate: u32| -> Vec<i16> {
+        let sample = |n: u32| (melody(f64::from(n) / f64::from(rate)) * 20_000.0) as i16;
+        (0..rate).map(sample).collect()
+    };
+    for (name, codec) in [("gsm.3", Codec::Gsm), ("wide.9", Codec::G722)] {
+        let mut bytes = Vec::new();
+        Encoder::new(codec).encode(&samples(codec.sample_rate_hz()), &mut bytes);
+        service.write(name, &bytes);
+    }
+    service.write("test.pcm.8", &wav(melody, 1_000, 8_000, 1)[44..]);
+    for (name, floor, delay) in [("gsm.3", 0.85, 0), ("wide.9", 0.98, 11), ("test.pcm", 0.99, 0)] {
+        let mut phone = Phone::new(Codec::Pcma).await;
+        phone.join(&service, name, Side::A).await;
+        service.play(name, name, true).await.unwrap();
+        let heard = phone.hear_samples(45).await;
+        let wanted = looped(melody, 1_000, heard.len());
+        let heard = &heard[delay..];
+        let similarity = correlation(heard, &wanted[..heard.len()]);
+        assert!(similarity >= floor, "{name}: {similarity}");
+    }
+}
+
+#[tokio::test]
 async fn mohqueue_s_raw_files_are_played_byte_for_byte() {
     let service = Service::start(&[]).await;
     let codes: Vec<u8> = (0..16_000)
@@ -104,21 +153,45 @@ async fn what_a_file_is_not_is_said_with_the_remedy() {
     service.write("silent.wav", &with_header(1, 16, 8_000, 1, &[]));
     service.write("test.pcm.8", &good[44..]);
     service.write("renamed.0", &good);
-    service.write("tune.mp3", b"\xff\xfb\x90\0");
+    service.write("tune.music", b"\xff\xfb\x90\0");
     service.write("empty.0", b"");
     service.write("gsm.wav", &with_header(49, 0, 8_000, 1, &[1; 650]));
+    service.write("wide.wav", &with_header(1, 16, 8_000, 33, &[0; 660]));
+    service.write("voice.18", &[0x78; 800]);
+    service.write("voice.3", &[0x11; 825]);
+    for (name, tune) in TUNES {
+        service.write(&format!("cut.{name}"), &tune[..tune.len() / 2]);
+    }
+    let mut damaged = TUNES[0].1.to_vec();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 0x10;
+    service.write("damaged.flac", &damaged);
+    service.write("really.ogg", TUNES[0].1);
+    let linear_16_khz = wav(melody, 1_000, 16_000, 1);
+    service.write("linear.9", &linear_16_khz[44..]);
     let outside = tempfile::NamedTempFile::new().unwrap();
     std::os::unix::fs::symlink(outside.path(), service.dir().join("link.wav")).unwrap();
     let mut phone = Phone::new(Codec::Pcmu).await;
     phone.join(&service, "s", Side::A).await;
     let refusals = [
-        ("song", "not a WAV file: it looks like an MP3 file; convert it with `sox"),
+        ("song", "not a WAV file: it looks like an MP3 file; name it .mp3"),
         ("nothing", "looks like an empty file"),
         ("cut", "is truncated: 7978 bytes of samples, 16000 promised"),
         ("silent", "holds no samples"),
         ("test.pcm", "named as raw PCMA but looks like 16-bit linear PCM (little-endian)"),
+        ("test.pcm", "`sox -t raw -r 8000 -e signed -b 16 --endian little -c 1 IN -t al OUT`, or"),
+        ("linear", "named as raw G722 but looks like 16-bit linear PCM (little-endian)"),
+        ("wide", "channel"),
+        ("voice.18", "raw G.729, for which there is no free decoder"),
+        ("voice.3", "byte 0 does not begin a frame"),
+        ("cut.flac", "truncated"),
+        ("cut.mp3", "truncated"),
+        ("cut.ogg", "truncated"),
+        ("cut.opus", "truncated"),
+        ("damaged.flac", "d"),
+        ("really", "not a .ogg file: it looks like a FLAC file; name it .flac"),
         ("renamed", "named as raw PCMU but looks like a WAV file"),
-        ("tune.mp3", "an extension that is not .wav, .0 (raw PCMU) or .8 (raw PCMA)"),
+        ("tune.music", "an extension that is not .wav, .flac, .mp3, .ogg, .oga, .opus, or .0, .3"),
         ("empty", "holds no samples"),
         ("gsm", "cannot be decoded"),
         ("../etc/passwd", "it contains `..`"),
