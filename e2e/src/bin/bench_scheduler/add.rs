@@ -52,8 +52,9 @@ pub(crate) async fn measure(
     if with_load {
         for many in [false, true] {
             let name = if many { "add_many" } else { "add" };
-            let (latencies, adds_per_s) = load(&rig, many).await?;
+            let Loaded { latencies_ms: latencies, adds_per_s, refused } = load(&rig, many).await?;
             eprintln!("{name} in ms, {backend:?}, at {adds_per_s:.0} a second: {latencies}");
+            report.add(&metric(&format!("{name}_refused")), refused as f64, "requests");
             report.add(&metric(&format!("{name}_per_s")), adds_per_s, "1/s");
             report.add(&metric(&format!("{name}_p50_ms")), latencies.at(50.0), "ms");
             report.add(&metric(&format!("{name}_p99_ms")), latencies.at(99.0), "ms");
@@ -69,9 +70,17 @@ pub(crate) async fn measure(
     Ok(())
 }
 
-/// Adds at [`ADDS_PER_S`] for [`LOAD`], half of which are cancelled once they are there; latency from
-/// the moment at which each was meant to be sent, in ms, and what came about in adds a second.
-async fn load(rig: &Rig, many: bool) -> anyhow::Result<(Percentiles, f64)> {
+/// What came of a load.
+struct Loaded {
+    /// Of what was added: from the moment at which it was meant to be sent.
+    latencies_ms: Percentiles,
+    adds_per_s: f64,
+    /// Requests that were refused, because more came than the scheduler can take.
+    refused: usize,
+}
+
+/// Adds at [`ADDS_PER_S`] for [`LOAD`], half of which are cancelled once they are there.
+async fn load(rig: &Rig, many: bool) -> anyhow::Result<Loaded> {
     let clients: Vec<_> =
         (0..CONNECTIONS).map(|_| rig.replica.client()).collect::<Result<_, _>>()?;
     let latencies = Arc::new(Mutex::new(Vec::with_capacity(ADDS_PER_S * 12)));
@@ -79,7 +88,7 @@ async fn load(rig: &Rig, many: bool) -> anyhow::Result<(Percentiles, f64)> {
     let mut ticks = tokio::time::interval_at(begun, TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let adds_per_tick = ADDS_PER_S / 1_000;
-    let mut running = JoinSet::new();
+    let (mut running, mut refused) = (JoinSet::new(), 0);
     while begun.elapsed() < LOAD {
         let meant = ticks.tick().await.into_std();
         if many {
@@ -92,17 +101,26 @@ async fn load(rig: &Rig, many: bool) -> anyhow::Result<(Percentiles, f64)> {
             }
         }
         while let Some(done) = running.try_join_next() {
-            done??;
+            refused += usize::from(is_refused(done?)?);
         }
     }
     while let Some(done) = running.join_next().await {
-        done??;
+        refused += usize::from(is_refused(done?)?);
     }
     let elapsed = begun.elapsed().as_secs_f64();
     let latencies = std::mem::take(&mut *latencies.lock().unwrap());
     ensure!(!latencies.is_empty(), "nothing was added");
     let adds_per_s = latencies.len() as f64 / elapsed;
-    Ok((Percentiles::new(latencies), adds_per_s))
+    Ok(Loaded { latencies_ms: Percentiles::new(latencies), adds_per_s, refused })
+}
+
+/// Whether it was refused for want of room, which is an honest answer; any other failure is none.
+fn is_refused(done: anyhow::Result<()>) -> anyhow::Result<bool> {
+    let Err(e) = done else { return Ok(false) };
+    match e.downcast_ref::<tonic::Status>().map(tonic::Status::code) {
+        Some(tonic::Code::ResourceExhausted | tonic::Code::Unavailable) => Ok(true),
+        _ => Err(e),
+    }
 }
 
 type Latencies = Arc<Mutex<Vec<f64>>>;

@@ -2,7 +2,7 @@
 //! PostgreSQL, beside what the database itself does in the same run.
 //!
 //! Its first word is the report to write. The words after it choose parts (bulk, add, lateness, herd,
-//! calls) and databases (sqlite, postgres); none of a kind: all. Every effect is observed where it
+//! calls) and databases (sqlite, postgres); none of a kind: all. Bulk alone is add without its load. Every effect is observed where it
 //! arrives, on NATS or at a phone, by the clock of this process.
 
 mod add;
@@ -40,25 +40,34 @@ fn run() -> anyhow::Result<()> {
     if let Some(unknown) = parts.iter().find(|part| !PARTS.contains(&part.as_str())) {
         bail!("run part {unknown:?}: wanted some of {PARTS:?}, and sqlite or postgres");
     }
-    let chosen = |part: &str| parts.is_empty() || parts.iter().any(|it| it == part);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut report = Report::default();
-    for backend in Backend::ALL {
-        if !backends.is_empty() && !backends.iter().any(|it| Backend::named(it) == Some(backend)) {
-            continue;
+    let measured = runtime.block_on(async {
+        for backend in Backend::ALL {
+            let named = |word: &String| Backend::named(word) == Some(backend);
+            if backends.is_empty() || backends.iter().any(named) {
+                measure(backend, &parts, &mut report).await?;
+            }
         }
-        if chosen("lateness") {
-            runtime.block_on(lateness::measure(backend, &mut report))?;
-        }
-        if chosen("herd") {
-            runtime.block_on(herd::measure(backend, &mut report))?;
-        }
-        if chosen("add") || chosen("bulk") {
-            runtime.block_on(add::measure(backend, chosen("add"), &mut report))?;
-        }
-        if chosen("calls") && backend == Backend::Sqlite {
-            runtime.block_on(calls::measure(&mut report))?;
-        }
+        Ok(())
+    });
+    report.finish(&path)?; // What was measured before a failure is still true.
+    measured
+}
+
+async fn measure(backend: Backend, parts: &[String], report: &mut Report) -> anyhow::Result<()> {
+    let chosen = |part: &str| parts.is_empty() || parts.iter().any(|it| it == part);
+    if chosen("lateness") {
+        lateness::measure(backend, report).await.context("measure lateness")?;
     }
-    report.finish(&path)
+    if chosen("herd") {
+        herd::measure(backend, report).await.context("measure a herd")?;
+    }
+    if chosen("add") || chosen("bulk") {
+        add::measure(backend, chosen("add"), report).await.context("measure adding")?;
+    }
+    if chosen("calls") && backend == Backend::Sqlite {
+        calls::measure(report).await.context("measure calls")?;
+    }
+    Ok(())
 }
