@@ -27,7 +27,8 @@ fn sdp(phone: usize) -> String {
     let at = Phones::address(phone);
     format!(
         "v=0\r\no=- {phone} 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\n\
-         m=audio {port} RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\na=ptime:20\r\n",
+         m=audio {port} RTP/AVP 0 101\r\na=rtpmap:0 PCMU/8000\r\n\
+         a=rtpmap:101 telephone-event/8000\r\na=ptime:20\r\n",
         ip = at.ip(),
         port = at.port()
     )
