@@ -1,16 +1,18 @@
 //! The API: `scheduler.v1.Scheduler`. What changes tasks goes to the owner of their shard; what reads
 //! them is answered from the database, at any replica.
 
+mod forward;
 mod wire;
 
+pub(crate) use forward::Forward;
 pub(crate) use wire::{event, task};
 
 use crate::clock::{Clock, Moment};
 use crate::commits::{Action, Cancelled, Commits, New, To, Unwritten};
 use crate::fields::{self, Bad};
-use crate::forward::{Forward, Hop, Route, forwarded, not_owner, of_other};
 use crate::store::{Cursor, Filter, Scope, Store, Task};
 use crate::watch::{Position, Wanted, Watches};
+use forward::{Hop, Route, forwarded, not_owner, of_other};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use futures::{FutureExt as _, future};
@@ -56,7 +58,7 @@ impl Scheduler for Api {
             let stored = self.commits.schedule(new.clone()).await.map_err(unwritten)??;
             Ok(task(&stored))
         };
-        let there = |mut owner: crate::forward::Client| {
+        let there = |mut owner: forward::Client| {
             let request = forwarded(request.clone());
             async move { owner.schedule(request).await }
         };
@@ -104,7 +106,7 @@ impl Scheduler for Api {
             let task = task.as_ref().map(self::task);
             Ok(CancelResponse { outcome: outcome.into(), task })
         };
-        let there = |mut owner: crate::forward::Client| {
+        let there = |mut owner: forward::Client| {
             let request = forwarded(request.clone());
             async move { owner.cancel(request).await }
         };
@@ -141,7 +143,7 @@ impl Scheduler for Api {
             }
             (true, _) => return Err(Bad::missing("call_id", "the call that has ended").into()),
         };
-        let there = |mut owner: crate::forward::Client| {
+        let there = |mut owner: forward::Client| {
             let request = forwarded(request.clone());
             async move {
                 let response = owner.cancel_group(request).await?.into_inner();
@@ -173,7 +175,7 @@ impl Scheduler for Api {
             let moved = self.commits.reschedule(id, revision, to).await.map_err(unwritten)??;
             Ok(task(&moved))
         };
-        let there = |mut owner: crate::forward::Client| {
+        let there = |mut owner: forward::Client| {
             let request = forwarded(request.clone());
             async move { owner.reschedule(request).await }
         };
@@ -197,7 +199,7 @@ impl Scheduler for Api {
                     let paused = self.commits.pause(id).await.map_err(unwritten)??;
                     Ok(PauseResponse { paused: 1, firing: 0, task: Some(task(&paused)) })
                 };
-                let there = |mut owner: crate::forward::Client| {
+                let there = |mut owner: forward::Client| {
                     let request = forwarded(request.clone());
                     async move { owner.pause(request).await }
                 };
@@ -205,7 +207,7 @@ impl Scheduler for Api {
                 return decided.map(Response::new);
             }
         };
-        let there = |mut owner: crate::forward::Client| {
+        let there = |mut owner: forward::Client| {
             let request = forwarded(request.clone());
             async move {
                 let response = owner.pause(request).await?.into_inner();
@@ -233,7 +235,7 @@ impl Scheduler for Api {
                     let resumed = self.commits.resume(id).await.map_err(unwritten)??;
                     Ok(ResumeResponse { resumed: 1, task: Some(task(&resumed)) })
                 };
-                let there = |mut owner: crate::forward::Client| {
+                let there = |mut owner: forward::Client| {
                     let request = forwarded(request.clone());
                     async move { owner.resume(request).await }
                 };
@@ -241,7 +243,7 @@ impl Scheduler for Api {
                 return decided.map(Response::new);
             }
         };
-        let there = |mut owner: crate::forward::Client| {
+        let there = |mut owner: forward::Client| {
             let request = forwarded(request.clone());
             async move { Ok((owner.resume(request).await?.into_inner().resumed, 0)) }
         };
@@ -422,7 +424,7 @@ impl Api {
         hop: Hop,
         scope: &Scope,
         action: &Action,
-        there: impl Fn(crate::forward::Client) -> F,
+        there: impl Fn(forward::Client) -> F,
     ) -> Result<(u32, u32), Status>
     where
         F: Future<Output = Result<(u32, u32), Status>>,

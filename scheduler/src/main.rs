@@ -12,7 +12,6 @@ mod edge;
 mod events;
 mod fields;
 mod fire;
-mod forward;
 mod grpc;
 mod horizon;
 mod lanes;
@@ -95,7 +94,7 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
     let (watches, looking) =
         watch::Watches::new(store.clone(), commits.committed(), service.draining());
     service.spawn_vital("looking for changes", looking);
-    let forward = forward::Forward::new(leases.clone());
+    let forward = grpc::Forward::new(leases.clone());
     let draining_leases = leases.clone();
     let api = grpc::Api { clock, commits: commits.clone(), store: store.clone(), forward, watches };
     service.spawn_vital("reading the ends of calls", events::expire_with_calls(nats, api.clone()));

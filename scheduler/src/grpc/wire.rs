@@ -1,8 +1,8 @@
 //! Tasks and refusals on the wire.
 
+use super::forward::{Unrouted, not_owner};
 use crate::commits::{Declined, Unmoved};
 use crate::fields::Bad;
-use crate::forward::{Unrouted, not_owner};
 use crate::store::{self, Changed, Task};
 use crate::watch::Unwatched;
 use proto::scheduler::v1::{
