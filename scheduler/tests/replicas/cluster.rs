@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// How long what must come may take to come about.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// Between two looks at what no event tells of.
-const LOOK: Duration = Duration::from_millis(50);
+pub(crate) const LOOK: Duration = Duration::from_millis(50);
 
 pub(crate) struct Cluster {
     pub(crate) replicas: Vec<Replica>,
