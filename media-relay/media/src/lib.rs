@@ -65,7 +65,7 @@ pub use resampler::Resampler;
 pub use rooms::{ConferenceStatus, Join, ParticipantStatus};
 pub use session::Side;
 pub use snapshot::{
-    Changed, HearsSnapshot, LatchSnapshot, OutgoingSnapshot, PlaySnapshot, RelayingSnapshot,
+    Changed, HearsSnapshot, LatchSnapshot, MemberSnapshot, OutgoingSnapshot, PlaySnapshot, RelayingSnapshot,
     RestoreError, Resumed, SNAPSHOT_VERSION, SentSnapshot, SessionSnapshot, SideSnapshot,
 };
 pub use status::{SessionStatus, SideStatus};

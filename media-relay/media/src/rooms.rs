@@ -108,6 +108,7 @@ impl Relay {
         let at = Some(room.conference.next_step());
         self.timers.arm(&TimerKey::Conference(name.clone()), &mut room.armed, at);
         if is_in {
+            self.note_snapshot(key); // Muted or deaf, or not any more.
             return Ok(participants);
         }
         self.leave_conference(now, key, LeaveReason::Left);
@@ -163,6 +164,7 @@ impl Relay {
         let participant = room.conference.participant_mut(key).ok_or_else(none)?;
         participant.muted = muted.unwrap_or(participant.muted);
         participant.deaf = deaf.unwrap_or(participant.deaf);
+        self.note_snapshot(key);
         let status = self.conference(now, &name).and_then(|it| {
             let is = |it: &ParticipantStatus| *it.session_id == *session_id && it.side == side;
             it.participants.into_iter().find(is)

@@ -11,10 +11,12 @@
 //! Not kept: statistics of what was received (the remote's next packets begin them anew), digits
 //! that were being pressed, and tombstones.
 
+use crate::conference::PARTICIPANTS_MAX;
 use crate::endpoint::{Endpoint, Hears};
 use crate::outgoing::Outgoing;
 use crate::port_pool::PortPair;
 use crate::relay::{Error, Relay};
+use crate::rooms::Join;
 use crate::sdp::{Local, Origin, Remote};
 use crate::session::{Session, Side, SideKey};
 use serde::{Deserialize, Serialize};
@@ -77,7 +79,17 @@ pub struct LatchSnapshot {
 pub enum HearsSnapshot {
     Nothing,
     OtherSide,
-    Conference(String),
+    Conference(MemberSnapshot),
+}
+
+/// A participant, and the rules of its conference for who makes it anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberSnapshot {
+    pub conference: String,
+    pub pin: String,
+    pub participants_max: usize,
+    pub muted: bool,
+    pub deaf: bool,
 }
 
 /// A file that plays.
@@ -223,9 +235,16 @@ impl Relay {
         for (side, it) in Side::BOTH.into_iter().zip(&snapshot.sides) {
             let Some(it) = it else { continue };
             match &it.hears {
-                HearsSnapshot::Conference(name) => {
+                HearsSnapshot::Conference(member) => {
+                    let join = Join {
+                        pin: &member.pin,
+                        participants_max: member.participants_max,
+                        muted: member.muted,
+                        deaf: member.deaf,
+                        ..Join::named(&member.conference)
+                    };
                     // If that is full by now, it hears nothing: its call can still be ended or moved.
-                    let _ = self.join(now, session_id, side, name);
+                    let _ = self.join_with(now, session_id, side, join);
                 }
                 HearsSnapshot::Nothing | HearsSnapshot::OtherSide => {
                     self.note_change(now, SideKey { session: key, side });
@@ -241,7 +260,11 @@ impl Relay {
         let Some(key) = self.by_id.get(&id) else { return Some(Changed::Gone(id)) };
         let session = &self.sessions[key];
         let unix_us = |it: Instant| u64::try_from(self.wallclock(it).as_micros()).unwrap_or(0);
-        let side = |side| session.side(side).map(|it| side_snapshot(now, it));
+        let key = *key;
+        let side = |side| {
+            let hears = self.hears_snapshot(SideKey { session: key, side }, session.side(side)?);
+            Some(side_snapshot(now, session.side(side)?, hears))
+        };
         Some(Changed::Lives(Box::new(SessionSnapshot {
             version: SNAPSHOT_VERSION,
             session_id: id.to_string(),
@@ -253,6 +276,24 @@ impl Relay {
         })))
     }
 
+    fn hears_snapshot(&self, key: SideKey, endpoint: &Endpoint) -> HearsSnapshot {
+        let name = match &endpoint.hears {
+            Hears::Nothing => return HearsSnapshot::Nothing,
+            Hears::OtherSide => return HearsSnapshot::OtherSide,
+            Hears::Conference(name) => name,
+        };
+        let conference = self.conferences.get(name).map(|it| &it.conference);
+        let participants = conference.map_or(&[][..], |it| it.participants());
+        let member = participants.iter().find(|it| it.key == key);
+        HearsSnapshot::Conference(MemberSnapshot {
+            conference: name.to_string(),
+            pin: conference.map_or_else(String::new, |it| it.rules().pin.clone()),
+            participants_max: conference.map_or(PARTICIPANTS_MAX, |it| it.rules().participants_max),
+            muted: member.is_some_and(|it| it.muted),
+            deaf: member.is_some_and(|it| it.deaf),
+        })
+    }
+
     pub(crate) fn note_snapshot(&mut self, key: SideKey) {
         if let (Some(changed), Some(session)) = (&mut self.changed, self.sessions.get(&key.session))
         {
@@ -261,7 +302,7 @@ impl Relay {
     }
 }
 
-fn side_snapshot(now: Instant, endpoint: &Endpoint) -> SideSnapshot {
+fn side_snapshot(now: Instant, endpoint: &Endpoint, hears: HearsSnapshot) -> SideSnapshot {
     let plays: Vec<_> = endpoint.player.layers().collect();
     let by_clock = !plays.is_empty() || matches!(endpoint.hears, Hears::Conference(_));
     let route = endpoint.route().filter(|_| by_clock);
@@ -276,11 +317,7 @@ fn side_snapshot(now: Instant, endpoint: &Endpoint) -> SideSnapshot {
         was_latched: endpoint.was_latched,
         outgoing: endpoint.outgoing.snapshot(now),
         sends_every_ms: route.map(|it| it.ptime_ms),
-        hears: match &endpoint.hears {
-            Hears::Nothing => HearsSnapshot::Nothing,
-            Hears::OtherSide => HearsSnapshot::OtherSide,
-            Hears::Conference(name) => HearsSnapshot::Conference(name.to_string()),
-        },
+        hears,
         plays,
     }
 }

@@ -1,7 +1,7 @@
 //! What a killed process leaves in snapshots, and how the next one goes on with it.
 
 use crate::bench::{A, B, Bench, Packet, SESSION, audio, rtp, sdp};
-use media::{Audio, Changed, Codec, Discard, RestoreError, SessionSnapshot, Side};
+use media::{Audio, Changed, Codec, Discard, Join, RestoreError, SessionSnapshot, Side};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -211,4 +211,22 @@ fn a_session_that_is_deleted_is_gone_from_the_snapshots() {
     bench.relay.delete(now, SESSION, None);
     assert_eq!(bench.relay.poll_changed(now), Some(Changed::Gone(SESSION.into())));
     assert_eq!(bench.relay.poll_changed(now), None);
+}
+
+#[test]
+fn a_participant_stays_muted_and_the_pin_is_asked_for_still() {
+    let mut first = Bench::one_side();
+    first.relay.note_changes();
+    let now = first.now();
+    let join = || Join { pin: "1234", participants_max: 2, muted: true, ..Join::named("red") };
+    first.relay.join_with(now, SESSION, Side::A, join()).unwrap();
+    let snapshot = snapshot(&mut first);
+    let mut second = restarted(1_000, &snapshot);
+    restore(&mut second, &snapshot, &audio(Codec::Pcmu, 1, 1));
+    let now = second.now();
+    let red = second.relay.conference(now, "red").unwrap();
+    assert_eq!((red.has_pin, red.participants_max), (true, 2));
+    assert!(red.participants[0].muted && !red.participants[0].deaf);
+    second.offer("other", Side::A, Some(&sdp(B, "0"))).unwrap();
+    assert!(second.relay.join(now, "other", Side::A, "red").is_err(), "without the PIN");
 }
