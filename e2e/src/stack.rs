@@ -35,6 +35,9 @@ pub const QUEUE_USER: &str = "1008";
 pub const MUSIC: &str = "moh/music.wav";
 pub const PROMPT: &str = "prompts/press-1.wav";
 
+/// Where media-relay keeps its snapshots, below the stack's folder.
+const MEDIA_STATE: &str = "media-state";
+
 /// Which calls do what: queues by their URI; `service` is who SIPp's own scenarios call.
 const DIAL_PLAN: &str = r#"routes:
   - name: queues
@@ -142,11 +145,13 @@ pub struct Setup {
     pub echo: Option<Echo>,
     /// More flags for sip-edge.
     pub sip_edge_flags: &'static [&'static str],
+    /// More flags for media-relay.
+    pub media_relay_flags: &'static [&'static str],
 }
 
 impl Setup {
     pub fn on(ports: Ports) -> Self {
-        Self { ports, echo: None, sip_edge_flags: &[] }
+        Self { ports, echo: None, sip_edge_flags: &[], media_relay_flags: &[] }
     }
 }
 
@@ -155,6 +160,7 @@ pub struct Stack {
     folder: PathBuf,
     echo: Option<Echo>,
     sip_edge_flags: &'static [&'static str],
+    media_relay_flags: &'static [&'static str],
     /// Dropped in this order.
     services: BTreeMap<Service, Process>,
     nats: NatsServer,
@@ -179,7 +185,7 @@ impl Stack {
 
     /// With its databases, events, dial plan and media in `folder`, which may have them already.
     pub fn start_in(folder: &Path, setup: Setup) -> anyhow::Result<Self> {
-        let Setup { ports, echo, sip_edge_flags } = setup;
+        let Setup { ports, echo, sip_edge_flags, media_relay_flags } = setup;
         prepare(folder)?;
         let nats = NatsServer::start_at(&folder.join("nats"), Some(ports.nats))?;
         let folder = folder.to_owned();
@@ -189,6 +195,7 @@ impl Stack {
             folder,
             echo,
             sip_edge_flags,
+            media_relay_flags,
             services,
             nats,
             _temporary: None,
@@ -232,7 +239,11 @@ impl Stack {
             ("--log-format", format),
         ]);
         flags.extend(match service {
-            Service::MediaRelay => pairs([("--media-dir", "media")]),
+            Service::MediaRelay => {
+                let mut flags = pairs([("--media-dir", "media"), ("--state-dir", MEDIA_STATE)]);
+                flags.extend(self.media_relay_flags.iter().map(|it| (*it).to_owned()));
+                flags
+            }
             Service::Scheduler => {
                 pairs([("--database-url", "sqlite:scheduler.db"), ("--sip-edge", &url(sip_edge))])
             }
@@ -260,6 +271,12 @@ impl Stack {
     /// SIGKILL.
     pub fn kill(&mut self, service: Service) {
         self.services.remove(&service); // Dropping kills.
+    }
+
+    /// Takes away what a media-relay that was killed would go on with: another host has none of it.
+    pub fn lose_media_state(&self) -> anyhow::Result<()> {
+        let state = self.folder.join(MEDIA_STATE);
+        std::fs::remove_dir_all(state).context("remove the snapshots of media-relay")
     }
 
     /// SIGSTOP: it keeps its connections and answers nobody.

@@ -194,7 +194,7 @@ async fn a_sip_edge_killed_while_an_agent_rings_leaves_no_assignment_behind() ->
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_of_a_killed_media_relay_are_ended_with_a_cause() -> anyhow::Result<()> {
+async fn calls_of_a_media_relay_that_lost_its_state_are_ended_with_a_cause() -> anyhow::Result<()> {
     let mut stack = Stack::start()?;
     stack.create_queue().await?;
     let (waiting, parked, late) = (
@@ -211,6 +211,7 @@ async fn calls_of_a_killed_media_relay_are_ended_with_a_cause() -> anyhow::Resul
     stack.kill(Service::MediaRelay);
     let refused = late.dial_with(stack.sip(), &stack.uri(QUEUE_USER), &late.sdp("sendrecv"))?;
     assert_eq!(u16::from(refused.status_code), 503);
+    stack.lose_media_state()?;
     stack.start_service(Service::MediaRelay)?;
     for phone in [&waiting, &parked] {
         let bye = phone.wait_bye(PATIENCE)?;
