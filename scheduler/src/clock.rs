@@ -4,7 +4,9 @@
 //! began, and never steps. Each task is mapped from one to the other once: when it is asked for, or
 //! when a process that starts reads it. A step of the wall clock therefore moves no task that is
 //! armed; one with an absolute time then fires when the wall clock, had it not been stepped, would
-//! have shown that time. After a restart, the stored Unix time counts for all.
+//! have shown that time. What is not armed goes by the stored Unix time: after a restart, in a shard
+//! that has changed hands, beyond `--horizon` until it comes near, and where a task is paused or
+//! extended.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use wheel::Tick;
