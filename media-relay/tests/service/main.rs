@@ -5,6 +5,7 @@ mod files;
 mod life;
 mod paths;
 mod phone;
+mod recording;
 mod service;
 mod sound;
 mod talk;
