@@ -65,8 +65,9 @@ pub use resampler::Resampler;
 pub use rooms::{ConferenceStatus, Join, ParticipantStatus};
 pub use session::Side;
 pub use snapshot::{
-    Changed, HearsSnapshot, LatchSnapshot, MemberSnapshot, OutgoingSnapshot, PlaySnapshot, RelayingSnapshot,
-    RestoreError, Resumed, SNAPSHOT_VERSION, SentSnapshot, SessionSnapshot, SideSnapshot,
+    Changed, HearsSnapshot, LatchSnapshot, MemberSnapshot, OutgoingSnapshot, PlaySnapshot,
+    RelayingSnapshot, RestoreError, Resumed, SNAPSHOT_VERSION, SentSnapshot, SessionSnapshot,
+    SideSnapshot,
 };
 pub use status::{SessionStatus, SideStatus};
 pub use transmit::Transmit;
