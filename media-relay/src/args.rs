@@ -57,6 +57,18 @@ pub(crate) struct Args {
     #[arg(long)]
     pub moh_normalise: bool,
 
+    /// Codecs that are taken and offered; our offers have them in this order, answers keep the
+    /// offerer's. L16 is 16 and 8 kHz.
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_enum,
+        ignore_case = true,
+        value_delimiter = ',',
+        default_value = "pcmu,pcma,g722,opus,l16,gsm"
+    )]
+    pub codecs: Vec<CodecName>,
+
     /// After how long without RTP and RTCP a side is reported INACTIVE, while somebody needs to
     /// hear it; listeners to music may be silent for ever. At most 24h; 0s: never.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
@@ -101,6 +113,30 @@ pub(crate) struct Args {
     pub common: boot::Common,
 }
 
+/// As operators write them.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum CodecName {
+    Pcmu,
+    Pcma,
+    G722,
+    Opus,
+    L16,
+    Gsm,
+}
+
+impl CodecName {
+    fn of(self) -> &'static [Codec] {
+        match self {
+            Self::Pcmu => &[Codec::Pcmu],
+            Self::Pcma => &[Codec::Pcma],
+            Self::G722 => &[Codec::G722],
+            Self::Opus => &[Codec::Opus],
+            Self::L16 => &[Codec::L16Wide, Codec::L16Narrow],
+            Self::Gsm => &[Codec::Gsm],
+        }
+    }
+}
+
 impl Args {
     /// The files that may be played to listeners in `codecs`.
     pub(crate) fn library(&self, codecs: &[Codec]) -> Library {
@@ -135,6 +171,7 @@ impl Args {
             inactivity: self.inactivity,
             recording_max: self.max_recording,
             sessions_max: self.max_sessions,
+            codecs: self.codecs.iter().flat_map(|it| it.of()).copied().collect(),
         })
     }
 }
@@ -206,6 +243,15 @@ mod tests {
         assert_eq!(args.common.grpc.to_string(), "127.0.0.1:50052");
         assert_eq!(args.config().unwrap().rtp_ports, 20_000..=29_999);
         assert_eq!(args.audio_memory, 512 << 20);
+        assert_eq!(args.config().unwrap().codecs, Codec::ALL);
+    }
+
+    #[test]
+    fn codecs_are_taken_in_the_order_of_the_flag() {
+        let codecs = config(&["--codecs", "Opus,pcma"]).unwrap().codecs;
+        assert_eq!(codecs, [Codec::Opus, Codec::Pcma]);
+        let error = config(&["--codecs", "g729"]).unwrap_err().to_string();
+        assert!(error.contains("[possible values: pcmu, pcma, g722, opus, l16, gsm]"), "{error}");
     }
 
     #[test]

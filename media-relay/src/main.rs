@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 
 async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
     let config = args.config()?;
-    let codecs = media::Codec::ALL;
+    let codecs = config.codecs.clone();
     raise_descriptor_limit(&args);
     let grpc = service.bind_grpc().await?;
     let path = Path::open(args.packet_path, args.rtp_address)?;

@@ -5,13 +5,14 @@ use crate::comfort_noise::{self, ComfortNoise};
 use crate::discard::{Discard, Discards};
 use crate::dtmf::{DtmfReceiver, TelephoneEvent};
 use crate::latch::{Latch, Latched};
-use crate::outgoing::Outgoing;
+use crate::outgoing::{Outgoing, Source};
 use crate::player::Player;
 use crate::port_pool::PortPair;
 use crate::reception::Reception;
 use crate::rtcp::{self, LastSenderReport, Report, SenderInfo};
-use crate::sdp::{Formats, Origin, Remote};
+use crate::sdp::{Formats, Origin, Remote, TelephoneEvents};
 use crate::sending::Sending;
+use crate::transcoder::{self, Transcoder};
 use crate::transmit::Transmits;
 use rtp_types::RtpPacket;
 use std::convert::Infallible;
@@ -51,6 +52,8 @@ pub(crate) struct Endpoint {
     pub sending: Sending,
     /// Of what the remote says, if somebody needs it as sound.
     decoder: Option<Decoder>,
+    /// From what the other side speaks, if that is unlike.
+    pub transcoder: Option<Box<Transcoder>>,
     pub rtcp_at: Option<Instant>,
     /// Since when somebody needs to hear this side.
     pub needed_since: Option<Instant>,
@@ -72,7 +75,8 @@ pub(crate) struct Endpoint {
 /// A valid RTP packet of a side.
 pub(crate) enum Received<'a> {
     Audio(Codec, RtpPacket<'a>),
-    Event(TelephoneEvent, RtpPacket<'a>),
+    /// With its clock rate, in Hz.
+    Event(TelephoneEvent, u32, RtpPacket<'a>),
     /// Silence, but for noise (RFC 3389).
     ComfortNoise(ComfortNoise),
 }
@@ -83,7 +87,7 @@ pub(crate) struct Route {
     pub to: SocketAddr,
     pub payload_type: u8,
     pub codec: Codec,
-    pub telephone_event: Option<u8>,
+    pub telephone_events: Option<TelephoneEvents>,
     pub ptime_ms: u32,
 }
 
@@ -104,6 +108,7 @@ impl Endpoint {
             hears: Hears::Nothing,
             sending: Sending::default(),
             decoder: None,
+            transcoder: None,
             rtcp_at: None,
             needed_since: None,
             reported_inactive: false,
@@ -150,7 +155,7 @@ impl Endpoint {
             to: self.rtp.destination()?,
             payload_type,
             codec,
-            telephone_event: audio.formats.telephone_event,
+            telephone_events: audio.formats.events_beside(codec),
             ptime_ms: codec.ptime_ms(audio.ptime_ms),
         })
     }
@@ -174,34 +179,110 @@ impl Endpoint {
         if self.is_sending_digits() {
             return Err(Discard::SendingDigits);
         }
-        let mut transcoded = [0; PAYLOAD_MAX];
-        let (packet, payload_type, payload) = match received {
-            Received::Event(_, packet) => {
-                let payload_type = route.telephone_event.ok_or(Discard::NoTelephoneEvent)?;
-                (packet, payload_type, packet.payload())
+        match received {
+            Received::Event(event, clock_rate_hz, packet) => {
+                self.relay_event(now, route, *event, *clock_rate_hz, packet, out)
             }
             Received::Audio(codec, packet) if *codec == route.codec => {
-                (packet, route.payload_type, packet.payload())
+                self.relay_as(now, route, packet, packet.payload(), out)
             }
-            Received::Audio(codec, packet) => {
-                let payload = packet.payload();
-                let (Some(from), Some(to)) = (codec.law(), route.codec.law()) else {
-                    return Err(Discard::PayloadType);
-                };
-                for (code, before) in transcoded.iter_mut().zip(payload) {
-                    *code = from.transcode(to, *before);
+            Received::Audio(codec, packet) => match (codec.law(), route.codec.law()) {
+                (Some(from), Some(to)) => {
+                    let mut codes = [0; PAYLOAD_MAX];
+                    let payload = packet.payload();
+                    for (code, before) in codes.iter_mut().zip(payload) {
+                        *code = from.transcode(to, *before);
+                    }
+                    self.relay_as(now, route, packet, &codes[..payload.len()], out)
                 }
-                (packet, route.payload_type, &transcoded[..payload.len()])
-            }
+                _ => self.transcode(now, route, *codec, packet, out),
+            },
             // Its place in time stays empty; what comes after it is the first of a talkspurt.
-            Received::ComfortNoise(..) => return Ok(()),
-        };
+            Received::ComfortNoise(..) => Ok(()),
+        }
+    }
+
+    /// Sends on a packet with its own numbers, and this payload.
+    fn relay_as(
+        &mut self,
+        now: Instant,
+        route: Route,
+        packet: &RtpPacket<'_>,
+        payload: &[u8],
+        out: &mut Transmits,
+    ) -> Result<(), Discard> {
+        if self.transcoder.take().is_some() {
+            self.outgoing.switch();
+        }
         let ticks = route.codec.ticks_of(payload).unwrap_or(0);
+        self.relay_source(now, route, packet.into(), route.payload_type, payload, ticks, out)
+    }
+
+    #[allow(clippy::too_many_arguments)] // Each is one field of a packet.
+    fn relay_source(
+        &mut self,
+        now: Instant,
+        route: Route,
+        source: Source,
+        payload_type: u8,
+        payload: &[u8],
+        ticks: u32,
+        out: &mut Transmits,
+    ) -> Result<(), Discard> {
         let outgoing = &mut self.outgoing;
         out.push(self.ports.rtp(), route.to, None, |bytes| {
-            outgoing.relay(now, packet, payload_type, payload, ticks, bytes)
+            outgoing.relay(now, source, payload_type, payload, ticks, bytes)
         })
         .map_err(|_| Discard::BeforeSwitch)
+    }
+
+    /// Sends on a telephone-event, its duration in the clock of this side's events.
+    fn relay_event(
+        &mut self,
+        now: Instant,
+        route: Route,
+        event: TelephoneEvent,
+        clock_rate_hz: u32,
+        packet: &RtpPacket<'_>,
+        out: &mut Transmits,
+    ) -> Result<(), Discard> {
+        let events = route.telephone_events.ok_or(Discard::NoTelephoneEvent)?;
+        let source = match &mut self.transcoder {
+            Some(transcoder) if transcoder.ssrc() == packet.ssrc() => transcoder.event(packet),
+            _ => packet.into(),
+        };
+        let ticks = u64::from(event.duration) * u64::from(events.clock_rate_hz);
+        let duration = u16::try_from(ticks / u64::from(clock_rate_hz)).unwrap_or(u16::MAX);
+        let mut payload = [0; PAYLOAD_MAX];
+        let payload = &mut payload[..packet.payload_len()];
+        payload.copy_from_slice(packet.payload());
+        payload[2..4].copy_from_slice(&duration.to_be_bytes());
+        self.relay_source(now, route, source, events.payload_type, payload, 0, out)
+    }
+
+    /// Sends on what a packet becomes in this side's codec: none, one or some.
+    fn transcode(
+        &mut self,
+        now: Instant,
+        route: Route,
+        from: Codec,
+        packet: &RtpPacket<'_>,
+        out: &mut Transmits,
+    ) -> Result<(), Discard> {
+        let form = transcoder::Form { from, to: route.codec, ptime_ms: route.ptime_ms };
+        let fitting = self.transcoder.take().filter(|it| it.fits(form, packet.ssrc()));
+        let mut transcoder = fitting.unwrap_or_else(|| {
+            self.outgoing.switch();
+            Box::new(Transcoder::new(form, packet))
+        });
+        let mut result = transcoder.push(packet);
+        let payload_type = route.payload_type;
+        while let Some((source, ticks, payload)) = transcoder.pop() {
+            let sent = self.relay_source(now, route, source, payload_type, payload, ticks, out);
+            result = result.and(sent);
+        }
+        self.transcoder = Some(transcoder);
+        result
     }
 
     /// Reads a datagram of the RTP port; also says if it is the first of its source.
@@ -244,9 +325,10 @@ impl Endpoint {
             if let Some(codec) = formats.codec_of(number) {
                 return Ok(Received::Audio(codec, packet));
             }
-            if formats.telephone_event == Some(number) {
+            if let Some(events) = formats.events_of(number) {
                 let event = TelephoneEvent::parse(packet.payload());
-                return Ok(Received::Event(event.ok_or(Discard::MalformedRtp)?, packet));
+                let event = event.ok_or(Discard::MalformedRtp)?;
+                return Ok(Received::Event(event, events.clock_rate_hz, packet));
             }
         }
         if number == comfort_noise::PAYLOAD_TYPE {
@@ -259,7 +341,7 @@ impl Endpoint {
     /// Whether tones are looked for in what the remote says.
     pub(crate) fn detects_tones(&self) -> bool {
         let formats = self.remote.as_ref().map(|it| &it.audio.formats);
-        self.dtmf.listens(formats.is_some_and(|it| it.telephone_event.is_some()))
+        self.dtmf.listens(formats.is_some_and(|it| !it.telephone_events.is_empty()))
     }
 
     /// Appends the samples of a payload, at the codec's rate. Each packet must be decoded once, in

@@ -46,6 +46,7 @@ mod snapshot;
 mod status;
 mod timers;
 mod tombstones;
+mod transcoder;
 mod transmit;
 
 pub use audio::{Audio, AudioError, Encoded, Form, SAMPLES_MAX, SECONDS_MAX};

@@ -4,7 +4,7 @@ use crate::endpoint::{Endpoint, Hears};
 use crate::outgoing::Outgoing;
 use crate::port_pool::PortPair;
 use crate::relay::{Described, Error, LeaveReason, Offer, Output, Relay, TimerKey};
-use crate::sdp::{Local, Origin, Refusal, Remote};
+use crate::sdp::{Local, Offered, Origin, Refusal, Remote};
 use crate::session::{Session, SessionKey, Side, SideKey};
 use rand::RngExt as _;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ impl Relay {
         if let Some(remote) = &offer.remote {
             remote.check_family(self.config.address)?;
             self.check_loop(offer.session_id, remote)?;
+            remote.clone().restrict(&self.config.codecs)?;
             if remote.audio.disabled && self.needs_ports(offer.session_id, offer.side) {
                 return Err(Refusal::NoAudio { got: "audio with port 0".to_owned() }.into());
             }
@@ -105,10 +106,14 @@ impl Relay {
             self.make_side(now, key, ports);
         }
         let address = self.config.address;
+        let codecs = self.config.codecs.clone();
+        let across = self.sessions[&key.session].side(side.other());
+        let first = across.and_then(|it| it.remote.as_ref()).map(Remote::codec);
         let endpoint = self.endpoint(key, session_id)?;
         let local = Local { address, rtp_port: endpoint.ports.rtp() };
         let described = match offer.remote {
-            Some(remote) => {
+            Some(mut remote) => {
+                remote.restrict(&codecs)?;
                 let sdp = local.answer(&mut endpoint.origin, &remote);
                 let described = Described { sdp, codec: Some(remote.codec()), held: remote.held() };
                 endpoint.open_offer = None;
@@ -116,7 +121,9 @@ impl Relay {
                 described
             }
             None => {
-                let (sdp, formats) = local.offer(&mut endpoint.origin, endpoint.remote.as_ref());
+                let offered = Offered { all: &codecs, first };
+                let (sdp, formats) =
+                    local.offer(&mut endpoint.origin, endpoint.remote.as_ref(), &offered);
                 endpoint.open_offer = Some(formats);
                 let remote = endpoint.remote.as_ref();
                 let held = remote.is_some_and(Remote::held);
@@ -161,9 +168,10 @@ impl Relay {
         now: Instant,
         session_id: &str,
         side: Side,
-        remote: Remote,
+        mut remote: Remote,
     ) -> Result<Described, Error> {
         let address = self.config.address;
+        let codecs = self.config.codecs.clone();
         let key = self.key(session_id, side)?;
         let endpoint = self.endpoint(key, session_id)?;
         if endpoint.open_offer.is_none() {
@@ -175,6 +183,7 @@ impl Relay {
         if remote.audio.disabled {
             return Err(Refusal::NoAudio { got: "audio with port 0".to_owned() }.into());
         }
+        remote.restrict(&codecs)?;
         let described =
             Described { sdp: Vec::new(), codec: Some(remote.codec()), held: remote.held() };
         endpoint.negotiate(now, remote);

@@ -31,6 +31,26 @@ pub(crate) struct Outgoing {
     octets: u64,
 }
 
+/// The numbers of a packet that is relayed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source {
+    pub ssrc: u32,
+    pub sequence: u16,
+    pub timestamp: u32,
+    pub marker: bool,
+}
+
+impl From<&RtpPacket<'_>> for Source {
+    fn from(packet: &RtpPacket<'_>) -> Self {
+        Self {
+            ssrc: packet.ssrc(),
+            sequence: packet.sequence_number(),
+            timestamp: packet.timestamp(),
+            marker: packet.marker_bit(),
+        }
+    }
+}
+
 /// The packet with the newest timestamp.
 #[derive(Clone, Copy, Debug)]
 struct Sent {
@@ -156,19 +176,20 @@ impl Outgoing {
     pub(crate) fn relay(
         &mut self,
         now: Instant,
-        packet: &RtpPacket<'_>,
+        packet: impl Into<Source>,
         payload_type: u8,
         payload: &[u8],
         ticks: u32,
         out: &mut Vec<u8>,
     ) -> Result<(), BeforeSwitch> {
+        let packet = packet.into();
         let anchor = self.anchor(now, packet);
-        let sequence_in = packet.sequence_number();
+        let sequence_in = packet.sequence;
         if (sequence_in.wrapping_sub(anchor.first) as i16) < 0 {
             return Err(BeforeSwitch);
         }
         let sequence = sequence_in.wrapping_add(anchor.sequence_offset);
-        let timestamp = packet.timestamp().wrapping_add(anchor.timestamp_offset);
+        let timestamp = packet.timestamp.wrapping_add(anchor.timestamp_offset);
         let ahead = sequence.wrapping_sub(self.next_sequence) as i16;
         if ahead >= 0 {
             self.next_sequence = sequence.wrapping_add(1);
@@ -176,24 +197,24 @@ impl Outgoing {
         if self.last.is_none_or(|last| (timestamp.wrapping_sub(last.timestamp) as i32) > 0) {
             self.last = Some(Sent { at: now, timestamp, ticks });
         }
-        let marker = packet.marker_bit() || self.switched;
+        let marker = packet.marker || self.switched;
         self.write(sequence, timestamp, payload_type, marker, payload, out);
         self.switched = false;
         Ok(())
     }
 
     /// The mapping for this packet; a new one if it is the first, or its source has restarted.
-    fn anchor(&mut self, now: Instant, packet: &RtpPacket<'_>) -> Anchor {
-        let sequence = packet.sequence_number();
+    fn anchor(&mut self, now: Instant, packet: Source) -> Anchor {
+        let sequence = packet.sequence;
         if let Some(anchor) = &mut self.relaying {
-            if anchor.restored && anchor.ssrc == packet.ssrc() {
+            if anchor.restored && anchor.ssrc == packet.ssrc {
                 (anchor.highest, anchor.first, anchor.restored) = (sequence, sequence, false);
                 self.next_sequence = sequence.wrapping_add(anchor.sequence_offset);
                 self.last = None;
                 return *anchor;
             }
             let step = sequence.wrapping_sub(anchor.highest) as i16;
-            if anchor.ssrc == packet.ssrc() && (-MISORDER_MAX..=DROPOUT_MAX).contains(&step) {
+            if anchor.ssrc == packet.ssrc && (-MISORDER_MAX..=DROPOUT_MAX).contains(&step) {
                 if step > 0 {
                     anchor.highest = sequence;
                     // Stays comparable with `highest` however long the source goes on.
@@ -207,11 +228,11 @@ impl Outgoing {
             self.switched = true;
         }
         let anchor = Anchor {
-            ssrc: packet.ssrc(),
+            ssrc: packet.ssrc,
             highest: sequence,
             first: sequence,
             sequence_offset: self.next_sequence.wrapping_sub(sequence),
-            timestamp_offset: self.next_timestamp(now).wrapping_sub(packet.timestamp()),
+            timestamp_offset: self.next_timestamp(now).wrapping_sub(packet.timestamp),
             restored: false,
         };
         self.anchored = true;

@@ -132,7 +132,7 @@ fn digit_of(
     sound: &[i16],
 ) -> Option<(Digit, Transport)> {
     match received {
-        Received::Event(event, packet) => {
+        Received::Event(event, _, packet) => {
             let digit = endpoint.dtmf.receive(now, packet.ssrc(), packet.timestamp(), *event);
             Some((digit?, Transport::Rtp))
         }

@@ -37,6 +37,8 @@ pub struct Config {
     /// A recording ends after it.
     pub recording_max: Duration,
     pub sessions_max: usize,
+    /// What we offer, in this order, and take; at least one.
+    pub codecs: Vec<Codec>,
 }
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

@@ -201,6 +201,7 @@ impl Endpoint {
     /// Changes what it hears below the player.
     pub(crate) fn set_hears(&mut self, hears: Hears) {
         self.sending.end_mix();
+        self.transcoder = None;
         self.hears = hears;
         self.outgoing.switch();
     }
@@ -215,7 +216,7 @@ impl Endpoint {
         now: Instant,
         digits: &SendDigits,
     ) -> Result<u32, SendDigitsError> {
-        let route = self.route().filter(|it| it.telephone_event.is_some());
+        let route = self.route().filter(|it| it.telephone_events.is_some());
         route.ok_or(SendDigitsError::NotNegotiated)?;
         let done_in_ms = self.sending.digits.push(digits)?;
         if self.sending.digit_slot.is_none() {
@@ -233,8 +234,9 @@ impl Endpoint {
 
     fn send_digits_due(&mut self, now: Instant, out: &mut Transmits) {
         while let Some(slot) = self.sending.digit_slot.filter(|slot| *slot <= now) {
-            let route = self.route().filter(|it| it.telephone_event.is_some());
-            let step = route.and_then(|it| self.sending.digits.next(it.codec.clock_rate_hz()));
+            let route = self.route().filter(|it| it.telephone_events.is_some());
+            let clock_rate_hz = route.and_then(|it| Some(it.telephone_events?.clock_rate_hz));
+            let step = clock_rate_hz.and_then(|it| self.sending.digits.next(it));
             let (Some(route), Some(step)) = (route, step) else {
                 // Sent, or on hold: who holds does not want to be dialled at later.
                 self.sending.digits.clear();
@@ -257,7 +259,8 @@ impl Endpoint {
         first: bool,
         out: &mut Transmits,
     ) {
-        let Some(payload_type) = route.telephone_event else { return };
+        let Some(events) = route.telephone_events else { return };
+        let payload_type = events.payload_type;
         if first {
             self.sending.digit_timestamp = self.outgoing.begin_event(slot);
         }

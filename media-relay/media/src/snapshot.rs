@@ -15,9 +15,9 @@ use crate::conference::PARTICIPANTS_MAX;
 use crate::endpoint::{Endpoint, Hears};
 use crate::outgoing::Outgoing;
 use crate::port_pool::PortPair;
-use crate::relay::{Error, Relay};
+use crate::relay::{Config, Error, Relay};
 use crate::rooms::Join;
-use crate::sdp::{Local, Origin, Remote};
+use crate::sdp::{Local, Offered, Origin, Remote};
 use crate::session::{Session, Side, SideKey};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
@@ -214,7 +214,7 @@ impl Relay {
         let mut endpoints = Vec::new();
         for (side, it) in Side::BOTH.into_iter().zip(&snapshot.sides) {
             let Some(it) = it else { continue };
-            endpoints.push((side, it, restore_side(self.config.address, now, age, it)?));
+            endpoints.push((side, it, restore_side(&self.config, now, age, it)?));
         }
         let id: Arc<str> = session_id.into();
         let since = unix.saturating_sub(Duration::from_micros(snapshot.created_unix_us));
@@ -323,7 +323,7 @@ fn side_snapshot(now: Instant, endpoint: &Endpoint, hears: HearsSnapshot) -> Sid
 }
 
 fn restore_side(
-    address: IpAddr,
+    config: &Config,
     now: Instant,
     age: Duration,
     snapshot: &SideSnapshot,
@@ -338,17 +338,19 @@ fn restore_side(
     let outgoing = Outgoing::restore(now, age, every, &snapshot.outgoing);
     let origin = Origin::resume(session, version);
     let mut endpoint = Endpoint::new(now, ports, origin, outgoing);
-    let local = Local { address, rtp_port: ports.rtp() };
+    let local = Local { address: config.address, rtp_port: ports.rtp() };
+    let offered = Offered { all: &config.codecs, first: None };
     if let Some(text) = &snapshot.remote {
         let remote = Remote::parse(text.as_bytes()).map_err(Error::from)?;
         let remote = remote.signalled_from(snapshot.rtp.signalling);
         if snapshot.we_offered {
-            endpoint.open_offer = Some(local.offer(&mut endpoint.origin, None).1);
+            endpoint.open_offer = Some(local.offer(&mut endpoint.origin, None, &offered).1);
         }
         endpoint.negotiate(now, remote);
     }
     if snapshot.offer_open {
-        let formats = local.offer(&mut endpoint.origin, endpoint.remote.as_ref()).1;
+        let remote = endpoint.remote.as_ref();
+        let formats = local.offer(&mut endpoint.origin, remote, &offered).1;
         endpoint.open_offer = Some(formats);
     }
     endpoint.rtp.restore(snapshot.rtp);

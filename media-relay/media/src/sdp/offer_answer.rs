@@ -2,13 +2,9 @@
 
 use crate::codec::Codec;
 use crate::sdp::remote::{MediaLine, PTIME_DEFAULT_MS};
-use crate::sdp::{Direction, Formats, NEGOTIATED, Remote};
+use crate::sdp::{Direction, Formats, Remote};
 use sdp_types::{Attribute, Connection, Media, Session, Time};
-use smallvec::SmallVec;
 use std::net::IpAddr;
-
-/// The payload type of telephone-event in our first offer; the customary one.
-const TELEPHONE_EVENT: u8 = 101;
 
 /// The o= line of one side; its version goes up when what we say changes (RFC 3264 §8).
 #[derive(Debug)]
@@ -43,6 +39,15 @@ pub(crate) struct Local {
     pub rtp_port: u16,
 }
 
+/// What an offer of ours holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Offered<'a> {
+    /// In our order.
+    pub all: &'a [Codec],
+    /// What the other side sends, to go before them: then nothing need be transcoded.
+    pub first: Option<Codec>,
+}
+
 impl Local {
     /// The answer to an offer: its codecs that are ours, in its order and with its numbers; every
     /// other stream rejected in its place.
@@ -60,8 +65,14 @@ impl Local {
 
     /// An offer of everything that we can do; on a live side with the numbers in use, and with its
     /// other streams still off in their places (RFC 3264 §8). Also returns what it offers.
-    pub(crate) fn offer(&self, origin: &mut Origin, in_use: Option<&Remote>) -> (Vec<u8>, Formats) {
-        let formats = offered_formats(in_use);
+    pub(crate) fn offer(
+        &self,
+        origin: &mut Origin,
+        in_use: Option<&Remote>,
+        codecs: &Offered<'_>,
+    ) -> (Vec<u8>, Formats) {
+        let formats =
+            Formats::offered(in_use.map(|it| &it.audio.formats), codecs.first, codecs.all);
         let ptime_ms = in_use.map_or(PTIME_DEFAULT_MS, |it| it.audio.ptime_ms);
         let audio = self.audio(&formats, Direction::Sendrecv, ptime_ms);
         let medias = match in_use {
@@ -76,24 +87,15 @@ impl Local {
     }
 
     fn audio(&self, formats: &Formats, direction: Direction, ptime_ms: u32) -> Media {
-        let mut fmt = Vec::new();
-        let mut attributes = Vec::new();
-        for (number, codec) in &formats.codecs {
-            fmt.push(number.to_string());
-            attributes.push(with_value("rtpmap", format!("{number} {}", codec.rtpmap())));
-        }
-        if let Some(number) = formats.telephone_event {
-            fmt.push(number.to_string());
-            attributes.push(with_value("rtpmap", format!("{number} telephone-event/8000")));
-            attributes.push(with_value("fmtp", format!("{number} 0-15")));
-        }
+        let (fmt, mut attributes) = formats.write();
+        let ptime_ms = formats.preferred().1.ptime_ms(ptime_ms);
         attributes.push(with_value("ptime", ptime_ms.to_string()));
         attributes.push(with_value("rtcp", (self.rtp_port + 1).to_string()));
         attributes.push(Attribute::new(direction.attribute()));
         Media {
             port: self.rtp_port,
             attributes,
-            ..media("audio".to_owned(), "RTP/AVP".to_owned(), fmt.join(" "))
+            ..media("audio".to_owned(), "RTP/AVP".to_owned(), fmt)
         }
     }
 
@@ -114,22 +116,6 @@ impl Local {
         origin.last = Some(session);
         bytes
     }
-}
-
-/// What the remote uses already first and by its numbers, then the rest of ours.
-fn offered_formats(in_use: Option<&Remote>) -> Formats {
-    let mut codecs: SmallVec<[(u8, Codec); 2]> =
-        in_use.map_or_else(SmallVec::new, |it| it.audio.formats.codecs.clone());
-    let mut telephone_event = in_use.and_then(|it| it.audio.formats.telephone_event);
-    for codec in NEGOTIATED {
-        if !codecs.iter().any(|(_, it)| *it == codec) {
-            codecs.extend(codec.static_payload_type().map(|it| (it, codec)));
-        }
-    }
-    let taken = |number: u8| codecs.iter().any(|(it, _)| *it == number);
-    let free = || (TELEPHONE_EVENT..128).chain(96..TELEPHONE_EVENT).find(|it| !taken(*it));
-    telephone_event = telephone_event.or_else(free);
-    Formats { codecs, telephone_event }
 }
 
 fn rejected(line: &MediaLine) -> Media {

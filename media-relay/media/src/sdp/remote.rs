@@ -1,9 +1,9 @@
 //! What a remote's session description means to us: which audio, where, in which codecs.
 
 use crate::codec::Codec;
-use crate::sdp::{MEDIA_MAX, NEGOTIATED, SDP_BYTES_MAX};
+use crate::sdp::formats::{Formats, payload_types, rtpmap};
+use crate::sdp::{MEDIA_MAX, SDP_BYTES_MAX};
 use sdp_types::{Connection, Media, Session};
-use smallvec::SmallVec;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -28,8 +28,8 @@ pub enum Refusal {
     TooManyMedia { count: usize },
     #[error("no usable audio: wanted `m=audio` with RTP/AVP, got {got}")]
     NoAudio { got: String },
-    #[error("no codec in common: wanted PCMU or PCMA at 8000 Hz, got {got}")]
-    NoCommonCodec { got: String },
+    #[error("no codec in common: wanted one of {wanted}, got {got}")]
+    NoCommonCodec { wanted: String, got: String },
     #[error("connection address {got:?} is not a unicast IP address")]
     Address { got: String },
     #[error("media for {address}, a port of ours, would come back to this session for ever")]
@@ -95,24 +95,6 @@ impl Direction {
     }
 }
 
-/// Payload types of what both sides can do, in the remote's order; at least one codec.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Formats {
-    pub codecs: SmallVec<[(u8, Codec); 2]>,
-    pub telephone_event: Option<u8>,
-}
-
-impl Formats {
-    /// What we send.
-    pub(crate) fn preferred(&self) -> (u8, Codec) {
-        self.codecs[0]
-    }
-
-    pub(crate) fn codec_of(&self, payload_type: u8) -> Option<Codec> {
-        self.codecs.iter().find(|(number, _)| *number == payload_type).map(|(_, codec)| *codec)
-    }
-}
-
 /// The one audio stream that we take part in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Audio {
@@ -123,6 +105,7 @@ pub(crate) struct Audio {
     pub direction: Direction,
     /// The port is 0: the stream is off (RFC 3264 §8.2).
     pub disabled: bool,
+    /// As the remote wants it; what a codec can do of it: [`Codec::ptime_ms`].
     pub ptime_ms: u32,
 }
 
@@ -158,7 +141,7 @@ impl Remote {
     /// Reads a session description.
     ///
     /// # Errors
-    /// [`Refusal`] if it is malformed, or has no audio over RTP/AVP in a codec of ours.
+    /// [`Refusal`] if it is malformed, or has no audio over RTP/AVP in a codec that we know.
     pub fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
         if bytes.len() > SDP_BYTES_MAX {
             return Err(Refusal::TooLong { len: bytes.len() });
@@ -206,6 +189,19 @@ impl Remote {
         self.audio.held()
     }
 
+    /// Keeps only these codecs.
+    ///
+    /// # Errors
+    /// [`Refusal::NoCommonCodec`] if there are none then.
+    pub(crate) fn restrict(&mut self, codecs: &[Codec]) -> Result<(), Refusal> {
+        let formats = &mut self.audio.formats;
+        let got: Vec<_> = formats.codecs.iter().map(|(_, it)| it.rtpmap()).collect();
+        match formats.restrict(codecs) {
+            true => Ok(()),
+            false => Err(no_common_codec(codecs, got.join(", "))),
+        }
+    }
+
     /// Refuses what cannot be reached from `ours`.
     pub(crate) fn check_family(&self, ours: IpAddr) -> Result<(), Refusal> {
         let family = |v4: bool| if v4 { "IPv4" } else { "IPv6" };
@@ -238,17 +234,22 @@ fn without_what_is_not_read(sdp: &[u8]) -> Vec<u8> {
 fn find_audio(session: &Session) -> Result<usize, Refusal> {
     let is_audio = |it: &Media| it.media == "audio" && it.proto == "RTP/AVP";
     let audio = || session.medias.iter().enumerate().filter(|(_, it)| is_audio(it));
-    let usable = || audio().filter(|(_, it)| read_formats(it).is_some());
+    let usable = || audio().filter(|(_, it)| Formats::read(it).is_some());
     let found = usable().find(|(_, it)| it.port != 0).or_else(|| usable().next());
     found.map(|(index, _)| index).ok_or_else(|| match audio().next() {
-        Some((_, media)) => Refusal::NoCommonCodec { got: named_formats(media) },
+        Some((_, media)) => no_common_codec(&Codec::ALL, named_formats(media)),
         None => Refusal::NoAudio { got: named_media(session) },
     })
 }
 
+fn no_common_codec(codecs: &[Codec], got: String) -> Refusal {
+    let wanted: Vec<_> = codecs.iter().map(|it| it.rtpmap()).collect();
+    Refusal::NoCommonCodec { wanted: wanted.join(", "), got }
+}
+
 fn read_audio(session: &Session, media: &Media) -> Result<Audio, Refusal> {
     let formats =
-        read_formats(media).ok_or_else(|| Refusal::NoCommonCodec { got: named_formats(media) })?;
+        Formats::read(media).ok_or_else(|| no_common_codec(&Codec::ALL, named_formats(media)))?;
     let disabled = media.port == 0;
     let ip = match disabled {
         true => None,
@@ -305,42 +306,6 @@ fn read_ptime(media: &Media) -> u32 {
     let most = number("maxptime").filter(|it| *it > 0).unwrap_or(PTIME_MAX_MS);
     let ms = wanted.min(most).min(PTIME_MAX_MS);
     (ms - ms % PTIME_STEP_MS).max(PTIME_STEP_MS)
-}
-
-/// None without a codec of ours.
-fn read_formats(media: &Media) -> Option<Formats> {
-    let mut formats = Formats { codecs: SmallVec::new(), telephone_event: None };
-    for payload_type in payload_types(media) {
-        let rtpmap = rtpmap(media, payload_type).map(str::to_ascii_uppercase);
-        let rtpmap = rtpmap.as_ref().map(|it| it.strip_suffix("/1").unwrap_or(it));
-        let codec = NEGOTIATED.into_iter().find(|codec| match rtpmap {
-            Some(rtpmap) => rtpmap == codec.rtpmap(),
-            None => codec.static_payload_type() == Some(payload_type),
-        });
-        let known = |codec| formats.codecs.iter().any(|(_, it)| *it == codec);
-        match codec {
-            Some(codec) if !known(codec) => formats.codecs.push((payload_type, codec)),
-            Some(_) => (), // The same codec under a second number.
-            None if rtpmap == Some("TELEPHONE-EVENT/8000") => {
-                formats.telephone_event.get_or_insert(payload_type);
-            }
-            None => (),
-        }
-    }
-    (!formats.codecs.is_empty()).then_some(formats)
-}
-
-fn payload_types(media: &Media) -> impl Iterator<Item = u8> {
-    let numbers = media.fmt.split_ascii_whitespace().filter_map(|it| it.parse().ok());
-    numbers.filter(|number| *number < 128)
-}
-
-/// Encoding name and clock rate of a payload type, as written.
-fn rtpmap(media: &Media, payload_type: u8) -> Option<&str> {
-    media.get_attribute_values("rtpmap").flatten().find_map(|value| {
-        let (number, name) = value.trim().split_once(char::is_whitespace)?;
-        (number.parse() == Ok(payload_type)).then(|| name.trim())
-    })
 }
 
 /// For messages: what a media description offers.

@@ -32,6 +32,7 @@ pub(crate) fn check(mut input: &[u8]) {
         inactivity: Duration::from_secs(1),
         recording_max: Duration::ZERO,
         sessions_max: 1,
+        codecs: media::Codec::ALL.to_vec(),
     };
     let mut relay = Relay::new(config, [1; 32], now, Duration::from_secs(1)).unwrap();
     for (side, remote) in [(Side::A, sdp(A, "0 101")), (Side::B, sdp(B, "8 101"))] {

@@ -15,6 +15,7 @@ pub(crate) fn check(sdp: &[u8]) {
         inactivity: Duration::ZERO,
         recording_max: Duration::ZERO,
         sessions_max: 1,
+        codecs: media::Codec::ALL.to_vec(),
     };
     let mut relay = Relay::new(config, [1; 32], now, Duration::from_secs(1)).unwrap();
     let codec = remote.codec();

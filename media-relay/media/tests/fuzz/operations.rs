@@ -63,6 +63,7 @@ fn relay(now: Instant, unix: Duration) -> Relay {
         inactivity: Duration::from_secs(2),
         recording_max: Duration::from_secs(5),
         sessions_max: SESSIONS_MAX,
+        codecs: media::Codec::ALL.to_vec(),
     };
     let mut relay = Relay::new(config, [1; 32], now, unix).unwrap();
     relay.note_changes();

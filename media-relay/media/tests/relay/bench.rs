@@ -50,6 +50,7 @@ impl Bench {
             inactivity: Duration::from_secs(60),
             recording_max: Duration::from_secs(4 * 3_600),
             sessions_max: 50,
+            codecs: media::Codec::ALL.to_vec(),
         };
         change(&mut config);
         let relay = Relay::new(config, [7; 32], start, Duration::from_secs(1_700_000_000));

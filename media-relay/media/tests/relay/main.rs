@@ -12,3 +12,4 @@ mod recording;
 mod rooms;
 mod security;
 mod talk;
+mod transcoding;

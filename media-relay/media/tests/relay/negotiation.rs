@@ -36,8 +36,11 @@ fn an_answer_keeps_the_offer_s_order_and_numbers_and_rejects_the_rest_in_place()
             c=IN IP4 198.51.100.1
             t=0 0
             m=video 0 RTP/AVP 96
-            m=audio 20000 RTP/AVP 8 0 98
+            m=audio 20000 RTP/AVP 9 8 97 0 98
+            a=rtpmap:9 G722/8000
             a=rtpmap:8 PCMA/8000
+            a=rtpmap:97 opus/48000/2
+            a=fmtp:97 stereo=0;sprop-stereo=0;useinbandfec=1
             a=rtpmap:0 PCMU/8000
             a=rtpmap:98 telephone-event/8000
             a=fmtp:98 0-15
@@ -127,7 +130,12 @@ fn offers_as_they_are_found_in_the_wild_are_understood() {
     ];
     for (name, offer) in offers {
         let remote = Remote::parse(offer).unwrap_or_else(|e| panic!("{name}: {e}"));
-        assert_eq!((remote.codec(), remote.held()), (Codec::Pcma, false), "{name}");
+        let codec = match name {
+            "baresip" => Codec::Opus,
+            "a carrier" => Codec::G722,
+            _ => Codec::Pcma,
+        };
+        assert_eq!((remote.codec(), remote.held()), (codec, false), "{name}");
         let mut bench = Bench::new();
         let answer = bench.offer_of(SESSION, Side::A, Some(remote)).unwrap();
         assert!(plain(&answer.sdp).contains("a=rtpmap:101 telephone-event/8000\n"), "{name}");
@@ -158,11 +166,19 @@ fn our_offer_is_completed_by_the_answer() {
         s=-
         c=IN IP4 198.51.100.1
         t=0 0
-        m=audio 20000 RTP/AVP 0 8 101
+        m=audio 20000 RTP/AVP 0 8 9 96 97 98 3 101 102
         a=rtpmap:0 PCMU/8000
         a=rtpmap:8 PCMA/8000
+        a=rtpmap:9 G722/8000
+        a=rtpmap:96 opus/48000/2
+        a=fmtp:96 stereo=0;sprop-stereo=0;useinbandfec=1
+        a=rtpmap:97 L16/16000
+        a=rtpmap:98 L16/8000
+        a=rtpmap:3 GSM/8000
         a=rtpmap:101 telephone-event/8000
         a=fmtp:101 0-15
+        a=rtpmap:102 telephone-event/48000
+        a=fmtp:102 0-15
         a=ptime:20
         a=rtcp:20001
         a=sendrecv
@@ -171,14 +187,14 @@ fn our_offer_is_completed_by_the_answer() {
     bench.play(Side::A, "music", &audio(Codec::Pcmu, 1, 8_000), true);
     bench.run(100);
     assert_eq!(bench.take_rtp(A), [], "nobody is known to listen yet");
-    let answered = bench.answer(Side::A, &sdp(A, "8 96")).unwrap();
+    let answered = bench.answer(Side::A, &sdp(A, "8 110")).unwrap();
     assert_eq!(answered.codec, Some(Codec::Pcma));
     bench.run(100);
     let packets = bench.take_rtp(A);
     assert_eq!((packets.len(), packets[0].payload_type), (6, 8), "music begins at the answer");
     // The remote sends events with the number that we offered, or with its own.
     bench.receive(Side::A, A, &rtp(77, 1, 0, 101, &[1, 10, 0, 160]));
-    bench.receive(Side::A, A, &rtp(77, 2, 800, 96, &[2, 10, 0, 160]));
+    bench.receive(Side::A, A, &rtp(77, 2, 800, 110, &[2, 10, 0, 160]));
     assert_eq!(bench.digits(), "12");
     let again = bench.answer(Side::A, &sdp(A, "8")).unwrap_err();
     assert!(matches!(again, Error::NoOpenOffer { .. }), "{again}");
@@ -190,7 +206,8 @@ fn an_offer_of_ours_on_a_live_side_keeps_the_numbers_in_use() {
     bench.offer(SESSION, Side::A, Some(&sdp(A, "8 97"))).unwrap();
     let offered = bench.offer(SESSION, Side::A, None).unwrap();
     assert_eq!(offered.codec, Some(Codec::Pcma));
-    assert!(plain(&offered.sdp).contains("RTP/AVP 8 0 97\n"), "{}", plain(&offered.sdp));
+    let sdp_offered = plain(&offered.sdp);
+    assert!(sdp_offered.contains("RTP/AVP 8 0 9 96 99 98 3 97 101\n"), "{sdp_offered}");
     assert!(bench.answer(Side::A, &sdp(A, "0")).is_ok());
     assert_eq!(bench.status(SESSION, Side::A).codec, Some(Codec::Pcmu));
 }
@@ -198,11 +215,8 @@ fn an_offer_of_ours_on_a_live_side_keeps_the_numbers_in_use() {
 #[test]
 fn what_cannot_be_used_is_refused_and_changes_nothing() {
     let refusal = |sdp: &str| Remote::parse(sdp.as_bytes()).unwrap_err().to_string();
-    expect!["no codec in common: wanted PCMU or PCMA at 8000 Hz, got 9, opus/48000/2"].assert_eq(
-        &refusal(&sdp_with(A, "9 97", "").replace("telephone-event/8000", "opus/48000/2")),
-    );
-    expect!["no codec in common: wanted PCMU or PCMA at 8000 Hz, got telephone-event/8000"]
-        .assert_eq(&refusal(&sdp(A, "101")));
+    expect!["no codec in common: wanted one of PCMU/8000, PCMA/8000, G722/8000, opus/48000/2, L16/16000, L16/8000, GSM/8000, got 18, 4"].assert_eq(&refusal(&sdp(A, "18 4")));
+    expect!["no codec in common: wanted one of PCMU/8000, PCMA/8000, G722/8000, opus/48000/2, L16/16000, L16/8000, GSM/8000, got telephone-event/8000"].assert_eq(&refusal(&sdp(A, "101")));
     expect!["no usable audio: wanted `m=audio` with RTP/AVP, got audio over RTP/SAVP"]
         .assert_eq(&refusal(&sdp(A, "0").replace("RTP/AVP", "RTP/SAVP")));
     expect!["no usable audio: wanted `m=audio` with RTP/AVP, got no media description"]
@@ -304,4 +318,67 @@ fn sessions_are_limited_and_named_in_errors() {
     assert_eq!(error, "no media session \"two\"");
     let error = bench.relay.connect(now, "one").unwrap_err().to_string();
     assert_eq!(error, "media session \"one\" has no side B");
+}
+
+#[test]
+fn codecs_beyond_g711_are_answered_by_their_own_clocks_and_parameters() {
+    check_answer(
+        "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n\
+         m=audio 4000 RTP/AVP 111 9 3 96 13 110 126 105\r\na=rtpmap:111 OPUS/48000/2\r\n\
+         a=fmtp:111 minptime=10;useinbandfec=1;stereo=1\r\na=rtpmap:96 L16/16000\r\n\
+         a=rtpmap:110 telephone-event/48000\r\na=rtpmap:126 telephone-event/8000\r\n\
+         a=rtpmap:105 telephone-event/32000\r\na=ptime:30\r\n",
+        expect![[r#"
+            v=0
+            o=- ID 0 IN IP4 198.51.100.1
+            s=-
+            c=IN IP4 198.51.100.1
+            t=0 0
+            m=audio 20000 RTP/AVP 111 9 3 96 13 110 126
+            a=rtpmap:111 opus/48000/2
+            a=fmtp:111 stereo=0;sprop-stereo=0;useinbandfec=1
+            a=rtpmap:9 G722/8000
+            a=rtpmap:3 GSM/8000
+            a=rtpmap:96 L16/16000
+            a=rtpmap:13 CN/8000
+            a=rtpmap:110 telephone-event/48000
+            a=fmtp:110 0-15
+            a=rtpmap:126 telephone-event/8000
+            a=fmtp:126 0-15
+            a=ptime:20
+            a=rtcp:20001
+            a=sendrecv
+        "#]],
+    );
+}
+
+#[test]
+fn events_of_a_clock_that_no_codec_has_are_better_than_none() {
+    let mut bench = Bench::new();
+    let offer = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n\
+         m=audio 4000 RTP/AVP 111 101\r\na=rtpmap:111 opus/48000/2\r\n\
+         a=rtpmap:101 telephone-event/8000\r\n";
+    let answer = bench.offer(SESSION, Side::A, Some(offer)).unwrap();
+    assert!(plain(&answer.sdp).contains(" RTP/AVP 111 101\n"), "{}", plain(&answer.sdp));
+}
+
+#[test]
+fn only_the_codecs_of_the_flag_are_taken_and_offered() {
+    let codecs = [Codec::Gsm, Codec::Pcma];
+    let mut bench = Bench::with(|it| it.codecs = codecs.to_vec());
+    let refused = bench.offer(SESSION, Side::A, Some(&sdp(A, "0 9"))).unwrap_err();
+    expect!["no codec in common: wanted one of GSM/8000, PCMA/8000, got PCMU/8000, G722/8000"]
+        .assert_eq(&refused.to_string());
+    let taken = bench.offer(SESSION, Side::A, Some(&sdp(A, "0 8 3"))).unwrap();
+    assert_eq!(taken.codec, Some(Codec::Pcma), "in the offerer's order");
+    let offered = bench.offer("another", Side::A, None).unwrap();
+    assert!(plain(&offered.sdp).contains(" RTP/AVP 3 8 101\n"), "{}", plain(&offered.sdp));
+}
+
+#[test]
+fn what_the_other_side_sends_is_offered_first_so_that_nothing_is_transcoded() {
+    let mut bench = Bench::new();
+    bench.offer(SESSION, Side::A, Some(&sdp(A, "9 101"))).unwrap();
+    let offered = bench.offer(SESSION, Side::B, None).unwrap();
+    assert!(plain(&offered.sdp).contains(" RTP/AVP 9 0 8 "), "{}", plain(&offered.sdp));
 }
