@@ -48,8 +48,10 @@ async fn hung_up(stack: Arc<Stack>, after_ms: usize) -> anyhow::Result<i64> {
     );
     let originating = stack.start_originate(&phone.uri(), &plan);
     let answering = phone.clone();
-    tokio::task::spawn_blocking(move || answering.invited()?.answer().map(drop)).await??;
-    let call = originating.await??;
+    let answering = tokio::task::spawn_blocking(move || answering.invited()?.answer().map(drop));
+    let (call, answered) = tokio::join!(originating, answering);
+    let call = call??; // Why there was nothing to answer, if there was not.
+    answered??;
     let task_id = call.tasks.get("limit").context("find the task in the reply")?;
     let fires_at_unix_ms = stack.task(task_id).await?.fires_at_unix_ms;
     let bye = tokio::task::spawn_blocking(move || phone.wait_bye(PATIENCE)).await??;
