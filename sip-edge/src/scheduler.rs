@@ -62,6 +62,10 @@ impl Scheduler {
         use wire::CancelOutcome as Wire;
         match reply.outcome() {
             Wire::Cancelled | Wire::NotFound => Ok(Reply::Cancelled(CancelOutcome::Cancelled)),
+            // Too late; but what does not stop the plan is nothing to wait for.
+            Wire::AlreadyFiring | Wire::AlreadyFired if !stops_the_plan(reply.task.as_ref()) => {
+                Ok(Reply::Cancelled(CancelOutcome::Cancelled))
+            }
             Wire::AlreadyFiring | Wire::AlreadyFired => Ok(Reply::Cancelled(CancelOutcome::Firing)),
             Wire::Unspecified => Err(Failure {
                 kind: FailureKind::Unavailable,
@@ -78,6 +82,19 @@ impl Scheduler {
         };
         self.client.cancel_group(timed(request)).await.map_err(failure)?;
         Ok(Reply::Done)
+    }
+}
+
+/// Whether the plan of the call ends with the effect of this task, which fires or has fired.
+fn stops_the_plan(task: Option<&wire::Task>) -> bool {
+    use wire::task::Action;
+    let Some(task) = task else { return true };
+    match &task.action {
+        Some(Action::Play(_) | Action::Publish(_)) => false,
+        Some(Action::Hangup(hangup)) => hangup.legs() != WireLegs::B,
+        // One that has fired has begun the plan that runs now.
+        Some(Action::Transfer(_)) => task.state() == wire::TaskState::Firing,
+        None => true,
     }
 }
 
