@@ -370,7 +370,8 @@ mod tests {
         let prompt = Arc::new(Audio::new(16_000, linear[..4_000].to_vec()).unwrap());
         for codec in Codec::ALL {
             let form = |repeat| Form { codec, ptime_ms: 20, repeat };
-            (music.encode(form(true)), prompt.encode(form(false)));
+            music.encode(form(true));
+            prompt.encode(form(false));
             let (mut player, mut undisturbed) = (Player::default(), Player::default());
             for player in [&mut player, &mut undisturbed] {
                 player.play(play("music", &music, true, 0)).unwrap();

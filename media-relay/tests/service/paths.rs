@@ -4,7 +4,7 @@
 use crate::phone::Phone;
 use crate::service::{LIMIT, Service, spawn};
 use crate::sound::{melody, wav};
-use media::{Codec, Law};
+use media::Codec;
 use proto::media_relay::v1::{ConnectRequest, DeleteRequest, QueryRequest, Side};
 use std::net::UdpSocket;
 use std::time::Instant;

@@ -206,6 +206,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         /// At 30 % random loss, with repeats and packets that overtake each other, a press is
         /// reported once if any packet of it came, and not at all otherwise.
         #[test]

@@ -211,7 +211,7 @@ mod tests {
 
     /// Amplitude of a tone of so many dBm0.
     fn amplitude(dbm0: f32) -> f32 {
-        32_767.0 * 10f32.powf((dbm0 - 3.14) / 20.0)
+        32_767.0 * 10f32.powf((dbm0 - 3.17) / 20.0)
     }
 
     #[derive(Clone, Copy, Debug)]
