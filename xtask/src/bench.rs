@@ -25,8 +25,10 @@ impl Bench {
 
     fn programs(self) -> &'static [Program] {
         match self {
-            Self::Media => &[debian::NATS_SERVER, debian::RTPENGINE],
-            Self::Scheduler => &[debian::NATS_SERVER, debian::SQLITE3, debian::POSTGRES],
+            Self::Media => &[debian::CMAKE, debian::NATS_SERVER, debian::RTPENGINE],
+            Self::Scheduler => {
+                &[debian::CMAKE, debian::NATS_SERVER, debian::SQLITE3, debian::POSTGRES]
+            }
         }
     }
 }

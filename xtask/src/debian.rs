@@ -13,6 +13,8 @@ pub(crate) struct Program {
 }
 
 pub(crate) const NATS_SERVER: Program = Program { name: "nats-server", package: "nats-server" };
+/// Builds libopus.
+pub(crate) const CMAKE: Program = Program { name: "cmake", package: "cmake" };
 pub(crate) const SIPP: Program = Program { name: "sipp", package: "sip-tester" };
 pub(crate) const BARESIP: Program = Program { name: "baresip", package: "baresip-core" };
 pub(crate) const SQLITE3: Program = Program { name: "sqlite3", package: "sqlite3" };

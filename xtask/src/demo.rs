@@ -5,7 +5,13 @@ use anyhow::Context as _;
 use std::process::{Command, ExitCode};
 
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
-    debian::ensure(&[debian::NATS_SERVER, debian::SIPP, debian::BARESIP, debian::SQLITE3])?;
+    debian::ensure(&[
+        debian::CMAKE,
+        debian::NATS_SERVER,
+        debian::SIPP,
+        debian::BARESIP,
+        debian::SQLITE3,
+    ])?;
     cargo::build()?;
     let status = command().status().context("start the demo")?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -9,7 +9,8 @@ use std::process::{Command, ExitCode, Stdio};
 const RUSTDOC_FLAGS: &str = "-D warnings -A rustdoc::private_intra_doc_links";
 
 /// What tests run.
-const PROGRAMS: [debian::Program; 7] = [
+const PROGRAMS: [debian::Program; 8] = [
+    debian::CMAKE,
     debian::NATS_SERVER,
     debian::SIPP,
     debian::BARESIP,

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
-    debian::ensure(&[debian::NATS_SERVER])?;
+    debian::ensure(&[debian::CMAKE, debian::NATS_SERVER])?;
     cargo::build()?;
     let mut up = Command::new(cargo::binary("up"));
     up.arg(cargo::target().join("up")).env("PATH", debian::path());
