@@ -3,7 +3,8 @@
 //!
 //! Every port in use is held by a socket that is bound to it and reads nothing, so that no other
 //! process can have it. Floods end there (see [`Steering`]); and if a datagram is too long for the
-//! raw socket, which does not fragment, that socket sends it.
+//! raw socket, which does not fragment, that socket sends it. When half of the descriptors that we
+//! may have are used, further ports are only tried: so `ulimit -n` does not limit calls.
 
 use crate::path::header::write_header;
 use crate::path::kernel::{BATCH, Inbox, Letter, Outbox, set_option};
@@ -11,10 +12,11 @@ use crate::path::steering::Steering;
 use crate::path::{Sent, port_socket};
 use anyhow::{Context as _, ensure};
 use media::{PortPair, Transmit};
+use rustix::process::{Resource, getrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 
 /// Kernel buffer for what has arrived on all ports: about 50 ms at 250,000 packets per second.
 const RECEIVE_BUFFER_BYTES: i32 = 16 * 1024 * 1024;
@@ -29,6 +31,8 @@ pub(crate) struct Steered {
     sender: Socket,
     steering: Steering,
     held: Box<[Option<Socket>]>,
+    /// Sockets with a descriptor from this on do not hold their ports.
+    hold_below: i32,
     outbox: Outbox,
     /// Of IPv4, where it need not be unique: what we send is never fragmented (RFC 6864).
     identification: u16,
@@ -60,6 +64,7 @@ impl Steered {
         set_option(&sender, level, header_included, 1).context("write IP headers ourselves")?;
         set_option(&sender, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, SEND_BUFFER_BYTES)
             .context("enlarge the send buffer (CAP_NET_ADMIN)")?;
+        let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let steering = Steering::attach(address, &receiver)?;
         Ok(Self {
             address,
@@ -67,6 +72,7 @@ impl Steered {
             sender,
             steering,
             held: (0..PORTS).map(|_| None).collect(),
+            hold_below: i32::try_from(descriptors / 2).unwrap_or(i32::MAX),
             outbox: Outbox::new(),
             identification: 0,
         })
@@ -83,8 +89,10 @@ impl Steered {
             held.set_recv_buffer_size(0)?; // The kernel has a least size.
         }
         self.steering.set(pair.rtp(), true)?;
-        self.held[usize::from(pair.rtp())] = Some(rtp);
-        self.held[usize::from(pair.rtcp())] = Some(rtcp);
+        for (port, socket) in [(pair.rtp(), rtp), (pair.rtcp(), rtcp)] {
+            let holds = socket.as_raw_fd() < self.hold_below;
+            self.held[usize::from(port)] = holds.then_some(socket);
+        }
         Ok(())
     }
 
