@@ -12,7 +12,8 @@ pub(super) const COLUMNS: &str = "task_id, call_id, state, fires_at_unix_ms, rev
     repeat_every_ms, repeat_count, repeat_until_unix_ms, occurrence, missed, remaining_ms, \
     cancel_requested";
 
-/// What begins the action of a task that is published.
+/// What begins the action of a task that is published; `LIVE_COLUMNS` looks for it.
+#[cfg(test)]
 pub(super) const PUBLISH: &str = "{\"publish\":";
 
 /// The effect without its call: `{"hangup":{"cause":"ALLOTTED_TIMEOUT","legs":"both"}}`.
