@@ -257,6 +257,9 @@ impl Edge {
             Watched::PlayFinished { session_id, play_id } => {
                 (session_id, Input::PlayFinished { play_id })
             }
+            Watched::Kicked { session_id, conference } => {
+                (session_id, Input::Kicked { conference })
+            }
             Watched::Inactive { session_id } => (session_id, Input::MediaInactive),
             Watched::Sessions { asked, sessions } => return self.compare(asked, sessions),
         };

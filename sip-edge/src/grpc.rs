@@ -347,6 +347,7 @@ fn refused(refusal: &Refusal, message: String) -> Status {
             FailureKind::Invalid => Status::invalid_argument(message),
             // NOT_FOUND would say that there is no such call.
             FailureKind::NotFound => Status::failed_precondition(message),
+            FailureKind::Denied => Status::permission_denied(message),
             FailureKind::Full => Status::resource_exhausted(message),
             FailureKind::NoCodec => Status::aborted(message),
             FailureKind::Unavailable => Status::unavailable(message),

@@ -37,6 +37,10 @@ pub(crate) enum Watched {
         session_id: String,
         play_id: String,
     },
+    Kicked {
+        session_id: String,
+        conference: String,
+    },
     Inactive {
         session_id: String,
     },
@@ -144,7 +148,10 @@ impl Media {
                 let request = wire::JoinRequest {
                     session_id,
                     side,
-                    conference,
+                    conference: conference.name.clone(),
+                    pin: conference.pin.clone(),
+                    max_participants: conference.participants_max,
+                    music: conference.music.clone(),
                     ..wire::JoinRequest::default()
                 };
                 client.join(timed(request)).await?;
@@ -244,6 +251,11 @@ fn read(event: wire::MediaEvent) -> Option<Watched> {
             Some(Watched::PlayFinished { session_id, play_id: event.play_id })
         }
         wire::MediaEventType::Inactive => Some(Watched::Inactive { session_id }),
+        wire::MediaEventType::ParticipantLeft
+            if side == Side::A && event.leave_reason() == wire::LeaveReason::Kicked =>
+        {
+            Some(Watched::Kicked { session_id, conference: event.conference })
+        }
         _ => None, // LATCHED is for those who look for a fault.
     }
 }
@@ -267,6 +279,7 @@ fn failure(status: Status) -> Failure {
         Code::InvalidArgument => FailureKind::Invalid,
         Code::NotFound => FailureKind::NotFound,
         Code::ResourceExhausted => FailureKind::Full,
+        Code::PermissionDenied => FailureKind::Denied,
         _ => FailureKind::Unavailable,
     };
     Failure { kind, message: status.message().to_owned() }

@@ -1,7 +1,7 @@
 //! Call plans as they come in, checked once: every error names field, value and what is allowed.
 
 use crate::target::Target;
-use call::{Action, Cause, Collect, Later, Legs, Plan};
+use call::{Action, Cause, Collect, Conference, Later, Legs, Plan};
 use prost::Message as _;
 use proto::sip_edge::v1::{self as wire, action, schedule_action, transfer_later};
 use std::sync::Arc;
@@ -18,6 +18,9 @@ const RING_MS_DEFAULT: u32 = 30_000;
 const COLLECT_MS_MAX: u32 = 3_600_000;
 const COLLECT_MS_DEFAULT: u32 = 5_000;
 const FILE_BYTES_MAX: usize = 1_024;
+/// Of a conference: what media-relay takes.
+const PIN_DIGITS_MAX: usize = 32;
+const PARTICIPANTS_MAX: u32 = 64;
 /// Of what a task publishes, and of a plan that it transfers to: what a scheduler takes.
 const PAYLOAD_BYTES_MAX: usize = 65_536;
 const PLAN_BYTES_MAX: usize = 32_768;
@@ -109,6 +112,32 @@ pub(crate) fn name(field: &str, name: &str) -> Result<String, Invalid> {
     Ok(name.to_owned())
 }
 
+fn conference(at: &str, wire: &wire::ConferenceAction) -> Result<Conference, Invalid> {
+    let pin = wire.pin.clone();
+    if pin.len() > PIN_DIGITS_MAX || !pin.bytes().all(|it| it.is_ascii_digit()) {
+        let got = format!("{} characters", pin.chars().count()); // A secret is not repeated.
+        return Err(Invalid::new(format!("{at}.pin"), got, "at most 32 digits 0-9, in quotes"));
+    }
+    if pin.is_empty() && wire.pin_prompt.is_some() {
+        let wanted = "a pin with it, or no prompt";
+        return Err(Invalid::new(format!("{at}.pin_prompt"), "a prompt", wanted));
+    }
+    if wire.max_participants > PARTICIPANTS_MAX {
+        let field = format!("{at}.max_participants");
+        return Err(Invalid::new(field, wire.max_participants, "1 to 64"));
+    }
+    let file = |field: &str, it: &Option<wire::PlayAction>| {
+        it.as_ref().map(|it| file(&format!("{at}.{field}.file"), &it.file)).transpose()
+    };
+    Ok(Conference {
+        name: name(&format!("{at}.name"), &wire.name)?,
+        pin,
+        pin_prompt: file("pin_prompt", &wire.pin_prompt)?,
+        participants_max: wire.max_participants,
+        music: file("music", &wire.music)?.unwrap_or_default(),
+    })
+}
+
 /// Counts the actions of a whole plan.
 struct Checked {
     actions: usize,
@@ -157,7 +186,7 @@ impl Checked {
                 Action::Enqueue { queue: Some(queue) }
             }
             Some(Wire::Conference(it)) => {
-                Action::Conference { name: name(&format!("{at}.conference.name"), &it.name)? }
+                Action::Conference(Arc::new(conference(&format!("{at}.conference"), it)?))
             }
             Some(Wire::Dial(it)) => self.dial(&format!("{at}.dial"), it, depth)?,
             Some(Wire::Hangup(it)) => {
@@ -349,7 +378,8 @@ mod tests {
         assert_eq!((what, name.as_str()), (&hangup, "limit"));
         let Some(Action::Collect(collect)) = plan.action(1) else { panic!("{plan:?}") };
         assert_eq!((collect.max_digits, collect.digit_timeout), (1, Duration::from_secs(4)));
-        assert_eq!(collect.on["1"].action(1), Some(&Action::Conference { name: "test1".into() }));
+        let test1 = Conference { name: "test1".into(), ..Conference::default() };
+        assert_eq!(collect.on["1"].action(1), Some(&Action::Conference(Arc::new(test1))));
     }
 
     #[test]
@@ -400,6 +430,22 @@ mod tests {
             (
                 r#"{"collect": {"on": {"1": {"actions": [{"conference": {"name": "a b"}}]}}}}"#,
                 r#"plan.actions[0].collect.on["1"].actions[0].conference.name: got "a b", wanted 1 to 64"#,
+            ),
+            (
+                r#"{"conference": {"name": "a", "pin": "12a4"}}"#,
+                r#"plan.actions[0].conference.pin: got "4 characters", wanted at most 32 digits"#,
+            ),
+            (
+                r#"{"conference": {"name": "a", "pin_prompt": {"file": "p"}}}"#,
+                "plan.actions[0].conference.pin_prompt: got \"a prompt\", wanted a pin with it",
+            ),
+            (
+                r#"{"conference": {"name": "a", "max_participants": 65}}"#,
+                "plan.actions[0].conference.max_participants: got 65, wanted 1 to 64",
+            ),
+            (
+                r#"{"conference": {"name": "a", "music": {}}}"#,
+                r#"plan.actions[0].conference.music.file: got "", wanted a file"#,
             ),
             (
                 r#"{"dial": {"target": "1000"}}"#,

@@ -314,6 +314,7 @@ pub(crate) fn cause_of(failure: &Failure) -> Cause {
         FailureKind::Invalid => Cause::ProtocolError,
         FailureKind::NotFound | FailureKind::Unavailable => Cause::NormalTemporaryFailure,
         FailureKind::Full => Cause::SwitchCongestion,
+        FailureKind::Denied => Cause::CallRejected,
     }
 }
 

@@ -257,6 +257,7 @@ impl Call {
             }
             (_, Input::Digit { side, digit }) => self.handle_digit(now, side, digit),
             (_, Input::PlayFinished { play_id }) => self.handle_play_finished(now, play_id),
+            (_, Input::Kicked { conference }) => self.handle_kicked(now, &conference),
             (_, Input::MediaInactive) => self.finish(now, Cause::MediaTimeout, EndedBy::Edge),
             (_, Input::MediaLost) => self.finish(now, Cause::NetworkOutOfOrder, EndedBy::Edge),
             (_, Input::ShutDown) => self.finish(now, Cause::SystemShutdown, EndedBy::Edge),
@@ -441,6 +442,7 @@ impl Call {
         match origin {
             Origin::Plan => self.run_next(now),
             Origin::Api => self.enter(Step::Parked),
+            Origin::Pin { .. } => (), // It is judged by its digits.
         }
     }
 

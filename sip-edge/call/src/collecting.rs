@@ -27,6 +27,10 @@ enum Prompt {
 }
 
 impl Collecting {
+    fn wants_pin(&self) -> bool {
+        matches!(self.origin, Origin::Pin { .. })
+    }
+
     pub(crate) fn plays(&self, play_id: &str) -> bool {
         matches!(&self.prompt, Prompt::Playing { play_id: it } if it == play_id)
     }
@@ -88,8 +92,12 @@ impl Call {
 
     pub(crate) fn collect_digit(&mut self, now: Now, digit: char) {
         let Step::Collecting(collecting) = &mut self.step else { return };
+        let is_terminator = collecting.collect.terminators.contains(digit);
+        if is_terminator && collecting.wants_pin() && collecting.digits.is_empty() {
+            return; // It ended the attempt before.
+        }
         let plays = std::mem::replace(&mut collecting.prompt, Prompt::Over) != Prompt::Over;
-        let outcome = if collecting.collect.terminators.contains(digit) {
+        let outcome = if is_terminator {
             Some(CollectOutcome::Terminated)
         } else {
             collecting.digits.push(digit);
@@ -121,9 +129,11 @@ impl Call {
         let Collecting { collect, origin, request, digits, .. } = collecting;
         let branch = collect.on.get(&digits).or(collect.otherwise.as_ref());
         if let Some(request) = request {
+            let digits = digits.clone();
             self.answer_request(request, Ok(Answer::Collected { outcome, digits }));
         }
         match (origin, branch) {
+            (Origin::Pin { attempt }, _) => self.judge_pin(now, &digits, attempt),
             (Origin::Plan, Some(plan)) => self.run_plan(now, plan.clone()),
             _ => self.go_on(now, origin),
         }

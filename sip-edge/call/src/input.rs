@@ -40,6 +40,8 @@ pub enum Input {
     Digit { side: Side, digit: char },
     /// A file that does not loop has been played to its end.
     PlayFinished { play_id: String },
+    /// Leg A was sent out of a conference.
+    Kicked { conference: String },
     /// A side from which media is due has been silent for too long.
     MediaInactive,
     /// media-relay does not know our session any more.
@@ -139,6 +141,8 @@ pub enum FailureKind {
     NotFound,
     /// A limit is reached: the queue is full, no port is left.
     Full,
+    /// It may not: the PIN is not the conference's.
+    Denied,
     /// No answer in time, or "try again".
     Unavailable,
 }

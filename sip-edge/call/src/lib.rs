@@ -20,6 +20,7 @@ mod attempt;
 mod call;
 mod cause;
 mod collecting;
+mod conferring;
 pub mod dtmf_info;
 mod effect;
 mod end;
@@ -34,6 +35,7 @@ mod step;
 
 pub use call::{COMMAND_TIMEOUT, Call, Facts, Originated};
 pub use cause::Cause;
+pub use conferring::PIN_ATTEMPTS_MAX;
 pub use effect::{Destination, EFFECTS_MAX, Later, Legs, Occurrence};
 pub use input::{
     Ask, CancelOutcome, CommandNumber, Failure, FailureKind, Input, LegEnd, LegNumber, LegSignal,
@@ -44,5 +46,5 @@ pub use output::{
     QueueCommand, Refusal, RingOutcome, RingResult, SchedulerCommand, SipOrder, View, Warning,
 };
 pub use overlay::OVERLAYS_MAX;
-pub use plan::{Action, Collect, Plan};
+pub use plan::{Action, Collect, Conference, Plan};
 pub use request::REQUESTS_MAX;

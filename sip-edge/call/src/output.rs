@@ -1,7 +1,8 @@
 //! What a call asks of its shell: SIP orders, commands to services, events, answers to the API.
 
-use crate::{Cause, CommandNumber, Later, LegNumber, RequestNumber, Side};
+use crate::{Cause, CommandNumber, Conference, Later, LegNumber, RequestNumber, Side};
 use bytes::Bytes;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -87,7 +88,7 @@ pub enum MediaCommand {
     Connect,
     Join {
         side: Side,
-        conference: String,
+        conference: Arc<Conference>,
     },
     InjectDtmf {
         side: Side,

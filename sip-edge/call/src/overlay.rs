@@ -87,7 +87,7 @@ impl Call {
         match (&self.step, self.state) {
             (_, CallState::Early) => return Err(Refusal::NotAnsweredYet),
             (_, CallState::Connected) => (),
-            (Step::Parked | Step::Waiting { .. } | Step::Conferring | Step::Dialing, _) => (),
+            (Step::Parked | Step::Waiting { .. } | Step::Conferring(_) | Step::Dialing, _) => (),
             _ => return Err(Refusal::Disturbed { action: self.busy_with() }),
         }
         match (legs, connected) {

@@ -39,8 +39,8 @@ pub enum Action {
     Cancel { name: String },
     /// Waits in a queue with music; `None`: the queue whose URI is the request URI.
     Enqueue { queue: Option<String> },
-    /// Joins a conference.
-    Conference { name: String },
+    /// Joins a conference; the plan goes on when somebody sends leg A out of it.
+    Conference(Arc<Conference>),
     /// Rings somebody and connects both; `otherwise: None`: hang up with the cause of the failure.
     Dial { target: String, ring: Duration, otherwise: Option<Plan> },
     /// Ends the call.
@@ -59,7 +59,7 @@ impl Action {
             Self::Schedule { .. } => "schedule",
             Self::Cancel { .. } => "cancel",
             Self::Enqueue { .. } => "enqueue",
-            Self::Conference { .. } => "conference",
+            Self::Conference(_) => "conference",
             Self::Dial { .. } => "dial",
             Self::Hangup { .. } => "hangup",
             Self::Park => "park",
@@ -84,4 +84,18 @@ pub struct Collect {
     pub on: BTreeMap<String, Plan>,
     /// What follows for others, or none; `None`: the plan goes on.
     pub otherwise: Option<Plan>,
+}
+
+/// Which conference, and how it is when leg A makes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Conference {
+    pub name: String,
+    /// Digits that the caller has to dial first; empty: none.
+    pub pin: String,
+    /// Played while it dials.
+    pub pin_prompt: Option<String>,
+    /// Participants that it takes; 0: as many as media-relay does.
+    pub participants_max: u32,
+    /// What a participant hears while it is alone; empty: silence.
+    pub music: String,
 }

@@ -1,15 +1,15 @@
 //! Running a call plan: how each action begins, and what ends it.
 
-use crate::answering::busy_now;
 use crate::call::{Call, Purpose, failure_of};
 use crate::collecting::Collecting;
 use crate::leg::LegState;
 use crate::output::{EndedBy, Event};
 use crate::queueing::Entering;
 use crate::{
-    Action, Answer, CancelOutcome, Cause, CommandNumber, Failure, Later, MediaCommand, Now,
-    Refusal, Reply, RequestNumber, SchedulerCommand, Side,
+    Action, Answer, CancelOutcome, Cause, CommandNumber, Conference, Failure, Later, MediaCommand,
+    Now, Refusal, Reply, RequestNumber, SchedulerCommand, Side,
 };
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How much later than expected a file may end before it counts as ended: the event may be lost.
@@ -40,10 +40,8 @@ pub(crate) enum Step {
         plays: bool,
         confirmed: bool,
     },
-    Joining {
-        conference: String,
-    },
-    Conferring,
+    Joining(Arc<Conference>),
+    Conferring(Arc<Conference>),
     Dialing,
     Parked,
 }
@@ -54,6 +52,10 @@ pub(crate) enum Origin {
     Plan,
     /// A request to a parked call.
     Api,
+    /// The conference of the plan, which wants its PIN: the first time, or again.
+    Pin {
+        attempt: u32,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -87,7 +89,7 @@ impl Call {
             Action::Answer => self.run_next(now),
             Action::Play { file } => self.play(now, file, Origin::Plan, None, false),
             Action::Collect(collect) => self.collect(now, collect, Origin::Plan, None),
-            Action::Conference { name } => self.join(now, name),
+            Action::Conference(conference) => self.confer(now, conference),
             Action::Park => self.enter(Step::Parked),
         }
     }
@@ -206,33 +208,12 @@ impl Call {
         self.go_on(now, origin);
     }
 
-    fn join(&mut self, now: Now, conference: String) {
-        self.enter(Step::Joining { conference: conference.clone() });
-        let number = self.media(MediaCommand::Join { side: Side::A, conference });
-        self.expect(now, number, Purpose::Join);
-    }
-
     /// Lets leg A hear again what an attempt to connect it may have taken away.
     pub(crate) fn restore_hearing(&mut self, now: Now) {
-        match self.step {
+        match &self.step {
             Step::Waiting { .. } => self.restart_music(now),
-            Step::Conferring => self.join(now, self.conference.clone()),
+            Step::Conferring(conference) => self.join(now, conference.clone()),
             _ => (), // A file ends by its time, and every other step is silent.
-        }
-    }
-
-    pub(crate) fn handle_joined(&mut self, now: Now, reply: Result<Reply, Failure>) {
-        let Step::Joining { conference } = &self.step else { return };
-        match reply {
-            Ok(_) => {
-                self.conference = conference.clone();
-                self.enter(Step::Conferring);
-                self.event(Event::Action);
-            }
-            Err(failure) => {
-                let cause = crate::answering::cause_of(&failure);
-                self.refuse(now, "media-relay", failure, cause, busy_now());
-            }
         }
     }
 

@@ -67,6 +67,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Some(FailureKind::NoCodec)),
         1 => Just(Some(FailureKind::NotFound)),
         1 => Just(Some(FailureKind::Full)),
+        1 => Just(Some(FailureKind::Denied)),
         1 => Just(Some(FailureKind::Unavailable)),
     ];
     let ask = prop_oneof![

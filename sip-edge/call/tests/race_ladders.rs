@@ -5,7 +5,7 @@ mod script;
 
 use call::{Action, Plan};
 use expect_test::expect;
-use script::{Begin, check, limit_plan};
+use script::{Begin, check, conference, limit_plan};
 
 #[test]
 fn a_plan_that_replaces_another_waits_for_its_own_task() {
@@ -124,7 +124,7 @@ fn an_agent_who_takes_a_call_ends_the_wait_of_its_originate() {
 fn who_could_not_be_connected_is_in_the_conference_again() {
     check(
         Begin::Offer,
-        Plan::new([Action::Conference { name: "test1".into() }]),
+        Plan::new([conference("test1")]),
         "0.1 a ack\n 1 ask 1 ring as1\n 1.1 media silent\n 2 b1 200 sdp\n 2.1 media ok\n 2.2 media away\n 2.3 media ok\n 3 a bye",
         expect![[r#"
             00.000 event Created
@@ -161,7 +161,7 @@ fn who_could_not_be_connected_is_in_the_conference_again() {
 fn another_plan_leaves_the_conference() {
     check(
         Begin::Offer,
-        Plan::new([Action::Conference { name: "test1".into() }]),
+        Plan::new([conference("test1")]),
         "0.1 a ack\n 1 ask 1 park\n 3 a bye",
         expect![[r#"
             00.000 event Created

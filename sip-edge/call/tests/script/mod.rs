@@ -8,10 +8,10 @@
 
 use bytes::Bytes;
 use call::{
-    Action, Answer, Ask, Call, CancelOutcome, Cause, Collect, CommandNumber, Destination, Event,
-    Facts, Failure, FailureKind, Input, Later, LegEnd, LegNumber, LegSignal, Legs, MediaCommand,
-    Now, Occurrence, Originated, Output, Plan, QueueCommand, Reply, RequestNumber,
-    SchedulerCommand, Side, SipOrder,
+    Action, Answer, Ask, Call, CancelOutcome, Cause, Collect, CommandNumber, Conference,
+    Destination, Event, Facts, Failure, FailureKind, Input, Later, LegEnd, LegNumber, LegSignal,
+    Legs, MediaCommand, Now, Occurrence, Originated, Output, Plan, QueueCommand, Reply,
+    RequestNumber, SchedulerCommand, Side, SipOrder,
 };
 use expect_test::Expect;
 use std::collections::VecDeque;
@@ -36,15 +36,16 @@ pub(crate) fn queue_plan() -> Plan {
 
 /// Job B: a limit, a prompt, digit 1 takes it back and joins a conference.
 pub(crate) fn limit_plan() -> Plan {
-    let on_1 = Plan::new([
-        Action::Cancel { name: "limit".into() },
-        Action::Conference { name: "test1".into() },
-    ]);
+    let on_1 = Plan::new([Action::Cancel { name: "limit".into() }, conference("test1")]);
     Plan::new([
         schedule(20_000, "limit"),
         Action::Collect(Arc::new(collect(Some("prompt.wav"), 1, [("1", on_1)]))),
         Action::Park,
     ])
+}
+
+pub(crate) fn conference(name: &str) -> Action {
+    Action::Conference(Arc::new(Conference { name: name.to_owned(), ..Conference::default() }))
 }
 
 /// The end of the call with ALLOTTED_TIMEOUT.
@@ -165,6 +166,7 @@ impl Stage {
                 Input::Digit { side: side(of), digit: digit.chars().next().unwrap() }
             }
             ("finished", [play_id]) => Input::PlayFinished { play_id: (*play_id).to_owned() },
+            ("kicked", [conference]) => Input::Kicked { conference: (*conference).to_owned() },
             ("inactive", []) => Input::MediaInactive,
             ("lost", []) => Input::MediaLost,
             ("shutdown", []) => Input::ShutDown,
@@ -272,6 +274,7 @@ impl Stage {
             ["nocodec"] => Some(FailureKind::NoCodec),
             ["invalid"] => Some(FailureKind::Invalid),
             ["notfound"] => Some(FailureKind::NotFound),
+            ["denied"] => Some(FailureKind::Denied),
             ["full"] => Some(FailureKind::Full),
             ["away"] => Some(FailureKind::Unavailable),
             _ => panic!("not an answer: {what:?}"),
@@ -445,7 +448,12 @@ fn media(command: &MediaCommand) -> String {
         MediaCommand::Stop { side, leave_conference: false } => format!("stop {side:?}"),
         MediaCommand::Stop { side, .. } => format!("stop {side:?} and leave"),
         MediaCommand::Connect => "connect".to_owned(),
-        MediaCommand::Join { side, conference } => format!("join {side:?} {conference}"),
+        MediaCommand::Join { side, conference } => {
+            let Conference { name, pin, participants_max, music, .. } = &**conference;
+            let most = if *participants_max == 0 { "" } else { &format!("of {participants_max}") };
+            let details = [&**name, pin, most, music].into_iter().filter(|it| !it.is_empty());
+            format!("join {side:?} {}", details.collect::<Vec<_>>().join(" "))
+        }
         MediaCommand::InjectDtmf { side, digit, .. } => format!("inject {side:?} {digit}"),
         MediaCommand::Delete { side: Some(side) } => format!("delete {side:?}"),
         MediaCommand::Delete { side: None } => "delete all".to_owned(),
