@@ -75,9 +75,10 @@ pub(crate) struct Args {
     pub inactivity: Duration,
 
     /// Most media sessions at a time; further ones get RESOURCE_EXHAUSTED. Each side of one takes a
-    /// port pair of --rtp-ports: the default 5,000 pairs are 5,000 callers on hold, or 2,500 talks.
-    #[arg(long, value_name = "NUMBER", default_value_t = 5_000)]
-    pub max_sessions: usize,
+    /// port pair of --rtp-ports: their 5,000 pairs are 5,000 callers on hold, or 2,500 talks. Default:
+    /// as many as there are pairs, which is also the most.
+    #[arg(long, value_name = "NUMBER")]
+    pub max_sessions: Option<usize>,
 
     /// Folder that recordings go to, and stay below; made if it is not there. Default: none, and
     /// StartRecording is refused.
@@ -164,13 +165,23 @@ impl Args {
                 self.rtp_address
             );
         }
+        let pairs = port_pairs(&self.rtp_ports);
+        let sessions_max = self.max_sessions.unwrap_or(pairs);
+        if !(1..=pairs).contains(&sessions_max) {
+            let (first, last) = (self.rtp_ports.start(), self.rtp_ports.end());
+            bail!(
+                "have --max-sessions {sessions_max}: --rtp-ports {first}-{last} are {pairs} pairs, \
+                 one for each side of a session; give 1 to {pairs}, or more ports"
+            );
+        }
         Ok(media::Config {
             address,
+            bound: self.rtp_address,
             rtp_ports: self.rtp_ports.clone(),
             port_quarantine: self.port_quarantine,
             inactivity: self.inactivity,
             recording_max: self.max_recording,
-            sessions_max: self.max_sessions,
+            sessions_max,
             codecs: self.codecs.iter().flat_map(|it| it.of()).copied().collect(),
         })
     }
@@ -222,11 +233,15 @@ fn port_range(text: &str) -> anyhow::Result<RangeInclusive<u16>> {
         port.with_context(|| format!("{text:?} is not a port from 1 to 65535"))
     };
     let (first, last) = (port(first)?, port(last)?);
-    let pairs = (first..last).filter(|it| it % 2 == 0).count();
-    if pairs == 0 {
+    if port_pairs(&(first..=last)) == 0 {
         bail!("no pair of an even port and the odd one above it from {first} to {last}");
     }
     Ok(first..=last)
+}
+
+/// Even ports with the odd ones above them.
+fn port_pairs(ports: &RangeInclusive<u16>) -> usize {
+    (*ports.start()..*ports.end()).filter(|it| it % 2 == 0).count()
 }
 
 #[cfg(test)]
@@ -244,6 +259,20 @@ mod tests {
         assert_eq!(args.config().unwrap().rtp_ports, 20_000..=29_999);
         assert_eq!(args.audio_memory, 512 << 20);
         assert_eq!(args.config().unwrap().codecs, Codec::ALL);
+    }
+
+    #[test]
+    fn sessions_are_at_most_as_many_as_port_pairs() {
+        let sessions = |flags: &[&str]| config(flags).map(|it| it.sessions_max);
+        assert_eq!(sessions(&[]).unwrap(), 5_000);
+        assert_eq!(sessions(&["--rtp-ports", "20001-20006"]).unwrap(), 2);
+        assert_eq!(sessions(&["--max-sessions", "5000"]).unwrap(), 5_000);
+        for wrong in ["0", "5001"] {
+            let error = sessions(&["--max-sessions", wrong]).unwrap_err().to_string();
+            let wanted = "--rtp-ports 20000-29999 are 5000 pairs, one for each side of a session; \
+                          give 1 to 5000, or more ports";
+            assert!(error.contains(wanted), "{error}");
+        }
     }
 
     #[test]

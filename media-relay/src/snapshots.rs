@@ -249,7 +249,7 @@ pub(crate) async fn resume(resumed: Vec<Resumed>, library: &Library, packets: &H
 }
 
 async fn resume_one(resumed: Resumed, since: Instant, library: &Library, packets: &Handle) {
-    let Resumed { session_id, side, play, age } = resumed;
+    let Resumed { session_id, side, play, age, is_conference_music } = resumed;
     let audio = match library.load(&play.file).await {
         Ok(audio) => audio,
         Err(e) => return warn!(%session_id, file = play.file, "failed to play on: {e}"),
@@ -266,7 +266,11 @@ async fn resume_one(resumed: Resumed, since: Instant, library: &Library, packets
             radio: play.radio,
             offset_ms: offset_ms.unwrap_or(duration_ms.saturating_sub(PROMPT_REST_MS)),
         };
-        thread.relay.play(Instant::now(), &session_id, side, play)
+        let now = Instant::now();
+        match is_conference_music {
+            true => thread.relay.resume_conference_music(now, &session_id, side, play),
+            false => thread.relay.play(now, &session_id, side, play),
+        }
     });
     match resumed.await {
         Ok(Ok(())) => (),

@@ -3,10 +3,11 @@
 use crate::endpoint::{Endpoint, Hears};
 use crate::outgoing::Outgoing;
 use crate::port_pool::PortPair;
-use crate::relay::{Described, Error, LeaveReason, Offer, Output, Relay, TimerKey};
+use crate::relay::{Config, Described, Error, LeaveReason, Offer, Output, Relay, TimerKey};
 use crate::sdp::{Local, Offered, Origin, Refusal, Remote};
 use crate::session::{Session, SessionKey, Side, SideKey};
 use rand::RngExt as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -53,8 +54,7 @@ impl Relay {
         let Some(signalled) = remote.audio.rtp else { return Ok(()) };
         let mut next = Some(signalled);
         for _ in 0..RELAYED_MAX {
-            let ours = next.filter(|it| it.ip() == self.config.address);
-            let Some(key) = ours.and_then(|it| self.side_of(it.port())) else { return Ok(()) };
+            let Some(key) = next.and_then(|it| self.side_at(it)) else { return Ok(()) };
             let Some(session) = self.sessions.get(&key.session) else { return Ok(()) };
             if *session.id == *session_id {
                 return Err(Refusal::Loop { address: signalled });
@@ -64,8 +64,13 @@ impl Relay {
         Err(Refusal::Loop { address: signalled })
     }
 
-    fn side_of(&self, port: u16) -> Option<SideKey> {
-        self.by_port.get(&PortPair::of(port)).copied()
+    /// The side that receives at an address of ours.
+    pub(crate) fn side_at(&self, address: SocketAddr) -> Option<SideKey> {
+        let Config { address: told, bound, .. } = self.config;
+        let ip = address.ip();
+        let is_ours = ip == told || ip == bound || bound.is_unspecified() && ip.is_loopback();
+        let key = self.by_port.get(&PortPair::of(address.port()));
+        key.filter(|_| is_ours).copied()
     }
 
     /// Negotiates a side; makes it, and the session, if needed, on `ports`. On an error nothing has
@@ -209,6 +214,9 @@ impl Relay {
         }
         self.note_snapshot(SideKey { session, side: Side::A });
         if self.sessions[&session].is_empty() {
+            if !self.sessions[&session].has_snapshot {
+                self.forget_change(session_id);
+            }
             self.sessions.remove(&session);
             self.by_id.remove(session_id);
         }

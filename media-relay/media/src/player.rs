@@ -148,12 +148,9 @@ impl Player {
     /// Music, then the prompt over it, for a snapshot.
     pub(crate) fn layers(&self) -> impl Iterator<Item = PlaySnapshot> {
         let layers = [&self.music, &self.prompt].into_iter().flatten();
-        layers.map(|it| PlaySnapshot {
-            play_id: it.play.play_id.to_string(),
-            file: it.play.file.to_string(),
-            repeat: it.play.repeat,
-            radio: it.play.radio,
-            offset_ms: u32::try_from(it.offset / OFFSETS_PER_MS).expect("an hour of ms fits"),
+        layers.map(|it| {
+            let offset_ms = u32::try_from(it.offset / OFFSETS_PER_MS).expect("an hour of ms fits");
+            PlaySnapshot::of(&it.play, offset_ms)
         })
     }
 

@@ -29,6 +29,9 @@ use std::time::{Duration, Instant};
 pub struct Config {
     /// The address in our session descriptions.
     pub address: IpAddr,
+    /// The address that packets come to and go out from, as hosts beside us see it; unspecified: all
+    /// that this host has.
+    pub bound: IpAddr,
     pub rtp_ports: RangeInclusive<u16>,
     /// How long a port pair rests after use.
     pub port_quarantine: Duration,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 pub(crate) struct Room {
     pub conference: Conference<SideKey>,
     /// For who is alone in it.
-    music: Option<Play>,
+    pub music: Option<Play>,
     pub armed: Option<Instant>,
 }
 
@@ -123,6 +123,31 @@ impl Relay {
         self.play_to_who_is_alone(now, &name);
         self.note_change(now, key);
         Ok(participants)
+    }
+
+    /// Gives the conference of a side its music back, unless it has some: that of who came first.
+    ///
+    /// # Errors
+    /// [`Error::NotInConference`].
+    pub fn resume_conference_music(
+        &mut self,
+        now: Instant,
+        session_id: &str,
+        side: Side,
+        music: Play,
+    ) -> Result<(), Error> {
+        let key = self.key(session_id, side)?;
+        let endpoint = self.endpoint(key, session_id)?;
+        let none = || Error::NotInConference { session_id: session_id.to_owned(), side };
+        let Hears::Conference(name) = &endpoint.hears else { return Err(none()) };
+        let name = name.clone();
+        let room = self.conferences.get_mut(&name).ok_or_else(none)?;
+        if room.music.is_none() {
+            room.music = Some(music);
+            self.play_to_who_is_alone(now, &name);
+            self.note_change(now, key);
+        }
+        Ok(())
     }
 
     /// Takes a side out of its conference, if it is in one; false if not.

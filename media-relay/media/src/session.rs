@@ -47,13 +47,16 @@ pub(crate) struct Session {
     pub owner: Arc<str>,
     pub created: Instant,
     pub recording: Option<Box<Recording>>,
+    /// A snapshot of it was taken, and must be taken back in the end.
+    pub has_snapshot: bool,
     sides: [Option<Endpoint>; 2],
 }
 
 impl Session {
     pub(crate) fn new(id: Arc<str>, call_id: &str, owner: &str, created: Instant) -> Self {
         let (call_id, owner) = (call_id.into(), owner.into());
-        Self { id, call_id, owner, created, recording: None, sides: [None, None] }
+        let sides = [None, None];
+        Self { id, call_id, owner, created, recording: None, has_snapshot: false, sides }
     }
 
     pub(crate) fn side(&self, side: Side) -> Option<&Endpoint> {

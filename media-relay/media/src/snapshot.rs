@@ -6,14 +6,18 @@
 //! a packet every packet time; a relayed packet's numbers are the source's plus offsets that do not
 //! change. What was sent since the anchor is therefore known at the restore, but for clocks that
 //! were set meanwhile; so sequence numbers skip [`SKIPPED`] more, which the remote sees as as many
-//! lost packets beside those that the dead process has not sent.
+//! lost packets beside those that the dead process has not sent. From the restore on sequence
+//! numbers count packets again: until its music is decoded a side hears a pause, which timestamps
+//! count and the first packet after it marks (RFC 3550 §5.1, RFC 3551 §4.1), and which is no loss.
 //!
 //! Not kept: statistics of what was received (the remote's next packets begin them anew), digits
-//! that were being pressed, and tombstones.
+//! that were being pressed, recordings (their files end with the last second that was written), and
+//! tombstones.
 
 use crate::conference::PARTICIPANTS_MAX;
 use crate::endpoint::{Endpoint, Hears};
 use crate::outgoing::Outgoing;
+use crate::player::Play;
 use crate::port_pool::PortPair;
 use crate::relay::{Config, Error, Relay};
 use crate::rooms::Join;
@@ -90,6 +94,9 @@ pub struct MemberSnapshot {
     pub participants_max: usize,
     pub muted: bool,
     pub deaf: bool,
+    /// For who is alone in it.
+    #[serde(default)]
+    pub music: Option<PlaySnapshot>,
 }
 
 /// A file that plays.
@@ -140,7 +147,7 @@ pub enum Changed {
     Gone(Arc<str>),
 }
 
-/// A playing to be taken up again, by [`Relay::play`].
+/// A playing to be taken up again, by [`Relay::play`], or by [`Relay::resume_conference_music`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resumed {
     pub session_id: String,
@@ -148,6 +155,8 @@ pub struct Resumed {
     pub play: PlaySnapshot,
     /// How long ago it was at its offset.
     pub age: Duration,
+    /// It is the music of the side's conference, for who is alone in it.
+    pub is_conference_music: bool,
 }
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -163,6 +172,16 @@ pub enum RestoreError {
 }
 
 impl PlaySnapshot {
+    pub(crate) fn of(play: &Play, offset_ms: u32) -> Self {
+        Self {
+            play_id: play.play_id.to_string(),
+            file: play.file.to_string(),
+            repeat: play.repeat,
+            radio: play.radio,
+            offset_ms,
+        }
+    }
+
     /// Where it would be `age` later; none if it is a prompt of `duration_ms`, which is over. Music
     /// is not brought below its length here, which is no whole number of ms.
     pub fn offset_after(&self, age: Duration, duration_ms: u32) -> Option<u32> {
@@ -219,17 +238,24 @@ impl Relay {
         let id: Arc<str> = session_id.into();
         let since = unix.saturating_sub(Duration::from_micros(snapshot.created_unix_us));
         let created = now.checked_sub(since).unwrap_or(now);
-        let session = Session::new(id.clone(), &snapshot.call_id, &snapshot.owner, created);
+        let mut session = Session::new(id.clone(), &snapshot.call_id, &snapshot.owner, created);
+        session.has_snapshot = true;
         let key = self.sessions.insert(session);
         self.by_id.insert(id, key);
         let mut resumed = Vec::new();
         for (side, it, endpoint) in endpoints {
             self.restore_endpoint(SideKey { session: key, side }, endpoint);
-            resumed.extend(it.plays.iter().map(|play| Resumed {
+            let music = match &it.hears {
+                HearsSnapshot::Conference(member) => member.music.as_ref(),
+                HearsSnapshot::Nothing | HearsSnapshot::OtherSide => None,
+            };
+            let plays = it.plays.iter().map(|it| (it, false)).chain(music.map(|it| (it, true)));
+            resumed.extend(plays.map(|(play, is_conference_music)| Resumed {
                 session_id: session_id.to_owned(),
                 side,
                 play: play.clone(),
                 age,
+                is_conference_music,
             }));
         }
         for (side, it) in Side::BOTH.into_iter().zip(&snapshot.sides) {
@@ -258,6 +284,9 @@ impl Relay {
     pub fn poll_changed(&mut self, now: Instant) -> Option<Changed> {
         let id = self.changed.as_mut()?.pop_first()?;
         let Some(key) = self.by_id.get(&id) else { return Some(Changed::Gone(id)) };
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.has_snapshot = true;
+        }
         let session = &self.sessions[key];
         let unix_us = |it: Instant| u64::try_from(self.wallclock(it).as_micros()).unwrap_or(0);
         let key = *key;
@@ -282,7 +311,13 @@ impl Relay {
             Hears::OtherSide => return HearsSnapshot::OtherSide,
             Hears::Conference(name) => name,
         };
-        let conference = self.conferences.get(name).map(|it| &it.conference);
+        let room = self.conferences.get(name);
+        let conference = room.map(|it| &it.conference);
+        let music = room.and_then(|it| it.music.as_ref()).map(|music| {
+            let is_heard = |it: &PlaySnapshot| *it.play_id == *music.play_id;
+            let heard = endpoint.player.layers().find(is_heard);
+            heard.unwrap_or_else(|| PlaySnapshot::of(music, music.offset_ms))
+        });
         let participants = conference.map_or(&[][..], |it| it.participants());
         let member = participants.iter().find(|it| it.key == key);
         HearsSnapshot::Conference(MemberSnapshot {
@@ -291,7 +326,16 @@ impl Relay {
             participants_max: conference.map_or(PARTICIPANTS_MAX, |it| it.rules().participants_max),
             muted: member.is_some_and(|it| it.muted),
             deaf: member.is_some_and(|it| it.deaf),
+            music,
         })
+    }
+
+    /// There is nothing to be taken back of a session that no snapshot was taken of: however long
+    /// nobody asks for them, no more is noted than sessions that live and snapshots that were taken.
+    pub(crate) fn forget_change(&mut self, session_id: &str) {
+        if let Some(changed) = &mut self.changed {
+            changed.remove(session_id);
+        }
     }
 
     pub(crate) fn note_snapshot(&mut self, key: SideKey) {
@@ -303,8 +347,11 @@ impl Relay {
 }
 
 fn side_snapshot(now: Instant, endpoint: &Endpoint, hears: HearsSnapshot) -> SideSnapshot {
-    let plays: Vec<_> = endpoint.player.layers().collect();
+    let mut plays: Vec<_> = endpoint.player.layers().collect();
     let by_clock = !plays.is_empty() || matches!(endpoint.hears, Hears::Conference(_));
+    if let HearsSnapshot::Conference(MemberSnapshot { music: Some(music), .. }) = &hears {
+        plays.retain(|it| it.play_id != music.play_id); // It is the conference's.
+    }
     let route = endpoint.route().filter(|_| by_clock);
     SideSnapshot {
         rtp_port: endpoint.ports.rtp(),

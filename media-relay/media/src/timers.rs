@@ -191,8 +191,8 @@ mod tests {
         let now = Instant::now();
         let mut timers = Timers::new(now);
         let mut armed = [None; 3];
-        for key in 0..3 {
-            timers.arm(&key, &mut armed[key], Some(now + Duration::from_millis(key as u64)));
+        for (key, armed) in armed.iter_mut().enumerate() {
+            timers.arm(&key, armed, Some(now + Duration::from_millis(key as u64)));
         }
         let later = now + Duration::from_millis(5);
         assert_eq!(timers.pop_due(later), Some(0));

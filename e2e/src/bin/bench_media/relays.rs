@@ -65,7 +65,7 @@ impl Ours {
     pub(crate) async fn start(media: &Path, flags: &[String]) -> anyhow::Result<Self> {
         let port = free_port()?;
         let mut command = on_first_cpu(&binary("media-relay")?);
-        command.args(["--grpc", &format!("127.0.0.1:{port}"), "--max-sessions", "20000"]);
+        command.args(["--grpc", &format!("127.0.0.1:{port}")]);
         command.args(["--rtp-ports", &format!("{}-{}", RTP_PORTS.0, RTP_PORTS.1)]);
         command.args(["--port-quarantine", "0s", "--drain", "1s"]);
         command.arg("--media-dir").arg(media).args(flags);

@@ -27,6 +27,7 @@ pub(crate) fn check(mut input: &[u8]) {
     let mut now = Instant::now();
     let config = Config {
         address: "198.51.100.1".parse().unwrap(),
+        bound: "198.51.100.1".parse().unwrap(),
         rtp_ports: 20_000..=20_003,
         port_quarantine: Duration::ZERO,
         inactivity: Duration::from_secs(1),

@@ -10,6 +10,7 @@ pub(crate) fn check(sdp: &[u8]) {
     let now = Instant::now();
     let config = Config {
         address: "198.51.100.1".parse().unwrap(),
+        bound: "198.51.100.1".parse().unwrap(),
         rtp_ports: 20_000..=20_003,
         port_quarantine: Duration::ZERO,
         inactivity: Duration::ZERO,

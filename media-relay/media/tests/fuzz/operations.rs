@@ -3,8 +3,8 @@
 
 use media::sdp::Remote;
 use media::{
-    Audio, Changed, Config, Law, LeaveReason, Offer, Output, Play, PortPair, Relay,
-    SessionSnapshot, Side,
+    Audio, Changed, Config, Detection, Digit, Join, Law, LeaveReason, Offer, Output, Play,
+    PortPair, Relay, SendDigits, SessionSnapshot, Side,
 };
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -58,6 +58,7 @@ pub(crate) fn check(bytes: &[u8]) {
 fn relay(now: Instant, unix: Duration) -> Relay {
     let config = Config {
         address: "198.51.100.1".parse().unwrap(),
+        bound: "198.51.100.1".parse().unwrap(),
         rtp_ports: 20_000..=20_000 + 2 * PAIRS as u16 - 1,
         port_quarantine: Duration::from_secs(1),
         inactivity: Duration::from_secs(2),
@@ -85,7 +86,7 @@ impl World {
         let operation = input.byte()?;
         let session = input.of(&SESSIONS)?;
         let side = input.of(&Side::BOTH)?;
-        match operation % 14 {
+        match operation % 20 {
             0 | 1 => {
                 let sdp = self.sdp(input)?;
                 self.offer(session, side, Remote::parse(sdp.as_bytes()).ok());
@@ -100,14 +101,7 @@ impl World {
             5 => _ = self.relay.delete(now, session, None),
             6 => {
                 let how = input.byte()?;
-                let play = Play {
-                    play_id: "p".into(),
-                    file: "f".into(),
-                    audio: self.audio.clone(),
-                    repeat: how & 1 != 0,
-                    radio: how & 2 != 0,
-                    offset_ms: u32::from(how >> 2),
-                };
+                let play = self.play(how & 1 != 0, how & 2 != 0, u32::from(how >> 2));
                 let _ = self.relay.play(now, session, side, play);
             }
             7 => _ = self.relay.stop(now, session, side),
@@ -120,9 +114,49 @@ impl World {
                 let _ = self.relay.handle_datagram(now, port, source, &input.bytes()?);
             }
             12 => self.run(Duration::from_millis(u64::from(input.byte()?) * 10)),
+            14 => {
+                let recorded = if input.byte()? & 1 == 0 { None } else { Some(side) };
+                if let Ok(format) = self.relay.recording_format(session, recorded) {
+                    self.relay.start_recording(now, session, "r", format).expect("it said so");
+                }
+            }
+            15 => _ = self.relay.stop_recording(now, session),
+            16 => {
+                let digits =
+                    vec!["5".parse::<Digit>().expect("it is one"); usize::from(input.byte()? % 64)];
+                if let Ok(digits) = SendDigits::new(digits, 100, 100) {
+                    let _ = self.relay.send_dtmf(now, session, side, &digits);
+                }
+            }
+            17 => {
+                let how = input.byte()?;
+                let join = Join {
+                    pin: if how & 1 == 0 { "" } else { "1" },
+                    participants_max: usize::from(how >> 6),
+                    music: (how & 2 != 0).then(|| self.play(true, false, 0)),
+                    muted: how & 4 != 0,
+                    deaf: how & 8 != 0,
+                    ..Join::named(CONFERENCES[usize::from(how >> 4) % 2])
+                };
+                let _ = self.relay.join_with(now, session, side, join);
+            }
+            18 => {
+                let how = input.byte()?;
+                let (muted, deaf) = (Some(how & 1 != 0), Some(how & 2 != 0));
+                let _ = self.relay.update_participant(now, session, side, muted, deaf);
+            }
+            19 => {
+                let detection = [Detection::Auto, Detection::On, Detection::Off];
+                let _ = self.relay.detect_dtmf(session, side, input.of(&detection)?);
+            }
             _ => self.crash(Duration::from_millis(u64::from(input.byte()?) * 50)),
         }
         Some(())
+    }
+
+    fn play(&self, repeat: bool, radio: bool, offset_ms: u32) -> Play {
+        let (play_id, file, audio) = ("p".into(), "f".into(), self.audio.clone());
+        Play { play_id, file, audio, repeat, radio, offset_ms }
     }
 
     /// Of a remote anywhere, or of one who says that it is us.
@@ -193,13 +227,35 @@ impl World {
                     radio: it.play.radio,
                     offset_ms,
                 };
-                self.relay.play(self.now, &it.session_id, it.side, play).unwrap();
+                match it.is_conference_music {
+                    // If that is full, one is in none.
+                    true => {
+                        _ = self.relay.resume_conference_music(
+                            self.now,
+                            &it.session_id,
+                            it.side,
+                            play,
+                        )
+                    }
+                    false => self.relay.play(self.now, &it.session_id, it.side, play).unwrap(),
+                }
             }
         }
         assert_eq!(
             (self.relay.sessions(), self.relay.sides()),
             (before.sessions(), before.sides())
         );
+        let members = |it: &Relay, conference| {
+            let conference = it.conference(self.now, conference)?;
+            let members = conference.participants.into_iter();
+            let mut members: Vec<_> =
+                members.map(|it| (it.session_id, it.side, it.muted, it.deaf)).collect();
+            members.sort();
+            Some((members, conference.participants_max, conference.has_pin))
+        };
+        for conference in CONFERENCES {
+            assert_eq!(members(&before, conference), members(&self.relay, conference));
+        }
         let all = |it: &Relay| {
             let mut all = it.sessions_after(self.now, None, "", SESSIONS_MAX);
             all.sort_by(|a, b| a.session_id.cmp(&b.session_id));

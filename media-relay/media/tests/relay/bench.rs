@@ -45,6 +45,7 @@ impl Bench {
         let start = Instant::now();
         let mut config = Config {
             address: "198.51.100.1".parse().unwrap(),
+            bound: "198.51.100.1".parse().unwrap(),
             rtp_ports: 20_000..=20_199,
             port_quarantine: Duration::from_secs(5),
             inactivity: Duration::from_secs(60),

@@ -1,7 +1,7 @@
 //! What a killed process leaves in snapshots, and how the next one goes on with it.
 
 use crate::bench::{A, B, Bench, Packet, SESSION, audio, rtp, sdp};
-use media::{Audio, Changed, Codec, Discard, Join, RestoreError, SessionSnapshot, Side};
+use media::{Audio, Changed, Codec, Discard, Join, Play, RestoreError, SessionSnapshot, Side};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,8 +33,19 @@ fn restore(bench: &mut Bench, snapshot: &SessionSnapshot, audio: &Arc<Audio>) {
     let now = bench.now();
     for resumed in bench.relay.restore(now, snapshot).unwrap() {
         let offset_ms = resumed.play.offset_after(resumed.age, audio.duration_ms()).unwrap();
-        bench.play_from(resumed.side, &resumed.play.play_id, audio, resumed.play.repeat, offset_ms);
+        let play = play(&resumed.play.play_id, audio, resumed.play.repeat, offset_ms);
+        let (session_id, side) = (resumed.session_id.as_str(), resumed.side);
+        match resumed.is_conference_music {
+            true => bench.relay.resume_conference_music(now, session_id, side, play),
+            false => bench.relay.play(now, session_id, side, play),
+        }
+        .unwrap();
     }
+}
+
+fn play(name: &str, audio: &Arc<Audio>, repeat: bool, offset_ms: u32) -> Play {
+    let (play_id, file, audio) = (name.into(), name.into(), audio.clone());
+    Play { play_id, file, audio, repeat, offset_ms, radio: false }
 }
 
 fn voice(n: u16) -> Vec<u8> {
@@ -207,10 +218,67 @@ fn what_cannot_be_restored_is_refused_and_leaves_nothing() {
 fn a_session_that_is_deleted_is_gone_from_the_snapshots() {
     let mut bench = Bench::one_side();
     bench.relay.note_changes();
+    bench.play(Side::A, "music", &audio(Codec::Pcmu, 1, 100), true);
+    snapshot(&mut bench);
     let now = bench.now();
     bench.relay.delete(now, SESSION, None);
     assert_eq!(bench.relay.poll_changed(now), Some(Changed::Gone(SESSION.into())));
     assert_eq!(bench.relay.poll_changed(now), None);
+}
+
+#[test]
+fn sessions_that_come_and_go_while_the_disk_stands_still_leave_nothing() {
+    let mut bench = Bench::with(|it| it.port_quarantine = Duration::ZERO);
+    bench.relay.note_changes();
+    let now = bench.now();
+    for n in 0..1_000 {
+        let id = format!("session-{n}");
+        bench.offer(&id, Side::A, Some(&sdp(A, "0"))).unwrap();
+        assert!(bench.relay.delete(now, &id, None));
+        bench.run(0);
+    }
+    assert_eq!(bench.relay.poll_changed(now), None, "nobody was told that they lived");
+}
+
+#[test]
+fn a_session_that_was_taken_up_is_gone_from_the_snapshots_when_it_is_deleted() {
+    let mut first = Bench::one_side();
+    first.relay.note_changes();
+    first.play(Side::A, "music", &audio(Codec::Pcmu, 1, 100), true);
+    let snapshot = snapshot(&mut first);
+    let mut second = restarted(1_000, &snapshot);
+    second.relay.note_changes();
+    let now = second.now();
+    second.relay.restore(now, &snapshot).unwrap();
+    second.relay.delete(now, SESSION, None);
+    assert_eq!(second.relay.poll_changed(now), Some(Changed::Gone(SESSION.into())));
+}
+
+#[test]
+fn who_is_alone_in_a_conference_is_in_it_still_and_hears_its_music() {
+    let music = audio(Codec::Pcmu, 1, 9_999);
+    let mut first = Bench::one_side();
+    first.relay.note_changes();
+    let now = first.now();
+    let join = Join { music: Some(play("alone", &music, true, 0)), ..Join::named("red") };
+    first.relay.join_with(now, SESSION, Side::A, join).unwrap();
+    first.run(500);
+    let snapshot = snapshot(&mut first);
+    let mut second = restarted(1_000, &snapshot);
+    restore(&mut second, &snapshot, &music);
+    let now = second.now();
+    assert_eq!(second.relay.conference(now, "red").expect("it is one").participants.len(), 1);
+    second.run(500);
+    let codes = music.codes(Codec::Pcmu);
+    let heard = second.take_rtp(A);
+    let is_music = |it: &&Packet| codes.windows(160).any(|codes| codes == it.payload);
+    assert!(heard.iter().filter(is_music).count() >= 24, "of {} packets", heard.len());
+    second.offer("other", Side::A, Some(&sdp(B, "0"))).unwrap();
+    second.relay.join(now, "other", Side::A, "red").unwrap();
+    second.run(100);
+    second.take_rtp(A);
+    second.run(100);
+    assert_eq!(second.take_rtp(A).iter().filter(is_music).count(), 0, "not alone any more");
 }
 
 #[test]
