@@ -7,7 +7,7 @@ use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{self, AckKind, stream};
 use async_nats::{ConnectOptions, Event};
-use futures::StreamExt as _;
+use futures::TryStreamExt as _;
 use futures::future::join_all;
 use prost::{Message, Name};
 use proto::subjects;
@@ -116,9 +116,9 @@ impl Nats {
         (Publisher { events, unpublished: self.unpublished.clone() }, publishing)
     }
 
-    /// Hands every message on `subject` to `handle`, at least once, also those that came while this
-    /// process was away; `durable` names the reader across restarts. An error makes the message come
-    /// again. Never ends: NATS may go away and come back.
+    /// Hands every message on `subject` to `handle`, one after the other, at least once, also those
+    /// that came while this process was away; `durable` names the reader across restarts. An error
+    /// makes the message come again. Never ends: NATS may go away and come back.
     pub async fn consume<F>(
         self,
         durable: &'static str,
@@ -128,8 +128,23 @@ impl Nats {
     where
         F: Future<Output = anyhow::Result<()>>,
     {
+        self.consume_together(durable, subject, 1, handle).await
+    }
+
+    /// As [`Nats::consume`], with up to `at_once` messages in hand together, in no order: for a
+    /// handler that waits, most of its time, for what many can wait for.
+    pub async fn consume_together<F>(
+        self,
+        durable: &'static str,
+        subject: &'static str,
+        at_once: usize,
+        handle: impl Fn(Vec<u8>) -> F,
+    ) -> anyhow::Result<()>
+    where
+        F: Future<Output = anyhow::Result<()>>,
+    {
         loop {
-            if let Err(e) = self.consume_until_lost(durable, subject, &handle).await {
+            if let Err(e) = self.consume_until_lost(durable, subject, at_once, &handle).await {
                 debug!("failed to read {subject}: {e:#}");
             }
             tokio::time::sleep(RETRY_DELAY).await;
@@ -140,6 +155,7 @@ impl Nats {
         &self,
         durable: &str,
         subject: &str,
+        at_once: usize,
         handle: impl Fn(Vec<u8>) -> F,
     ) -> anyhow::Result<()>
     where
@@ -154,19 +170,21 @@ impl Nats {
             ..pull::Config::default()
         };
         let consumer: PullConsumer = stream.get_or_create_consumer(durable, config).await?;
-        let mut messages = consumer.messages().await?;
-        while let Some(message) = messages.next().await {
-            let message = message?;
-            let done = match handle(message.payload.to_vec()).await {
-                Ok(()) => message.ack().await,
-                Err(e) => {
-                    warn!(subject = %message.subject, "failed to handle event: {e:#}");
-                    message.ack_with(AckKind::Nak(Some(RETRY_DELAY))).await
-                }
-            };
-            done.map_err(|e| anyhow::anyhow!("acknowledge: {e}"))?;
-        }
-        Ok(())
+        let messages = consumer.messages().await?.map_err(anyhow::Error::from);
+        let handled = messages.map_ok(|message| {
+            let handled = handle(message.payload.to_vec());
+            async move {
+                let done = match handled.await {
+                    Ok(()) => message.ack().await,
+                    Err(e) => {
+                        warn!(subject = %message.subject, "failed to handle event: {e:#}");
+                        message.ack_with(AckKind::Nak(Some(RETRY_DELAY))).await
+                    }
+                };
+                done.map_err(|e| anyhow::anyhow!("acknowledge: {e}"))
+            }
+        });
+        handled.try_buffer_unordered(at_once).try_for_each(async |()| Ok(())).await
     }
 }
 
