@@ -6,13 +6,15 @@
 
 mod batch;
 mod counts;
+mod kept;
 mod seen;
 mod writer;
 
 pub(crate) use counts::Limits;
 pub(crate) use writer::{Desk, Writer};
 
-use crate::store::{ROWS_PER_STATEMENT, Scope, Task};
+use crate::shard_set::ShardSet;
+use crate::store::{Old, ROWS_PER_STATEMENT, Scope, Task};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use wheel::{Claim, Event, Granted, News, Settled, Settlement, State, TaskId, Tick};
@@ -128,10 +130,10 @@ enum Write {
     Pause { id: TaskId, reply: Reply<Moved> },
     Resume { id: TaskId, reply: Reply<Moved> },
     Cancel { id: TaskId, by: String, reply: Reply<Cancelled> },
-    Sweep { scope: Scope, from: TaskId, action: Action, reply: Reply<Swept> },
+    Sweep { scope: Scope, shards: ShardSet, from: TaskId, action: Action, reply: Reply<Swept> },
     Claim { claims: Vec<Claim>, reply: Reply<Vec<Granted>> },
     Settle { settlements: Vec<Settlement>, reply: Reply<Vec<Settled>> },
-    Forget { shard: u8, before_unix_ms: i64, kept_max: i64, commits: u32, reply: Reply<u32> },
+    Forget { shard: u8, old: Old, commits: u32, reply: Reply<u32> },
 }
 
 /// A write that counts as so much of what waits.
@@ -200,18 +202,24 @@ impl Commits {
         self.ask(1, |reply| Write::Cancel { id, by, reply }).await
     }
 
-    /// Does this to all tasks of the scope that are in shards of ours; to how many it was done, and how many
-    /// were firing. Many take several transactions, so that nobody waits for long.
+    /// Does this to all tasks of the scope that are in these shards; to how many it was done, and how
+    /// many were firing. Many take several transactions, so that nobody waits for long.
+    ///
+    /// # Errors
+    /// [`Unwritten::NotOwner`] unless all of the shards are ours. [`Unwritten::InDoubt`] also if it
+    /// was done to some.
     pub(crate) async fn sweep(
         &self,
         scope: &Scope,
         action: &Action,
+        shards: ShardSet,
     ) -> Result<(u32, u32), Unwritten> {
         let (mut done, mut firing, mut from) = (0, 0, TaskId(0));
         // Bounded, because others may add to the scope as fast as this goes on.
         for _ in 0..=self.tasks_max / ROWS_PER_STATEMENT {
             let (scope, action) = (scope.clone(), action.clone());
-            let swept = self.ask(1, |reply| Write::Sweep { scope, from, action, reply }).await?;
+            let swept = self.ask(1, |reply| Write::Sweep { scope, shards, from, action, reply });
+            let swept = swept.await.map_err(|e| if done > 0 { Unwritten::InDoubt } else { e })?;
             (done, firing) = (done + swept.done, firing + swept.firing);
             match swept.next {
                 Some(next) => from = next,
@@ -234,16 +242,10 @@ impl Commits {
         ask(&self.firing, None, |reply| Write::Settle { settlements, reply }).await
     }
 
-    /// Forgets changes of the shard that are older than that, or more than so many; and the tasks
-    /// that ended with them. At most what `commits` commits have done; how many changes it were.
-    pub(crate) async fn forget(
-        &self,
-        shard: u8,
-        before_unix_ms: i64,
-        kept_max: i64,
-        commits: u32,
-    ) -> Result<u32, Unwritten> {
-        self.ask(1, |reply| Write::Forget { shard, before_unix_ms, kept_max, commits, reply }).await
+    /// Forgets changes of the shard that are old, and the tasks that ended with them. At most what
+    /// `commits` commits have done; how many changes it were.
+    pub(crate) async fn forget(&self, shard: u8, old: Old, commits: u32) -> Result<u32, Unwritten> {
+        self.ask(1, |reply| Write::Forget { shard, old, commits, reply }).await
     }
 
     /// Changes with every commit of this process.

@@ -24,6 +24,8 @@ use tracing::{debug, info, warn};
 
 /// Names this reader of the bus across restarts.
 const DURABLE: &str = "scheduler";
+/// Ends of calls that are handled together: their tasks expire in few commits.
+const ENDS_AT_ONCE: usize = 64;
 
 /// Commits whose changes are read at a time.
 const COMMITS_PER_READ: u32 = 16;
@@ -111,12 +113,21 @@ impl Outbox {
                 let changes =
                     self.store.changes(held.shard, progress.seq, COMMITS_PER_READ).await?;
                 match changes {
-                    None => progress.seq = self.store.reach(&[held.shard]).await?[0].first - 1,
+                    None => {
+                        let first = self.store.reach(&[held.shard]).await?[0].first;
+                        let (shard, untold) = (held.shard, first - 1 - progress.seq);
+                        warn!(
+                            shard,
+                            untold, "what became of tasks was forgotten before NATS took it"
+                        );
+                        metrics::events_forgotten(untold);
+                        progress.seq = first - 1;
+                    }
                     Some(changes) => {
                         let Some(change) = changes.last() else { break };
                         let seq = change.seq;
                         if !self.publish_all(held, &changes).await {
-                            return Ok(true); // The shard is somebody else's now.
+                            break; // The shard is somebody else's now, and so is the rest.
                         }
                         progress.seq = seq;
                     }
@@ -199,7 +210,7 @@ async fn publish(nats: &Nats, change: &Changed) -> Result<(), PublishError> {
 /// tasks, until the process does. A task that is scheduled after the end of its call expires when it
 /// fires.
 pub(crate) async fn expire_with_calls(nats: Nats, api: grpc::Api) -> anyhow::Result<()> {
-    nats.consume(DURABLE, subjects::CALLS_ENDED, |payload| {
+    nats.consume_together(DURABLE, subjects::CALLS_ENDED, ENDS_AT_ONCE, |payload| {
         let api = api.clone();
         async move {
             let Some(call_id) = ended_call(&payload) else {

@@ -2,6 +2,8 @@
 //! them is answered from the database, at any replica.
 
 mod forward;
+mod many;
+mod sweep;
 mod wire;
 
 pub(crate) use forward::Forward;
@@ -12,10 +14,9 @@ use crate::commits::{Action, Cancelled, Commits, New, To, Unwritten};
 use crate::fields::{self, Bad};
 use crate::store::{Cursor, Filter, Scope, Store, Task};
 use crate::watch::{Position, Wanted, Watches};
-use forward::{Hop, Route, forwarded, not_owner, of_other};
+use forward::{Hop, forwarded, forwarded_for, not_owner};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use futures::{FutureExt as _, future};
 use prost::Message as _;
 use proto::scheduler::v1::scheduler_server::Scheduler;
 use proto::scheduler::v1::{
@@ -25,7 +26,6 @@ use proto::scheduler::v1::{
     ScheduleRequest, ScheduleResult, WatchRequest, WatchResponse, pause_request,
     reschedule_request, resume_request, schedule_request, schedule_result,
 };
-use std::collections::HashMap;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
@@ -76,7 +76,7 @@ impl Scheduler for Api {
             let wanted = format!("1 to {MANY_MAX}");
             return Err(Bad::number("requests' number", count as i64, wanted).into());
         }
-        let results = self.schedule_all(requests, hop).await;
+        let results = self.schedule_all(requests, hop).await?;
         let results = results.into_iter().map(|result| {
             use schedule_result::Result as Wire;
             let result = match result {
@@ -117,7 +117,7 @@ impl Scheduler for Api {
         &self,
         request: Request<CancelGroupRequest>,
     ) -> Result<Response<CancelGroupResponse>, Status> {
-        let hop = Hop::of(request.metadata());
+        let asked = sweep::Asked::of(request.metadata())?;
         let request = request.into_inner();
         let CancelGroupRequest { group, call_id, by, tenant, call_ended } = request.clone();
         let scope = match [group.as_str(), &call_id, &tenant].map(str::is_empty) {
@@ -143,14 +143,14 @@ impl Scheduler for Api {
             }
             (true, _) => return Err(Bad::missing("call_id", "the call that has ended").into()),
         };
-        let there = |mut owner: forward::Client| {
-            let request = forwarded(request.clone());
+        let there = |mut owner: forward::Client, shards| {
+            let request = forwarded_for(shards, request.clone());
             async move {
                 let response = owner.cancel_group(request).await?.into_inner();
                 Ok((response.cancelled, response.firing))
             }
         };
-        let (cancelled, firing) = self.sweep(hop, &scope, &action, there).await?;
+        let (cancelled, firing) = self.sweep(asked, &scope, &action, there).await?;
         Ok(Response::new(CancelGroupResponse { cancelled, firing }))
     }
 
@@ -187,6 +187,7 @@ impl Scheduler for Api {
         request: Request<PauseRequest>,
     ) -> Result<Response<PauseResponse>, Status> {
         let hop = Hop::of(request.metadata());
+        let asked = sweep::Asked::of(request.metadata())?;
         let request = request.into_inner();
         use pause_request::Scope as Wire;
         let scope = match request.scope.clone() {
@@ -207,14 +208,14 @@ impl Scheduler for Api {
                 return decided.map(Response::new);
             }
         };
-        let there = |mut owner: forward::Client| {
-            let request = forwarded(request.clone());
+        let there = |mut owner: forward::Client, shards| {
+            let request = forwarded_for(shards, request.clone());
             async move {
                 let response = owner.pause(request).await?.into_inner();
                 Ok((response.paused, response.firing))
             }
         };
-        let (paused, firing) = self.sweep(hop, &scope, &Action::Pause, there).await?;
+        let (paused, firing) = self.sweep(asked, &scope, &Action::Pause, there).await?;
         Ok(Response::new(PauseResponse { paused, firing, task: None }))
     }
 
@@ -223,6 +224,7 @@ impl Scheduler for Api {
         request: Request<ResumeRequest>,
     ) -> Result<Response<ResumeResponse>, Status> {
         let hop = Hop::of(request.metadata());
+        let asked = sweep::Asked::of(request.metadata())?;
         let request = request.into_inner();
         use resume_request::Scope as Wire;
         let scope = match request.scope.clone() {
@@ -243,11 +245,11 @@ impl Scheduler for Api {
                 return decided.map(Response::new);
             }
         };
-        let there = |mut owner: forward::Client| {
-            let request = forwarded(request.clone());
+        let there = |mut owner: forward::Client, shards| {
+            let request = forwarded_for(shards, request.clone());
             async move { Ok((owner.resume(request).await?.into_inner().resumed, 0)) }
         };
-        let (resumed, _) = self.sweep(hop, &scope, &Action::Resume, there).await?;
+        let (resumed, _) = self.sweep(asked, &scope, &Action::Resume, there).await?;
         Ok(Response::new(ResumeResponse { resumed, task: None }))
     }
 
@@ -357,97 +359,6 @@ impl Api {
             cancel_requested: false,
         };
         Ok(New { task, key, due })
-    }
-
-    /// As many schedules, those of this replica in one commit; the others each by its owner.
-    async fn schedule_all(
-        &self,
-        requests: Vec<ScheduleRequest>,
-        hop: Hop,
-    ) -> Vec<Result<pb::Task, Status>> {
-        let mut results: Vec<Option<Result<pb::Task, Status>>> = vec![None; requests.len()];
-        let (mut mine, mut others) = (Vec::new(), Vec::new());
-        let mut routes: HashMap<u8, Result<bool, Status>> = HashMap::new();
-        for (at, request) in requests.into_iter().enumerate() {
-            let new = match self.new_task(request.clone()) {
-                Ok(new) => new,
-                Err(bad) => {
-                    results[at] = Some(Err(bad.into()));
-                    continue;
-                }
-            };
-            let shard = new.task.id.shard();
-            if let std::collections::hash_map::Entry::Vacant(unknown) = routes.entry(shard) {
-                let route = self.forward.route(shard, hop).await;
-                unknown.insert(route.map(|it| matches!(it, Route::Here)).map_err(Status::from));
-            }
-            match &routes[&shard] {
-                Ok(true) => mine.push((at, new)),
-                Ok(false) => others.push((at, request)),
-                Err(status) => results[at] = Some(Err(status.clone())),
-            }
-        }
-        let (places, mine): (Vec<usize>, Vec<New>) = mine.into_iter().unzip();
-        let others = others.into_iter().map(|(at, request)| {
-            self.schedule(Request::new(request)).map(move |it| (at, it.map(Response::into_inner)))
-        });
-        let (mine, others) = future::join(self.schedule_mine(mine), future::join_all(others)).await;
-        for (at, result) in places.into_iter().zip(mine).chain(others) {
-            results[at] = Some(result);
-        }
-        let unanswered = || Err(Status::internal("a result is missing"));
-        results.into_iter().map(|it| it.unwrap_or_else(unanswered)).collect()
-    }
-
-    async fn schedule_mine(&self, new: Vec<New>) -> Vec<Result<pb::Task, Status>> {
-        let count = new.len();
-        if count == 0 {
-            return Vec::new();
-        }
-        match self.commits.schedule_many(new).await {
-            Err(e) => vec![Err(unwritten(e)); count],
-            Ok(scheduled) => scheduled
-                .into_iter()
-                .map(|it| match it {
-                    Ok(Ok(stored)) => Ok(task(&stored)),
-                    Ok(Err(declined)) => Err(declined.into()),
-                    Err(e) => Err(unwritten(e)),
-                })
-                .collect(),
-        }
-    }
-
-    /// Does this to all tasks of the scope, here and, by `there`, at the other owners; to how many it
-    /// was done, and how many were firing.
-    async fn sweep<F>(
-        &self,
-        hop: Hop,
-        scope: &Scope,
-        action: &Action,
-        there: impl Fn(forward::Client) -> F,
-    ) -> Result<(u32, u32), Status>
-    where
-        F: Future<Output = Result<(u32, u32), Status>>,
-    {
-        let others = match (hop, scope) {
-            (Hop::Forwarded, _) => Vec::new(),
-            // All tasks of a call are in one shard.
-            (_, Scope::Call(call_id)) => match self.forward.route(shard_of(call_id), hop).await? {
-                Route::Here => Vec::new(),
-                Route::There(owner) => vec![owner],
-            },
-            _ => self.forward.others().await?,
-        };
-        let here = self.commits.sweep(scope, action);
-        let there = future::join_all(others.into_iter().map(there));
-        let (here, there) = future::join(here, there).await;
-        let mut swept = here.map_err(unwritten)?;
-        for (done, firing) in
-            there.into_iter().map(|it| it.map_err(of_other)).collect::<Result<Vec<_>, _>>()?
-        {
-            swept = (swept.0 + done, swept.1 + firing);
-        }
-        Ok(swept)
     }
 }
 

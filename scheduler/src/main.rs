@@ -19,6 +19,7 @@ mod leases;
 mod metrics;
 mod publish;
 mod retention;
+mod shard_set;
 mod store;
 mod watch;
 
@@ -99,9 +100,15 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
     let api = grpc::Api { clock, commits: commits.clone(), store: store.clone(), forward, watches };
     service.spawn_vital("reading the ends of calls", events::expire_with_calls(nats, api.clone()));
     service.spawn_vital("checkpointing", checkpoint::keep_up(store.clone()));
-    let sweeping =
-        retention::sweep(commits.clone(), leases.clone(), clock, args.retention, args.max_tasks);
-    service.spawn_vital("forgetting ended tasks", sweeping);
+    let retention = retention::Retention {
+        store: store.clone(),
+        commits: commits.clone(),
+        leases: leases.clone(),
+        clock,
+        retention: args.retention,
+        tasks_max: args.max_tasks,
+    };
+    service.spawn_vital("forgetting ended tasks", retention.sweep());
 
     let drained = async move {
         drop(is_idle.wait_for(|idle| *idle).await);

@@ -60,6 +60,11 @@ pub(crate) fn events_not_confirmed(count: usize) {
     counter!("holdfast_event_publish_retries_total").increment(count as u64);
 }
 
+/// So many changes of tasks were forgotten before the bus had taken them.
+pub(crate) fn events_forgotten(count: i64) {
+    counter!("holdfast_scheduler_events_forgotten_total").increment(count.unsigned_abs());
+}
+
 /// Moving the log of commits into the database failed; it is tried again.
 pub(crate) fn checkpoint_failed() {
     counter!("holdfast_scheduler_checkpoint_failures_total").increment(1);

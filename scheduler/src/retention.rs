@@ -1,8 +1,9 @@
 //! Forgets changes that are old, and with them the tasks that ended then.
 
 use crate::clock::Clock;
-use crate::commits::Commits;
+use crate::commits::{Commits, Unwritten};
 use crate::leases::Leases;
+use crate::store::{self, Held, Old, Reach, Store};
 use std::time::Duration;
 use tracing::debug;
 use wheel::SHARDS;
@@ -18,31 +19,50 @@ const COMMITS_PER_STEP: u32 = 16;
 /// Fewest changes that are kept of a shard.
 const KEPT_MIN: i64 = 1_000;
 
-/// Forgets changes after `retention`, and the oldest where there are more than those of `tasks_max`
-/// tasks, in the shards of this process, until it ends. What fails is done at the next sweep.
-pub(crate) async fn sweep(
-    commits: Commits,
-    leases: Leases,
-    clock: Clock,
-    retention: Duration,
-    tasks_max: u32,
-) -> anyhow::Result<()> {
-    let interval = SWEEP_INTERVAL.min(retention).max(PAUSE);
-    let retention_ms = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
-    let kept_max = (CHANGES_PER_TASK * i64::from(tasks_max) / i64::from(SHARDS)).max(KEPT_MIN);
-    loop {
-        tokio::time::sleep(interval).await;
-        let before_unix_ms = clock.moment().unix_ms().saturating_sub(retention_ms);
-        let mut forgotten = 0;
-        for held in leases.all_held() {
-            let forget = || commits.forget(held.shard, before_unix_ms, kept_max, COMMITS_PER_STEP);
-            while let Ok(changes @ 1..) = forget().await {
-                forgotten += changes;
-                tokio::time::sleep(PAUSE).await;
+/// Whose changes are forgotten when.
+pub(crate) struct Retention {
+    pub(crate) store: Store,
+    pub(crate) commits: Commits,
+    pub(crate) leases: Leases,
+    pub(crate) clock: Clock,
+    pub(crate) retention: Duration,
+    pub(crate) tasks_max: u32,
+}
+
+impl Retention {
+    /// Forgets what the bus was told of after the retention time, and the oldest changes where there
+    /// are more than those of all tasks that there may be, in the shards of this process, until it
+    /// ends. What fails is done at the next sweep.
+    pub(crate) async fn sweep(self) -> anyhow::Result<()> {
+        let interval = SWEEP_INTERVAL.min(self.retention).max(PAUSE);
+        loop {
+            tokio::time::sleep(interval).await;
+            let mut forgotten = 0;
+            for held in self.leases.all_held() {
+                let Ok(old) = self.old(held).await else { continue };
+                while let Ok(changes @ 1..) = self.forget(held, old).await {
+                    forgotten += changes;
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+            if forgotten > 0 {
+                debug!(forgotten, "retention");
             }
         }
-        if forgotten > 0 {
-            debug!(forgotten, "retention");
-        }
+    }
+
+    async fn old(&self, Held { shard, .. }: Held) -> store::Result<Old> {
+        let retention_ms = i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX);
+        let kept = CHANGES_PER_TASK * i64::from(self.tasks_max) / i64::from(SHARDS);
+        let Reach { last, .. } = self.store.reach(&[shard]).await?[0];
+        Ok(Old {
+            before_unix_ms: self.clock.moment().unix_ms().saturating_sub(retention_ms),
+            told_seq: self.store.published(shard).await?,
+            before_seq: last.saturating_sub(kept.max(KEPT_MIN)),
+        })
+    }
+
+    async fn forget(&self, held: Held, old: Old) -> Result<u32, Unwritten> {
+        self.commits.forget(held.shard, old, COMMITS_PER_STEP).await
     }
 }

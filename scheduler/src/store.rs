@@ -13,7 +13,7 @@ mod row;
 mod schema;
 mod sqlite;
 
-pub(crate) use changes::{Changed, LogRow, LogWriter};
+pub(crate) use changes::{Changed, LogRow, LogWriter, Old};
 pub(crate) use postgres::{Grip, Replica, View};
 
 use anyhow::bail;
@@ -388,16 +388,10 @@ impl Transaction {
         each!(self, it => it.append(rows).await)
     }
 
-    /// Forgets the oldest changes of the shard, of those older than `before_unix_ms` or before `before_seq`, and
-    /// the tasks that ended with them; at most those of `commits` commits. Returns how many changes.
-    pub(crate) async fn forget(
-        &mut self,
-        shard: u8,
-        before_unix_ms: i64,
-        before_seq: i64,
-        commits: u32,
-    ) -> Result<u32> {
-        each!(self, it => it.forget(shard, before_unix_ms, before_seq, commits).await)
+    /// Forgets the oldest changes of the shard, if they are `old`, and the tasks that ended with them;
+    /// at most those of `commits` commits. Returns how many changes.
+    pub(crate) async fn forget(&mut self, shard: u8, old: Old, commits: u32) -> Result<u32> {
+        each!(self, it => it.forget(shard, old, commits).await)
     }
 }
 

@@ -7,11 +7,13 @@
 mod adding;
 
 use super::counts::{Counts, Deltas};
+use super::kept::Kept;
 use super::seen::Seen;
 use super::writer::Desk;
 use super::{Action, Cancelled, Moved, Reply, Swept, To, Unmoved, Unwritten, Write};
 use crate::clock::Moment;
 use crate::fields;
+use crate::shard_set::ShardSet;
 use crate::store::{
     self, Held, LogRow, LogWriter, ROWS_PER_STATEMENT, Scope, Task, Transaction, Update,
 };
@@ -36,6 +38,8 @@ pub(super) struct Made {
     pub(super) log: Vec<LogRow>,
     pub(super) news: Vec<News>,
     pub(super) ends: Vec<Seen>,
+    /// All that it is about, of what is firing now.
+    pub(super) firing: Vec<(Held, Task)>,
     pub(super) deltas: Deltas,
     pub(super) replies: Vec<Answer>,
 }
@@ -57,6 +61,7 @@ impl<'d> Batch<'d> {
             log: Vec::new(),
             news: Vec::new(),
             ends: Vec::new(),
+            firing: Vec::new(),
             deltas: Deltas::default(),
             replies: Vec::new(),
         };
@@ -102,8 +107,13 @@ impl<'d> Batch<'d> {
 
     /// Settlements free, schedules and changes of clients follow, claims come last: a cancel that came
     /// in time is not overtaken.
-    pub(super) async fn apply(&mut self, counts: &Counts, writes: Vec<Write>) -> store::Result<()> {
-        self.read(&writes).await?;
+    pub(super) async fn apply(
+        &mut self,
+        counts: &Counts,
+        kept: &mut Kept,
+        writes: Vec<Write>,
+    ) -> store::Result<()> {
+        self.read(kept, &writes).await?;
         let (mut schedules, mut changes, mut claims) = (Vec::new(), Vec::new(), Vec::new());
         for write in writes {
             match write {
@@ -140,11 +150,14 @@ impl<'d> Batch<'d> {
         let logs = std::mem::take(&mut self.logs);
         self.made.log = logs.into_values().map(|log| log.finish(at_unix_ms)).collect();
         self.transaction.append(&self.made.log).await?;
+        let firing = self.rows.into_values().map(|row| row.task);
+        let firing = firing.filter(|task| task.state == State::Firing);
+        self.made.firing = firing.filter_map(|task| Some((held_of(&self.held, task.id)?, task))).collect();
         Ok((self.transaction, self.made))
     }
 
-    /// Reads the tasks that are named by their ids.
-    async fn read(&mut self, writes: &[Write]) -> store::Result<()> {
+    /// Reads the tasks that are named by their ids, and are not kept.
+    async fn read(&mut self, kept: &mut Kept, writes: &[Write]) -> store::Result<()> {
         let mut ids = Vec::new();
         for write in writes {
             match write {
@@ -162,8 +175,15 @@ impl<'d> Batch<'d> {
         ids.retain(|id| self.holds(*id));
         ids.sort_unstable();
         ids.dedup();
+        self.rows.reserve(ids.len());
+        ids.retain(|id| match kept.take(*id) {
+            Some(task) => {
+                self.keep(task);
+                false
+            }
+            None => true,
+        });
         let found = self.transaction.by_ids(&ids).await?;
-        self.rows.reserve(found.len());
         for task in found {
             self.keep(task);
         }
@@ -212,20 +232,14 @@ impl<'d> Batch<'d> {
                 let resumed = self.resume(id);
                 self.answer(reply, Ok(resumed));
             }
-            Write::Sweep { scope, from, action, reply } => {
-                let swept = self.sweep(&scope, from, &action).await?;
-                self.answer(reply, Ok(swept));
+            Write::Sweep { scope, shards, from, action, reply } => {
+                let swept = self.sweep(&scope, shards, from, &action).await?;
+                self.answer(reply, swept);
             }
-            Write::Forget { shard, before_unix_ms, kept_max, commits, reply } => {
-                let last = self.last_seqs.get(&shard).copied();
-                let forgotten = match last {
-                    Some(last) => {
-                        let before_seq = last.saturating_sub(kept_max);
-                        let forget =
-                            self.transaction.forget(shard, before_unix_ms, before_seq, commits);
-                        Ok(forget.await?)
-                    }
-                    None => Err(Unwritten::NotOwner),
+            Write::Forget { shard, old, commits, reply } => {
+                let forgotten = match self.last_seqs.contains_key(&shard) {
+                    true => Ok(self.transaction.forget(shard, old, commits).await?),
+                    false => Err(Unwritten::NotOwner),
                 };
                 self.answer(reply, forgotten);
             }
@@ -335,10 +349,16 @@ impl<'d> Batch<'d> {
     async fn sweep(
         &mut self,
         scope: &Scope,
+        shards: ShardSet,
         from: TaskId,
         action: &Action,
-    ) -> store::Result<Swept> {
-        let found = self.transaction.tasks_of(scope, from, &self.held).await?;
+    ) -> store::Result<Result<Swept, Unwritten>> {
+        let held = self.held.iter().copied().filter(|held| shards.contains(held.shard));
+        let held: Vec<Held> = held.collect();
+        if held.len() < shards.iter().count() {
+            return Ok(Err(Unwritten::NotOwner)); // What is in the others is not ours to see.
+        }
+        let found = self.transaction.tasks_of(scope, from, &held).await?;
         let mut swept = Swept::default();
         if found.len() == ROWS_PER_STATEMENT as usize {
             swept.next = found.last().map(|task| TaskId(task.id.0.saturating_add(1)));
@@ -355,7 +375,7 @@ impl<'d> Batch<'d> {
             });
             swept.firing += u32::from(before == State::Firing);
         }
-        Ok(swept)
+        Ok(Ok(swept))
     }
 
     fn claim(&mut self, claim: Claim) -> Option<Granted> {
@@ -452,8 +472,8 @@ impl<'d> Batch<'d> {
 
     fn log(&mut self, task: &Task) {
         let shard = task.id.shard();
-        let held = self.held.iter().find(|held| held.shard == shard);
-        let (held, last_seq) = (*held.expect("checked before"), self.last_seqs[&shard]);
+        let held = held_of(&self.held, task.id).expect("checked before");
+        let last_seq = self.last_seqs[&shard];
         self.logs.entry(shard).or_insert_with(|| LogWriter::new(held, last_seq)).push(task);
     }
 
@@ -490,4 +510,9 @@ impl<'d> Batch<'d> {
             let _ = reply.send(unwritten.map_or(answer, Err));
         }));
     }
+}
+
+/// The shard of the task, and the token under which it is held.
+fn held_of(held: &[Held], id: TaskId) -> Option<Held> {
+    held.iter().copied().find(|held| held.shard == id.shard())
 }

@@ -258,7 +258,7 @@ async fn limits_count_what_has_not_ended() {
         assert_eq!(bench.schedule(7, "third", "").await, Err(Declined::TooManyTasks { max: 4 }));
         let scope = Scope::Call("call".to_owned());
         let action = Action::End { event: Event::CallEnded, result: "call ended".to_owned() };
-        assert_eq!(bench.commits.sweep(&scope, &action).await.unwrap(), (3, 0));
+        assert_eq!(bench.commits.sweep(&scope, &action, ShardSet::ALL).await.unwrap(), (3, 0));
         bench.schedule(8, "third", "").await.unwrap();
     }
 }
@@ -277,7 +277,10 @@ async fn a_tenant_has_its_quota_and_nobody_elses() {
         assert!(matches!(&scheduled[..], [Ok(Ok(_)), Ok(Ok(_)), Ok(Err(it))] if *it == declined));
         bench.schedule(4, "call", "").await.unwrap();
         let scope = Scope::Tenant("small".to_owned());
-        assert_eq!(bench.commits.sweep(&scope, &cancel_all()).await.unwrap(), (2, 0));
+        assert_eq!(
+            bench.commits.sweep(&scope, &cancel_all(), ShardSet::ALL).await.unwrap(),
+            (2, 0)
+        );
         bench.commits.schedule(of_small(5)).await.unwrap().unwrap();
     }
 }
@@ -327,17 +330,15 @@ async fn what_is_forgotten_is_gone_with_its_tasks_and_the_numbers_go_on() {
             bench.schedule(id, &format!("call-{id}"), "").await.unwrap();
         }
         bench.commits.cancel(TaskId(16), me()).await.unwrap();
-        let forget = async |before_unix_ms, kept_max| {
-            bench.commits.forget(0, before_unix_ms, kept_max, 99).await.unwrap()
+        let forget = async |before_unix_ms, told_seq, before_seq| {
+            let old = Old { before_unix_ms, told_seq, before_seq };
+            bench.commits.forget(0, old, 99).await.unwrap()
         };
-        assert_eq!(forget(0, i64::MAX).await, 0);
-        assert_eq!(
-            forget(0, 3).await,
-            0,
-            "4 changes, of which the first is not yet above the limit"
-        );
-        assert_eq!(forget(i64::MAX, i64::MAX).await, 4);
-        assert_eq!(forget(i64::MAX, i64::MAX).await, 0);
+        assert_eq!(forget(0, 4, 1).await, 0, "neither old nor too many");
+        assert_eq!(forget(i64::MAX, 0, 1).await, 0, "the world was not told yet");
+        assert_eq!(forget(i64::MAX, 3, 1).await, 3);
+        assert_eq!(forget(0, 3, 5).await, 1, "there are too many, told or not");
+        assert_eq!(forget(i64::MAX, 4, 5).await, 0);
         assert_eq!(bench.store.get(TaskId(16)).await.unwrap(), None);
         assert_eq!(bench.get(32).await.state, State::Pending);
         assert_eq!(bench.store.changes(0, 3, 99).await.unwrap(), None);
@@ -420,13 +421,16 @@ async fn a_large_group_is_cancelled_whole() {
         });
         bench.claim_one(0, 1, false).await.unwrap();
         let scope = Scope::Group("g".to_owned());
-        let paused = bench.commits.sweep(&scope, &Action::Pause).await.unwrap();
+        let paused = bench.commits.sweep(&scope, &Action::Pause, ShardSet::ALL).await.unwrap();
         assert_eq!(paused, (many as u32 - 1, 1));
-        let resumed = bench.commits.sweep(&scope, &Action::Resume).await.unwrap();
+        let resumed = bench.commits.sweep(&scope, &Action::Resume, ShardSet::ALL).await.unwrap();
         assert_eq!(resumed, (many as u32 - 1, 1));
-        let ended = bench.commits.sweep(&scope, &cancel_all()).await.unwrap();
+        let ended = bench.commits.sweep(&scope, &cancel_all(), ShardSet::ALL).await.unwrap();
         assert_eq!(ended, (many as u32 - 1, 1));
-        assert_eq!(bench.commits.sweep(&scope, &cancel_all()).await.unwrap(), (0, 1));
+        assert_eq!(
+            bench.commits.sweep(&scope, &cancel_all(), ShardSet::ALL).await.unwrap(),
+            (0, 1)
+        );
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::batch::{Batch, Made};
 use super::counts::{Counts, Limits};
+use super::kept::Kept;
 use super::seen::Seen;
 use super::{Unwritten, Waiting, Write};
 use crate::clock::Clock;
@@ -45,6 +46,7 @@ pub(crate) struct Desk {
 pub(crate) struct Writer {
     desk: Desk,
     counts: Counts,
+    kept: Kept,
     writes: mpsc::Receiver<Waiting>,
     firing: mpsc::Receiver<Waiting>,
     news: mpsc::Sender<Vec<News>>,
@@ -60,8 +62,8 @@ impl Writer {
         news: mpsc::Sender<Vec<News>>,
         committed: watch::Sender<u64>,
     ) -> Self {
-        let (counts, tallied) = (Counts::default(), Instant::now());
-        Self { desk, counts, writes, firing, news, committed, tallied }
+        let (counts, kept, tallied) = (Counts::default(), Kept::default(), Instant::now());
+        Self { desk, counts, kept, writes, firing, news, committed, tallied }
     }
 
     /// Writes whatever is asked for. A failure of the database is the answer to those who wait, not
@@ -94,6 +96,7 @@ impl Writer {
             let (writes, room): (Vec<_>, Vec<_>) =
                 waiting.drain(..).map(|it| (it.write, it._room)).unzip();
             if let Err(e) = self.write(writes).await {
+                self.kept.clear();
                 metrics::commit_failed();
                 warn!(writes = count, "failed to commit: {e}");
             }
@@ -134,8 +137,9 @@ impl Writer {
             Err(e) => return Err(e),
         };
         let mut batch = Batch::new(transaction, held, &self.desk);
+        self.kept.retain(batch.held());
         batch.prepare(&mut self.counts).await?;
-        batch.apply(&self.counts, writes).await?;
+        batch.apply(&self.counts, &mut self.kept, writes).await?;
         let (transaction, made) = batch.flush().await?;
         match transaction.commit().await {
             Ok(()) => self.tell(made).await,
@@ -181,6 +185,7 @@ impl Writer {
         for row in &made.log {
             self.counts.advance(row.shard, row.seq);
         }
+        self.kept.keep(made.firing);
         made.ends.iter().for_each(Seen::log);
         if !made.news.is_empty() {
             let _ = self.news.send(made.news).await; // The firing loop ends with the process.

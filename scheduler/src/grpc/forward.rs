@@ -1,11 +1,13 @@
 //! What another replica has to decide: who that is, and the way there.
 //!
 //! A request is forwarded once at most. Who gets one that was forwarded and does not own the shard
-//! says so, and the first replica looks again.
+//! says so, and the first replica looks again. What is done to many tasks says for which shards it
+//! was forwarded.
 
 use crate::leases::{Leases, OWNER_WAIT_LIMIT, Owner};
+use crate::shard_set::ShardSet;
 use proto::scheduler::v1::scheduler_client::SchedulerClient;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::error::Error as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,16 +15,20 @@ use tokio::time::Instant;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
-use wheel::SHARDS;
 
 /// In the metadata of a request that another replica has forwarded.
 const FORWARDED: &str = "holdfast-forwarded";
+/// In the metadata of a request that another replica has forwarded for several shards: which.
+const SHARDS: &str = "holdfast-shards";
 /// In the metadata of a refusal: nothing was done, because somebody else owns the shard.
 const NOT_OWNER: &str = "holdfast-not-owner";
 /// How long another replica may take for a request.
 const FORWARD_LIMIT: Duration = Duration::from_secs(10);
 /// Wait before an owner that did not take a request is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Longest response of another replica, in bytes: a request that fits the 4 MiB which a server takes,
+/// with what is added to each task.
+const RESPONSE_MAX_BYTES: usize = 16 << 20;
 /// Replicas to which there are connections; more than there are in any deployment.
 const CLIENTS_MAX: usize = 64;
 
@@ -53,7 +59,8 @@ impl Hop {
 /// Who decides.
 pub(crate) enum Route {
     Here,
-    There(Client),
+    /// The replica that answers gRPC at this address.
+    There(String, Client),
 }
 
 /// The other replicas; cheap to clone.
@@ -76,27 +83,39 @@ impl Forward {
         match (self.leases.wait_for_owner(shard).await, hop) {
             (Owner::Mine, _) => Ok(Route::Here),
             (Owner::At(address), Hop::First) => {
-                self.client(&address).map(Route::There).ok_or(Unrouted::NoOwner { shard })
+                let client = self.client(&address).ok_or(Unrouted::NoOwner { shard })?;
+                Ok(Route::There(address, client))
             }
             (Owner::At(_), Hop::Forwarded) => Err(Unrouted::NotMine { shard }),
             (Owner::Nobody, _) => Err(Unrouted::NoOwner { shard }),
         }
     }
 
-    /// The other replicas that own something, once all shards have an owner.
+    /// The owners of these shards, each with its own of them.
     ///
     /// # Errors
-    /// If one has none in time.
-    pub(crate) async fn others(&self) -> Result<Vec<Client>, Unrouted> {
-        let mut addresses = BTreeSet::new();
-        for shard in 0..SHARDS {
-            match self.leases.wait_for_owner(shard).await {
-                Owner::Mine => (),
-                Owner::At(address) => drop(addresses.insert(address)),
-                Owner::Nobody => return Err(Unrouted::NoOwner { shard }),
+    /// If one has none in time, or the request was forwarded to somebody who does not own them all.
+    pub(crate) async fn routes(
+        &self,
+        shards: ShardSet,
+        hop: Hop,
+    ) -> Result<Vec<(Route, ShardSet)>, Unrouted> {
+        let mut routes: Vec<(Route, ShardSet)> = Vec::new();
+        for shard in shards.iter() {
+            let route = self.route(shard, hop).await?;
+            match routes.iter_mut().find(|(known, _)| known.is_same(&route)) {
+                Some((_, shards)) => shards.insert(shard),
+                None => routes.push((route, ShardSet::of([shard]))),
             }
         }
-        Ok(addresses.iter().filter_map(|address| self.client(address)).collect())
+        Ok(routes)
+    }
+
+    /// Waits until owners may have changed, but not for long: what is known of them is as old as the
+    /// last renewal.
+    pub(crate) async fn look_again(&self) {
+        let mut changed = self.leases.changed();
+        let _ = tokio::time::timeout(LOOK_AGAIN, changed.changed()).await; // Either will do.
     }
 
     /// Lets the owner of the shard decide: `here` or, by its client, `there`. One that turns out not
@@ -115,7 +134,7 @@ impl Forward {
         loop {
             let decided = match self.route(shard, hop).await {
                 Ok(Route::Here) => here().await,
-                Ok(Route::There(client)) => {
+                Ok(Route::There(_, client)) => {
                     there(client).await.map(Response::into_inner).map_err(of_other)
                 }
                 Err(unrouted) => Err(unrouted.into()),
@@ -125,9 +144,7 @@ impl Forward {
                     if Instant::now() >= until {
                         return Err(status);
                     }
-                    let mut changed = self.leases.changed();
-                    // The table of owners is as old as the last renewal.
-                    let _ = tokio::time::timeout(LOOK_AGAIN, changed.changed()).await;
+                    self.look_again().await;
                 }
                 decided => return decided,
             }
@@ -143,13 +160,37 @@ impl Forward {
             true => address.to_owned(),
             false => format!("http://{address}"),
         };
-        let client = SchedulerClient::new(boot::channel("--advertise-grpc", &url).ok()?);
+        let client = SchedulerClient::new(boot::channel("--advertise-grpc", &url).ok()?)
+            .max_decoding_message_size(RESPONSE_MAX_BYTES);
         if clients.len() >= CLIENTS_MAX {
             clients.clear(); // They come and go with new addresses; the live ones come back.
         }
         clients.insert(address.to_owned(), client.clone());
         Some(client)
     }
+}
+
+impl Route {
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Here, Self::Here) => true,
+            (Self::There(one, _), Self::There(other, _)) => one == other,
+            _ => false,
+        }
+    }
+}
+
+/// The request, for another replica, about these of its shards.
+pub(crate) fn forwarded_for<T>(shards: ShardSet, request: T) -> Request<T> {
+    let mut request = forwarded(request);
+    let shards = MetadataValue::try_from(shards.to_string()).expect("digits and commas");
+    request.metadata_mut().insert(SHARDS, shards);
+    request
+}
+
+/// The shards that a forwarded request is about; `None` if it does not say.
+pub(crate) fn forwarded_shards(metadata: &MetadataMap) -> Option<ShardSet> {
+    metadata.get(SHARDS)?.to_str().ok().and_then(ShardSet::parse)
 }
 
 /// The request, for another replica.
@@ -167,7 +208,7 @@ pub(crate) fn not_owner(message: String) -> Status {
     status
 }
 
-fn is_not_owner(status: &Status) -> bool {
+pub(crate) fn is_not_owner(status: &Status) -> bool {
     status.metadata().contains_key(NOT_OWNER)
 }
 

@@ -22,6 +22,23 @@ pub(crate) struct LogRow {
     pub(super) changes: String,
 }
 
+/// Which changes of a shard may be forgotten.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Old {
+    /// Those that are older, if the world was told of them.
+    pub(crate) before_unix_ms: i64,
+    pub(crate) told_seq: i64,
+    /// Those with a lower number, in any case.
+    pub(crate) before_seq: i64,
+}
+
+impl Old {
+    pub(super) fn includes(&self, row: &LogRow) -> bool {
+        let aged = row.at_unix_ms < self.before_unix_ms && row.seq <= self.told_seq;
+        aged || row.seq < self.before_seq
+    }
+}
+
 /// A change that was committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Changed {

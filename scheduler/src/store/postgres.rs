@@ -50,7 +50,7 @@ const MIGRATION_LOCK: i64 = 0x0068_6f6c_6466_6173;
 pub(crate) struct Postgres {
     /// The name of this process among the replicas; its connections are called by it.
     process: Arc<str>,
-    options: PgConnectOptions,
+    options: Arc<PgConnectOptions>,
     /// The connection that writes, between two transactions.
     writer: Arc<Mutex<Option<PgConnection>>>,
     readers: PgPool,
@@ -71,7 +71,7 @@ impl Postgres {
             .max_connections(READERS)
             .acquire_timeout(CONNECT_LIMIT)
             .connect_lazy_with(options.clone());
-        let process = process.into();
+        let (process, options) = (process.into(), Arc::new(options));
         Ok(Self { process, options, writer: Arc::new(Mutex::new(Some(connection))), readers })
     }
 

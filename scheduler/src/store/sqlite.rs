@@ -3,7 +3,7 @@
 //! Statements for many tasks take them as rows of `VALUES`, padded with NULLs to one of a few sizes, so that
 //! they are prepared once.
 
-use super::changes::{Changed, LogRow};
+use super::changes::{Changed, LogRow, Old};
 use super::row::{self, COLUMNS, LIVE_COLUMNS};
 use super::{
     CommitError, Cursor, Filter, Held, Live, READERS, ROWS_PER_STATEMENT, Reach, Result, Scope,
@@ -377,18 +377,11 @@ impl Transaction {
         Ok(())
     }
 
-    pub(super) async fn forget(
-        &mut self,
-        shard: u8,
-        before_unix_ms: i64,
-        before_seq: i64,
-        commits: u32,
-    ) -> Result<u32> {
+    pub(super) async fn forget(&mut self, shard: u8, old: Old, commits: u32) -> Result<u32> {
         let Reach { last, .. } = reach(&mut self.connection, &[shard]).await?[0];
         let rows = log_rows(&mut self.connection, shard, 0, commits).await?;
-        let old = |row: &&LogRow| row.at_unix_ms < before_unix_ms || row.seq < before_seq;
         let (mut forgotten, mut ended, mut up_to) = (0, Vec::new(), 0);
-        for row in rows.iter().take_while(old) {
+        for row in rows.iter().take_while(|row| old.includes(row)) {
             let ids = row.ids()?;
             forgotten += ids.len() as u32;
             ended.extend(ids.into_iter().filter(|(_, ended)| *ended).map(|(id, _)| id));

@@ -273,7 +273,8 @@ async fn a_file_of_the_version_before_keeps_its_tasks() {
     assert_eq!(store.get(ended).await.unwrap().unwrap().result, "me");
     let (mut transaction, _) = store.begin(&all()).await.unwrap();
     assert_eq!(transaction.by_keys(&[("", "key")]).await.unwrap()[0].1.id, firing);
-    assert_eq!(transaction.forget(11, 7_001, 0, 9).await.unwrap(), 1);
+    let old = Old { before_unix_ms: 7_001, told_seq: 1, before_seq: 0 };
+    assert_eq!(transaction.forget(11, old, 9).await.unwrap(), 1);
     transaction.commit().await.unwrap();
     assert_eq!(store.get(ended).await.unwrap(), None);
     assert!(store.get(firing).await.unwrap().is_some());

@@ -8,4 +8,5 @@ mod cancels;
 mod clock;
 mod cluster;
 mod faults;
+mod groups;
 mod inputs;

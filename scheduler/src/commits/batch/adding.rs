@@ -91,7 +91,7 @@ impl Batch<'_> {
         let mut rows: Vec<(&Task, &str)> =
             added.iter().map(|new| (&new.task, new.key.as_str())).collect();
         // In the same order everywhere, so that replicas do not wait for each other in a circle.
-        rows.sort_unstable_by_key(|(task, key)| (*key, task.id));
+        rows.sort_unstable_by_key(|(task, key)| (*key, &task.tenant, task.id));
         let lost: HashSet<TaskId> = self.transaction.insert(&rows).await?.into_iter().collect();
         let mut others = HashMap::new();
         if !lost.is_empty() {

@@ -96,12 +96,12 @@ async fn carry_out(bench: &Bench, ask: Ask) -> Option<bool> {
         }
         Ask::CancelGroup => {
             let scope = Scope::Group("g".to_owned());
-            commits.sweep(&scope, &cancel_all()).await.unwrap().0 > 0
+            commits.sweep(&scope, &cancel_all(), ShardSet::ALL).await.unwrap().0 > 0
         }
         Ask::EndCall(id) => {
             let scope = Scope::Call(format!("call-{id}"));
             let action = Action::End { event: Event::CallEnded, result: "bus".to_owned() };
-            commits.sweep(&scope, &action).await.unwrap().0 > 0
+            commits.sweep(&scope, &action, ShardSet::ALL).await.unwrap().0 > 0
         }
         Ask::Claim(id, revision) => bench.claim_one(id, revision, false).await.is_some(),
         Ask::ClaimAgain(id) => bench.claim_one(id, 0, true).await.is_some(),

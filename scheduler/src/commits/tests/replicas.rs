@@ -49,7 +49,8 @@ async fn replicas_share_the_shards_and_each_writes_only_to_its_own() {
     let group = Scope::Group("g".to_owned());
     let mut ended = 0;
     for bench in &pair {
-        ended += bench.commits.sweep(&group, &cancel_all()).await.unwrap().0;
+        let held = ShardSet::of(bench.leases.all_held().iter().map(|held| held.shard));
+        ended += bench.commits.sweep(&group, &cancel_all(), held).await.unwrap().0;
     }
     assert!(ended > 0);
     let (mut live, mut firing) = (0, 0);
@@ -111,7 +112,9 @@ async fn who_stands_still_past_its_lease_does_nothing_when_it_wakes() {
         assert_eq!(other.get(id).await.state, if id == 0 { State::Firing } else { State::Pending });
     }
     let group = Scope::Group("g".to_owned());
-    assert_eq!(zombie.commits.sweep(&group, &cancel_all()).await.unwrap(), (0, 0));
+    // Not "none were there": nobody has looked.
+    let refused = zombie.commits.sweep(&group, &cancel_all(), ShardSet::of([3])).await;
+    assert_eq!(refused, Err(Unwritten::NotOwner));
     // The new owner finds what was firing, and ends it.
     assert!(other.claim_one(0, 0, true).await.is_some());
     assert!(other.settle_one(0, Verdict::Done, None).await.is_some());

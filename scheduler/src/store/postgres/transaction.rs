@@ -3,7 +3,7 @@
 use super::{Error, STATEMENT_LIMIT, by_ids, late, log_rows, reach};
 use crate::store::row::{self, COLUMNS};
 use crate::store::{
-    CommitError, Held, LogRow, ROWS_PER_STATEMENT, Reach, Result, Scope, Task, Update,
+    CommitError, Held, LogRow, Old, ROWS_PER_STATEMENT, Reach, Result, Scope, Task, Update,
 };
 use futures::future::BoxFuture;
 use sqlx::postgres::{PgConnection, PgRow};
@@ -362,8 +362,7 @@ impl Transaction {
     pub(in crate::store) async fn forget(
         &mut self,
         shard: u8,
-        before_unix_ms: i64,
-        before_seq: i64,
+        old: Old,
         commits: u32,
     ) -> Result<u32> {
         let Reach { last, .. } = self.reach(&[shard]).await?[0];
@@ -372,9 +371,8 @@ impl Transaction {
                 Box::pin(async move { log_rows(connection, shard, 0, commits).await })
             })
             .await?;
-        let old = |row: &&LogRow| row.at_unix_ms < before_unix_ms || row.seq < before_seq;
         let (mut forgotten, mut ended, mut up_to) = (0, Vec::new(), 0);
-        for row in rows.iter().take_while(old) {
+        for row in rows.iter().take_while(|row| old.includes(row)) {
             let ids = row.ids()?;
             forgotten += ids.len() as u32;
             let gone = ids.into_iter().filter(|(_, ended)| *ended);
