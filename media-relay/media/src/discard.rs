@@ -44,6 +44,8 @@ reasons! {
     BeforeSwitch = "before_switch",
     /// Too late for the mix.
     Late = "late",
+    /// Another codec or source so soon after the last one that it is no talk.
+    CodecChanged = "codec_changed",
 }
 
 /// How often each reason has come up.

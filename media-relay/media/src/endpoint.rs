@@ -1,6 +1,6 @@
 //! Our endpoint of one side: what was negotiated, what it hears, what we know of its stream.
 
-use crate::codec::{Codec, Decoder, Malformed};
+use crate::codec::{CLOCK_RATE_HZ, Codec, Decoder, Malformed};
 use crate::comfort_noise::{self, ComfortNoise};
 use crate::discard::{Discard, Discards};
 use crate::dtmf::{DtmfReceiver, TelephoneEvent};
@@ -22,6 +22,9 @@ use std::time::{Duration, Instant};
 
 /// Longest RTP payload that is relayed, in bytes.
 pub(crate) const PAYLOAD_MAX: usize = 1_400;
+/// A transcoder lives so long, at least: making one costs as much as some packets do, and a peer that
+/// changes codec or SSRC with each packet must not have one for each.
+const TRANSCODER_MIN: Duration = Duration::from_millis(20);
 
 /// What a side hears while nothing is played to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +57,8 @@ pub(crate) struct Endpoint {
     decoder: Option<Decoder>,
     /// From what the other side speaks, if that is unlike.
     pub transcoder: Option<Box<Transcoder>>,
+    /// When the last one was made.
+    transcoder_made: Option<Instant>,
     pub rtcp_at: Option<Instant>,
     /// Since when somebody needs to hear this side.
     pub needed_since: Option<Instant>,
@@ -78,7 +83,7 @@ pub(crate) enum Received<'a> {
     /// With its clock rate, in Hz.
     Event(TelephoneEvent, u32, RtpPacket<'a>),
     /// Silence, but for noise (RFC 3389).
-    ComfortNoise(ComfortNoise),
+    ComfortNoise(ComfortNoise, RtpPacket<'a>),
 }
 
 /// Where and as what to send audio.
@@ -88,6 +93,8 @@ pub(crate) struct Route {
     pub payload_type: u8,
     pub codec: Codec,
     pub telephone_events: Option<TelephoneEvents>,
+    /// Negotiated beside this codec.
+    pub comfort_noise: Option<u8>,
     pub ptime_ms: u32,
 }
 
@@ -109,6 +116,7 @@ impl Endpoint {
             sending: Sending::default(),
             decoder: None,
             transcoder: None,
+            transcoder_made: None,
             rtcp_at: None,
             needed_since: None,
             reported_inactive: false,
@@ -156,6 +164,7 @@ impl Endpoint {
             payload_type,
             codec,
             telephone_events: audio.formats.events_beside(codec),
+            comfort_noise: audio.formats.comfort_noise.filter(|_| codec.sample_rate_hz() == 8_000),
             ptime_ms: codec.ptime_ms(audio.ptime_ms),
         })
     }
@@ -197,8 +206,14 @@ impl Endpoint {
                 }
                 _ => self.transcode(now, route, *codec, packet, out),
             },
-            // Its place in time stays empty; what comes after it is the first of a talkspurt.
-            Received::ComfortNoise(..) => Ok(()),
+            Received::ComfortNoise(_, packet) => match route.comfort_noise {
+                Some(payload_type) if self.transcoder.is_none() => {
+                    let payload = packet.payload();
+                    self.relay_source(now, route, packet.into(), payload_type, payload, 0, out)
+                }
+                // Its place in time stays empty; what comes after it is the first of a talkspurt.
+                _ => Ok(()),
+            },
         }
     }
 
@@ -270,11 +285,17 @@ impl Endpoint {
         out: &mut Transmits,
     ) -> Result<(), Discard> {
         let form = transcoder::Form { from, to: route.codec, ptime_ms: route.ptime_ms };
-        let fitting = self.transcoder.take().filter(|it| it.fits(form, packet.ssrc()));
-        let mut transcoder = fitting.unwrap_or_else(|| {
+        let fits = |it: &Box<Transcoder>| it.fits(form, packet.ssrc());
+        if !self.transcoder.as_ref().is_some_and(fits) {
+            let too_soon = |it: &Instant| now.saturating_duration_since(*it) < TRANSCODER_MIN;
+            if self.transcoder_made.as_ref().is_some_and(too_soon) {
+                return Err(Discard::CodecChanged);
+            }
             self.outgoing.switch();
-            Box::new(Transcoder::new(form, packet))
-        });
+            self.transcoder = Some(Box::new(Transcoder::new(form, packet)));
+            self.transcoder_made = Some(now);
+        }
+        let Some(mut transcoder) = self.transcoder.take() else { return Ok(()) };
         let mut result = transcoder.push(packet);
         let payload_type = route.payload_type;
         while let Some((source, ticks, payload)) = transcoder.pop() {
@@ -308,11 +329,15 @@ impl Endpoint {
         let latched = self.rtp.receive(source).map_err(|_| Discard::Stranger)?;
         self.note_arrival(now);
         self.packets_received += 1;
-        self.comfort_noise_received += u64::from(matches!(received, Received::ComfortNoise(_)));
+        self.comfort_noise_received += u64::from(matches!(received, Received::ComfortNoise(..)));
         let reception = match &mut self.reception {
             Some(reception) if reception.ssrc() == ssrc => reception,
-            other => other.insert(Reception::new(now, ssrc, sequence)),
+            other => other.insert(Reception::new(now, ssrc, CLOCK_RATE_HZ, sequence)),
         };
+        // Events share the timestamps of the audio, whose clock their own rate should be.
+        if let Received::Audio(codec, _) = &received {
+            reception.set_clock_rate(codec.clock_rate_hz());
+        }
         reception.receive(now, sequence, timestamp);
         Ok((received, latched))
     }
@@ -331,9 +356,11 @@ impl Endpoint {
                 return Ok(Received::Event(event, events.clock_rate_hz, packet));
             }
         }
-        if number == comfort_noise::PAYLOAD_TYPE {
+        let is_noise = |it: &Formats| it.comfort_noise == Some(number);
+        // Phones send it unasked, by its customary number.
+        if number == comfort_noise::PAYLOAD_TYPE || remote.is_some_and(is_noise) {
             let noise = ComfortNoise::parse(packet.payload()).ok_or(Discard::MalformedRtp)?;
-            return Ok(Received::ComfortNoise(noise)); // Phones send it unasked.
+            return Ok(Received::ComfortNoise(noise, packet));
         }
         Err(Discard::PayloadType)
     }

@@ -170,7 +170,7 @@ fn speak(
             let spoken = buffer.is_some_and(|it| it.write(packet.timestamp(), sound));
             if spoken { Ok(()) } else { Err(Discard::Late) }
         }
-        Received::ComfortNoise(noise) => {
+        Received::ComfortNoise(noise, _) => {
             if let Some(buffer) = conference.last_buffer(key) {
                 buffer.write_noise(noise.clone());
             }

@@ -1,7 +1,6 @@
 //! What we know of the RTP stream that a side sends: RFC 3550 A.1 (sequence), A.3 (loss) and A.8
 //! (jitter), for the report blocks of our RTCP.
 
-use crate::codec::CLOCK_RATE_HZ;
 use std::time::{Duration, Instant};
 
 /// Sequence numbers ahead of this are a restart (A.1).
@@ -13,6 +12,7 @@ const MISORDER_MAX: u16 = 100;
 #[derive(Debug)]
 pub(crate) struct Reception {
     ssrc: u32,
+    clock_rate_hz: u32,
     origin: Instant,
     base: u16,
     highest: u16,
@@ -42,9 +42,10 @@ pub(crate) struct Reported {
 }
 
 impl Reception {
-    pub(crate) fn new(now: Instant, ssrc: u32, sequence: u16) -> Self {
+    pub(crate) fn new(now: Instant, ssrc: u32, clock_rate_hz: u32, sequence: u16) -> Self {
         Self {
             ssrc,
+            clock_rate_hz,
             origin: now,
             base: sequence,
             highest: sequence,
@@ -66,7 +67,16 @@ impl Reception {
     /// Interarrival jitter in µs.
     pub(crate) fn jitter_us(&self) -> u32 {
         let ticks_x16 = u64::from(self.jitter_x16);
-        u32::try_from(ticks_x16 * 1_000_000 / 16 / u64::from(CLOCK_RATE_HZ)).unwrap_or(u32::MAX)
+        u32::try_from(ticks_x16 * 1_000_000 / 16 / u64::from(self.clock_rate_hz))
+            .unwrap_or(u32::MAX)
+    }
+
+    /// The timestamps that come have this clock from now on: what was measured in another one says
+    /// nothing of them.
+    pub(crate) fn set_clock_rate(&mut self, clock_rate_hz: u32) {
+        if self.clock_rate_hz != clock_rate_hz {
+            (self.clock_rate_hz, self.transit, self.jitter_x16) = (clock_rate_hz, None, 0);
+        }
     }
 
     /// Counts a packet of this SSRC.
@@ -82,7 +92,8 @@ impl Reception {
                 self.restart = Some(sequence.wrapping_add(1));
                 return;
             }
-            *self = Self { jitter_x16: self.jitter_x16, ..Self::new(now, self.ssrc, sequence) };
+            let new = Self::new(now, self.ssrc, self.clock_rate_hz, sequence);
+            *self = Self { jitter_x16: self.jitter_x16, ..new };
         }
         self.restart = None;
         self.received += 1;
@@ -94,12 +105,13 @@ impl Reception {
         if self.transit.is_some() && timestamp == self.last_timestamp {
             return;
         }
-        let arrival = ticks(now.saturating_duration_since(self.origin)) as u32; // Wraps as RTP does.
+        let passed = now.saturating_duration_since(self.origin);
+        let arrival = ticks(passed, self.clock_rate_hz) as u32; // Wraps as RTP does.
         let transit = arrival.wrapping_sub(timestamp);
         if let Some(before) = self.transit {
             let deviation = (transit.wrapping_sub(before) as i32).unsigned_abs();
             // Bounded, so that a wild timestamp cannot overflow the sum.
-            let deviation = deviation.min(CLOCK_RATE_HZ * 10);
+            let deviation = deviation.min(self.clock_rate_hz * 10);
             self.jitter_x16 = self.jitter_x16 + deviation - ((self.jitter_x16 + 8) >> 4);
         }
         (self.transit, self.last_timestamp) = (Some(transit), timestamp);
@@ -126,8 +138,8 @@ impl Reception {
 }
 
 /// Ticks of the RTP clock, rounded down.
-fn ticks(duration: Duration) -> u64 {
-    let rate = u64::from(CLOCK_RATE_HZ);
+fn ticks(duration: Duration, clock_rate_hz: u32) -> u64 {
+    let rate = u64::from(clock_rate_hz);
     duration.as_secs() * rate + u64::from(duration.subsec_nanos()) * rate / 1_000_000_000
 }
 
@@ -140,7 +152,7 @@ mod tests {
         let start = Instant::now();
         let mut sequences = sequences.into_iter().peekable();
         let first = sequences.peek().unwrap().0;
-        let mut reception = Reception::new(start, 9, first);
+        let mut reception = Reception::new(start, 9, 8_000, first);
         for (sequence, delay_ms) in sequences {
             let n = sequence.wrapping_sub(first);
             let at = start + Duration::from_millis(u64::from(n) * 20 + delay_ms);
@@ -178,6 +190,24 @@ mod tests {
         let reception = receive((0..500).map(|n| (n, u64::from(n % 2) * 10)));
         let us = reception.jitter_us();
         assert!((9_000..=10_100).contains(&us), "{us} µs of 10 ms");
+    }
+
+    #[test]
+    fn jitter_is_measured_in_the_clock_of_the_stream() {
+        let start = Instant::now();
+        let mut reception = Reception::new(start, 9, 8_000, 0);
+        reception.set_clock_rate(48_000);
+        for n in 0..500u16 {
+            let delay = Duration::from_millis(u64::from(n % 2) * 10);
+            let at = start + Duration::from_millis(u64::from(n) * 20) + delay;
+            reception.receive(at, n, u32::from(n) * 960);
+        }
+        let us = reception.jitter_us();
+        assert!((9_000..=10_100).contains(&us), "{us} µs of 10 ms");
+        assert!((430..=485).contains(&reception.report().jitter), "in ticks");
+        reception.set_clock_rate(8_000);
+        reception.receive(start + Duration::from_secs(10), 500, 80_000);
+        assert_eq!(reception.jitter_us(), 0, "nothing is known of another clock");
     }
 
     #[test]

@@ -25,6 +25,10 @@ impl Grpc {
             _ => return Err(invalid("max_participants", request.max_participants, "1 to 64")),
         };
         let music = self.music_when_alone(&request.music).await?;
+        if let Some(music) = &music {
+            // Each who joins may be the one who is alone later.
+            self.encode_for(&request.session_id, side, &music.audio, true).await?;
+        }
         let (session_id, conference) = (request.session_id.clone(), request.conference.clone());
         let participants = self
             .packets

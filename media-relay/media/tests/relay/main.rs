@@ -6,6 +6,7 @@ mod conference;
 mod crash;
 mod digits;
 mod hold;
+mod mixed;
 mod music;
 mod negotiation;
 mod recording;

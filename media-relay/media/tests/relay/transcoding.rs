@@ -7,7 +7,7 @@ use std::sync::Arc;
 const PACKETS: usize = 100;
 
 /// An offer of one codec, with its number, and telephone-event at its clock as 101.
-fn offer(address: &str, codec: Codec, ptime_ms: u32) -> String {
+pub(crate) fn offer(address: &str, codec: Codec, ptime_ms: u32) -> String {
     let number = number(codec);
     let attributes = format!(
         "rtpmap:{number} {}\r\na=rtpmap:101 telephone-event/{}\r\na=ptime:{ptime_ms}",
@@ -20,18 +20,18 @@ fn offer(address: &str, codec: Codec, ptime_ms: u32) -> String {
     lines.join("\r\n") + "\r\n"
 }
 
-fn number(codec: Codec) -> u8 {
+pub(crate) fn number(codec: Codec) -> u8 {
     codec.static_payload_type().unwrap_or(96)
 }
 
-fn tone(codec: Codec, pitch_hz: f64, ms: usize) -> Vec<i16> {
+pub(crate) fn tone(codec: Codec, pitch_hz: f64, ms: usize) -> Vec<i16> {
     let rate = f64::from(codec.sample_rate_hz());
     let sample = |n: usize| (std::f64::consts::TAU * pitch_hz * n as f64 / rate).sin() * 8_000.0;
     (0..ms * codec.samples_per_ms()).map(|n| sample(n) as i16).collect()
 }
 
 /// The share of the power that is this tone, after the first quarter.
-fn purity(codec: Codec, pitch_hz: f64, samples: &[i16]) -> f64 {
+pub(crate) fn purity(codec: Codec, pitch_hz: f64, samples: &[i16]) -> f64 {
     let samples = &samples[samples.len() / 4..];
     let step = std::f64::consts::TAU * pitch_hz / f64::from(codec.sample_rate_hz());
     let (mut sine, mut cosine, mut power) = (0.0, 0.0, 0.0);
@@ -44,7 +44,7 @@ fn purity(codec: Codec, pitch_hz: f64, samples: &[i16]) -> f64 {
     (sine * sine + cosine * cosine) * 2.0 / samples.len() as f64 / power
 }
 
-fn decoded(codec: Codec, packets: &[Packet]) -> Vec<i16> {
+pub(crate) fn decoded(codec: Codec, packets: &[Packet]) -> Vec<i16> {
     let mut decoder = Decoder::new(codec);
     let mut samples = Vec::new();
     for packet in packets {
@@ -53,7 +53,7 @@ fn decoded(codec: Codec, packets: &[Packet]) -> Vec<i16> {
     samples
 }
 
-fn connected(a: Codec, b: Codec, ptime_ms: u32) -> Bench {
+pub(crate) fn connected(a: Codec, b: Codec, ptime_ms: u32) -> Bench {
     let mut bench = Bench::new();
     bench.offer(SESSION, Side::A, Some(&offer(A, a, 20))).unwrap();
     bench.offer(SESSION, Side::B, Some(&offer(B, b, ptime_ms))).unwrap();
@@ -167,6 +167,40 @@ fn music_is_heard_in_every_codec_and_packet_time_from_the_first_packet() {
             }
             let purity = purity(codec, 700.0, &decoded(codec, &heard));
             assert!(purity > 0.97, "{codec:?} at {ptime_ms} ms: {purity}");
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_changes_its_source_with_each_packet_gets_no_transcoder_for_each() {
+    let mut bench = connected(Codec::Pcmu, Codec::Opus, 20);
+    let send = |bench: &mut Bench, n: u16| {
+        bench.receive(Side::A, A, &rtp(u32::from(n), n, u32::from(n) * 160, 0, &[0x55; 160]))
+    };
+    assert_eq!(send(&mut bench, 0), None);
+    for n in 1..50 {
+        assert_eq!(send(&mut bench, n).as_deref(), Some("codec_changed"));
+    }
+    bench.run(20);
+    assert_eq!(send(&mut bench, 50), None, "another source after a while is one");
+    assert_eq!(send(&mut bench, 51).as_deref(), Some("codec_changed"));
+}
+
+#[test]
+fn comfort_noise_goes_to_who_negotiated_it_and_to_nobody_else() {
+    for (formats, goes) in [("0 13 101", true), ("8 13 101", true), ("0 101", false)] {
+        let mut bench = Bench::connected(formats);
+        bench.receive(Side::A, A, &rtp(7, 1, 160, 0, &[0x55; 160]));
+        assert_eq!(bench.receive(Side::A, A, &rtp(7, 2, 320, 13, &[40])), None);
+        bench.run(0);
+        let heard = bench.take_rtp(B);
+        let numbers: Vec<_> = heard.iter().map(|it| it.payload_type).collect();
+        let audio = formats[..1].parse().unwrap();
+        assert_eq!(numbers, if goes { vec![audio, 13] } else { vec![audio] }, "{formats}");
+        if goes {
+            assert_eq!(heard[1].payload, [40]);
+            assert_eq!(heard[1].sequence, heard[0].sequence.wrapping_add(1));
+            assert_eq!(heard[1].timestamp, heard[0].timestamp.wrapping_add(160));
         }
     }
 }
