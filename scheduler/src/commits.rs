@@ -146,7 +146,8 @@ struct Waiting {
 #[derive(Clone)]
 pub(crate) struct Commits {
     writes: mpsc::Sender<Waiting>,
-    firing: mpsc::Sender<Waiting>,
+    claims: mpsc::Sender<Waiting>,
+    settlements: mpsc::Sender<Waiting>,
     room: Arc<Semaphore>,
     tasks_max: u32,
     committed: watch::Receiver<u64>,
@@ -155,13 +156,19 @@ pub(crate) struct Commits {
 /// The queue, its end, and what the firing loop hears of it.
 pub(crate) fn open(desk: Desk) -> (Commits, Writer, mpsc::Receiver<Vec<News>>) {
     let (writes, writes_end) = mpsc::channel(WRITES_WAITING_MAX);
-    let (firing, firing_end) = mpsc::channel(FIRING_WAITING_MAX);
+    let (claims, claims_end) = mpsc::channel(FIRING_WAITING_MAX);
+    let (settlements, settlements_end) = mpsc::channel(FIRING_WAITING_MAX);
     let (news, news_end) = mpsc::channel(NEWS_WAITING_MAX);
     let (commit, committed) = watch::channel(0);
     let tasks_max = desk.limits.tasks_max;
     let room = Arc::new(Semaphore::new(WAITING_KIB_MAX));
-    let writer = Writer::new(desk, writes_end, firing_end, news, commit);
-    (Commits { writes, firing, room, tasks_max, committed }, writer, news_end)
+    let queues = writer::Queues {
+        writes: writes_end,
+        claims: claims_end,
+        settlements: settlements_end,
+    };
+    let writer = Writer::new(desk, queues, news, commit);
+    (Commits { writes, claims, settlements, room, tasks_max, committed }, writer, news_end)
 }
 
 impl Commits {
@@ -231,7 +238,7 @@ impl Commits {
 
     /// Those of the claims that are granted: the tasks are firing.
     pub(crate) async fn claim(&self, claims: Vec<Claim>) -> Result<Vec<Granted>, Unwritten> {
-        ask(&self.firing, None, |reply| Write::Claim { claims, reply }).await
+        ask(&self.claims, None, |reply| Write::Claim { claims, reply }).await
     }
 
     /// Those of the settlements that were written: the others are no longer ours to write.
@@ -239,7 +246,7 @@ impl Commits {
         &self,
         settlements: Vec<Settlement>,
     ) -> Result<Vec<Settled>, Unwritten> {
-        ask(&self.firing, None, |reply| Write::Settle { settlements, reply }).await
+        ask(&self.settlements, None, |reply| Write::Settle { settlements, reply }).await
     }
 
     /// Forgets changes of the shard that are old, and the tasks that ended with them. At most what

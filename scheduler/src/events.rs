@@ -33,6 +33,8 @@ const COMMITS_PER_READ: u32 = 16;
 const UNACKED_MAX: usize = 256;
 /// Events per second at most: more wait in the log.
 const EVENTS_PER_S_MAX: u32 = 10_000;
+/// How long a look at the log, and each window of events, waits for a herd that is firing.
+const YIELD_LIMIT: Duration = Duration::from_secs(1);
 /// The shortest wait between two looks at the log.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// Wait before what failed is tried again.
@@ -46,8 +48,11 @@ pub(crate) struct Outbox {
     leases: Leases,
     nats: Nats,
     progress: HashMap<u8, Progress>,
+    remembered_at: Instant,
     /// When the next events may go out.
     not_before: Instant,
+    /// Whether tasks are firing in such numbers that events wait.
+    busy: watch::Receiver<bool>,
 }
 
 #[derive(Clone, Copy)]
@@ -55,15 +60,19 @@ struct Progress {
     held: Held,
     /// Up to here it is told.
     seq: i64,
-    /// Up to here it is remembered, and since when not further.
+    /// Up to here it is remembered.
     remembered: i64,
-    remembered_at: Instant,
 }
 
 impl Outbox {
-    pub(crate) fn new(store: Store, leases: Leases, nats: Nats) -> Self {
-        let (progress, not_before) = (HashMap::new(), Instant::now());
-        Self { store, leases, nats, progress, not_before }
+    pub(crate) fn new(
+        store: Store,
+        leases: Leases,
+        nats: Nats,
+        busy: watch::Receiver<bool>,
+    ) -> Self {
+        let (progress, now) = (HashMap::new(), Instant::now());
+        Self { store, leases, nats, progress, remembered_at: now, not_before: now, busy }
     }
 
     /// Tells until the process ends. `committed` changes with every commit of this process; once
@@ -98,6 +107,12 @@ impl Outbox {
         }
     }
 
+    /// Lets tasks that are firing in great numbers go first, but not for ever.
+    async fn yield_to_firing(&mut self) {
+        let quiet = self.busy.wait_for(|busy| !busy);
+        let _ = tokio::time::timeout(YIELD_LIMIT, quiet).await; // Either way it goes on.
+    }
+
     /// Tells what is there now; whether that was all. `last`: remembers at once.
     async fn round(&mut self, last: bool) -> store::Result<bool> {
         let held = self.leases.all_held();
@@ -106,10 +121,12 @@ impl Outbox {
         if shards.is_empty() {
             return Ok(true);
         }
+        self.yield_to_firing().await;
         let reach = self.store.reach(&shards).await?;
         for (held, reach) in held.into_iter().zip(&reach) {
             let mut progress = self.progress(held).await?;
             while progress.seq < reach.last {
+                self.yield_to_firing().await;
                 let changes =
                     self.store.changes(held.shard, progress.seq, COMMITS_PER_READ).await?;
                 match changes {
@@ -132,10 +149,13 @@ impl Outbox {
                         progress.seq = seq;
                     }
                 }
-                self.remember(&mut progress, last).await?;
+                self.progress.insert(held.shard, progress);
+                self.remember(false).await?;
+                progress.remembered = self.progress[&held.shard].remembered;
             }
-            self.remember(&mut progress, last).await?;
+            self.progress.insert(held.shard, progress);
         }
+        self.remember(last).await?;
         let reach = self.store.reach(&shards).await?;
         let told = |(shard, reach): (&u8, &store::Reach)| {
             self.progress.get(shard).is_some_and(|it| it.seq >= reach.last)
@@ -148,17 +168,22 @@ impl Outbox {
             return Ok(*progress);
         }
         let seq = self.store.published(held.shard).await?;
-        Ok(Progress { held, seq, remembered: seq, remembered_at: Instant::now() })
+        Ok(Progress { held, seq, remembered: seq })
     }
 
-    async fn remember(&mut self, progress: &mut Progress, now: bool) -> store::Result<()> {
-        let due = now || progress.remembered_at.elapsed() >= REMEMBER_INTERVAL;
-        if due && progress.seq > progress.remembered {
-            self.store.set_published(progress.held, progress.seq).await?;
-            progress.remembered = progress.seq;
-            progress.remembered_at = Instant::now();
+    /// Remembers how far all shards are told, if it is time or `now`: with one write, because the tasks
+    /// that are due meanwhile wait for it.
+    async fn remember(&mut self, now: bool) -> store::Result<()> {
+        if !now && self.remembered_at.elapsed() < REMEMBER_INTERVAL {
+            return Ok(());
         }
-        self.progress.insert(progress.held.shard, *progress);
+        let further = self.progress.values().filter(|it| it.seq > it.remembered);
+        let further: Vec<(Held, i64)> = further.map(|it| (it.held, it.seq)).collect();
+        self.remembered_at = Instant::now();
+        if !further.is_empty() {
+            self.store.set_published(&further).await?;
+            self.progress.values_mut().for_each(|it| it.remembered = it.seq);
+        }
         Ok(())
     }
 
@@ -167,6 +192,7 @@ impl Outbox {
         for window in changes.chunks(UNACKED_MAX) {
             let mut unacked: Vec<&Changed> = window.iter().collect();
             while !unacked.is_empty() {
+                self.yield_to_firing().await;
                 sleep_until(self.not_before).await;
                 let pause = Duration::from_secs(1) * unacked.len() as u32 / EVENTS_PER_S_MAX;
                 self.not_before = Instant::now() + pause;

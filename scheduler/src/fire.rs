@@ -28,6 +28,8 @@ const FAR: Duration = Duration::from_secs(3_600);
 const READ_AGAIN: Duration = Duration::from_millis(250);
 /// Tasks of one sip-edge between claim and answer at a time.
 const EDGE_BEGUN_MAX: usize = 64;
+/// With so many tasks in flight, the world is told of them later.
+const BUSY: usize = 1_000;
 /// Messages between claim and answer at a time.
 const PUBLISH_BEGUN_MAX: usize = 16_384;
 
@@ -47,6 +49,8 @@ pub(crate) struct Firing {
     pub(crate) draining: watch::Receiver<bool>,
     /// Turns true when it drains, and nothing is in flight.
     pub(crate) idle: watch::Sender<bool>,
+    /// True while so much is in flight that what can wait should.
+    pub(crate) busy: watch::Sender<bool>,
 }
 
 /// What the loop has to remember about shards.
@@ -86,7 +90,10 @@ impl Firing {
             while let Some(output) = self.agenda.poll_output() {
                 self.begin(output, &mut steps);
             }
-            metrics::tasks(self.agenda.len(), self.agenda.in_flight());
+            let in_flight = self.agenda.in_flight();
+            metrics::tasks(self.agenda.len(), in_flight);
+            let is_busy = in_flight >= BUSY;
+            self.busy.send_if_modified(|busy| std::mem::replace(busy, is_busy) != is_busy);
             self.leave().await;
             if *self.draining.borrow_and_update() {
                 self.agenda.drain();

@@ -71,6 +71,7 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
     service.spawn_vital("writing tasks", writer.run());
 
     let (idle, mut is_idle) = tokio::sync::watch::channel(false);
+    let (busy, is_busy) = tokio::sync::watch::channel(false);
     let draining = service.draining();
     let horizon = horizon::Horizon { store: store.clone(), clock, lanes, horizon_ms };
     let firing = fire::Firing {
@@ -86,9 +87,10 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
         shards: fire::Shards::default(),
         draining,
         idle,
+        busy,
     };
     service.spawn_vital("firing tasks", firing.run());
-    let outbox = events::Outbox::new(store.clone(), leases.clone(), nats.clone());
+    let outbox = events::Outbox::new(store.clone(), leases.clone(), nats.clone(), is_busy);
     let (told, mut all_told) = tokio::sync::watch::channel(false);
     let telling = outbox.run(commits.committed(), is_idle.clone(), told);
     service.spawn_vital("telling of tasks", telling);

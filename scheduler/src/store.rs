@@ -258,10 +258,10 @@ impl Store {
         each!(self, it => it.published(shard).await)
     }
 
-    /// Remembers that the world was told of the changes up to this one; nothing if the shard is no
-    /// longer held.
-    pub(crate) async fn set_published(&self, held: Held, seq: i64) -> Result<()> {
-        each!(self, it => it.set_published(held, seq).await)
+    /// Remembers that the world was told of the changes of these shards up to these; nothing of a
+    /// shard that is no longer held.
+    pub(crate) async fn set_published(&self, told: &[(Held, i64)]) -> Result<()> {
+        each!(self, it => it.set_published(told).await)
     }
 
     /// Moves what is in SQLite's log of commits into the file, without disturbing the writer.

@@ -152,7 +152,8 @@ impl<'d> Batch<'d> {
         self.transaction.append(&self.made.log).await?;
         let firing = self.rows.into_values().map(|row| row.task);
         let firing = firing.filter(|task| task.state == State::Firing);
-        self.made.firing = firing.filter_map(|task| Some((held_of(&self.held, task.id)?, task))).collect();
+        self.made.firing =
+            firing.filter_map(|task| Some((held_of(&self.held, task.id)?, task))).collect();
         Ok((self.transaction, self.made))
     }
 

@@ -129,7 +129,7 @@ fn settlement(id: u128, occurrence: u32, verdict: Verdict, next: Option<Next>) -
     Settlement { task, occurrence, verdict, late_ms: 3, result, next, ticket: 0, fence: 0 }
 }
 
-fn sample(id: u128, call: &str) -> Task {
+pub(super) fn sample(id: u128, call: &str) -> Task {
     Task {
         id: TaskId(id),
         call_id: call.to_owned(),

@@ -23,6 +23,9 @@ const WRITES_PER_COMMIT: usize = 1_024;
 const FIRING_PER_COMMIT: usize = 2_048;
 /// Bytes that are scheduled in one transaction, about.
 const KIB_PER_COMMIT: usize = 4_096;
+/// Settlements make a commit of their own so often: a task that is due would wait for it. Mostly they
+/// go along with what others wait for.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(20);
 /// How often replicas say how many tasks they have.
 const TALLY_INTERVAL: Duration = Duration::from_secs(1);
 /// Wait before the database is asked again what became of a commit.
@@ -47,23 +50,33 @@ pub(crate) struct Writer {
     desk: Desk,
     counts: Counts,
     kept: Kept,
-    writes: mpsc::Receiver<Waiting>,
-    firing: mpsc::Receiver<Waiting>,
+    queues: Queues,
     news: mpsc::Sender<Vec<News>>,
     committed: watch::Sender<u64>,
     tallied: Instant,
+    /// When settlements were last taken.
+    settled: Instant,
+}
+
+/// What waits, by who waits.
+pub(super) struct Queues {
+    /// Clients.
+    pub(super) writes: mpsc::Receiver<Waiting>,
+    /// Tasks that are due.
+    pub(super) claims: mpsc::Receiver<Waiting>,
+    /// Nobody.
+    pub(super) settlements: mpsc::Receiver<Waiting>,
 }
 
 impl Writer {
     pub(super) fn new(
         desk: Desk,
-        writes: mpsc::Receiver<Waiting>,
-        firing: mpsc::Receiver<Waiting>,
+        queues: Queues,
         news: mpsc::Sender<Vec<News>>,
         committed: watch::Sender<u64>,
     ) -> Self {
-        let (counts, kept, tallied) = (Counts::default(), Kept::default(), Instant::now());
-        Self { desk, counts, kept, writes, firing, news, committed, tallied }
+        let (counts, kept, now) = (Counts::default(), Kept::default(), Instant::now());
+        Self { desk, counts, kept, queues, news, committed, tallied: now, settled: now }
     }
 
     /// Writes whatever is asked for. A failure of the database is the answer to those who wait, not
@@ -75,8 +88,11 @@ impl Writer {
             let tally = tokio::time::sleep_until(self.tallied + TALLY_INTERVAL);
             tokio::select! {
                 biased;
-                first = self.firing.recv() => waiting.extend(first),
-                first = self.writes.recv() => waiting.extend(first),
+                first = self.queues.claims.recv() => waiting.extend(first),
+                first = self.queues.writes.recv() => waiting.extend(first),
+                first = settlement(&mut self.queues.settlements, self.settled) => {
+                    waiting.extend(first);
+                }
                 () = tally, if replicated => {}
             }
             if waiting.is_empty() && !replicated {
@@ -109,14 +125,14 @@ impl Writer {
         let mut kib = 0;
         while waiting.len() < WRITES_PER_COMMIT
             && kib < KIB_PER_COMMIT
-            && let Ok(next) = self.writes.try_recv()
+            && let Ok(next) = self.queues.writes.try_recv()
         {
             kib += next._room.as_ref().map_or(0, |room| room.num_permits());
             waiting.push(next);
         }
         let mut tasks = 0;
         while tasks < FIRING_PER_COMMIT
-            && let Ok(next) = self.firing.try_recv()
+            && let Some(next) = self.queues.firing()
         {
             tasks += match &next.write {
                 Write::Claim { claims, .. } => claims.len(),
@@ -124,6 +140,9 @@ impl Writer {
                 _ => 1,
             };
             waiting.push(next);
+        }
+        if waiting.iter().any(|it| matches!(it.write, Write::Settle { .. })) {
+            self.settled = Instant::now();
         }
     }
 
@@ -212,4 +231,17 @@ impl Writer {
             CommitError::Failed(e) | CommitError::InDoubt(e) => e,
         })
     }
+}
+
+impl Queues {
+    /// The next claim, or else the next settlement.
+    fn firing(&mut self) -> Option<Waiting> {
+        self.claims.try_recv().or_else(|_| self.settlements.try_recv()).ok()
+    }
+}
+
+/// The next settlement, but not before [`SETTLE_INTERVAL`] after the last ones.
+async fn settlement(waiting: &mut mpsc::Receiver<Waiting>, last: Instant) -> Option<Waiting> {
+    tokio::time::sleep_until(last + SETTLE_INTERVAL).await;
+    waiting.recv().await
 }

@@ -74,6 +74,7 @@ impl Rig {
             shards: Shards::default(),
             draining,
             idle: watch::Sender::new(false),
+            busy: watch::Sender::new(false),
         };
         tokio::spawn(firing.run());
         Self { commits, store, clock, bus, _process, _nats: nats, _dir: dir }

@@ -207,16 +207,24 @@ impl Postgres {
         .await
     }
 
-    pub(super) async fn set_published(&self, held: Held, seq: i64) -> Result<()> {
+    pub(super) async fn set_published(&self, told: &[(Held, i64)]) -> Result<()> {
+        let shards: Vec<i16> = told.iter().map(|(held, _)| i16::from(held.shard)).collect();
+        let fences: Vec<i64> = told.iter().map(|(held, _)| held.fence).collect();
+        let seqs: Vec<i64> = told.iter().map(|(_, seq)| *seq).collect();
         self.read(move |connection| {
             Box::pin(async move {
-                sqlx::query("UPDATE shards SET published_seq = $1 WHERE shard = $2 AND fence = $3")
-                    .bind(seq)
-                    .bind(i16::from(held.shard))
-                    .bind(held.fence)
-                    .execute(connection)
-                    .await
-                    .map(drop)
+                sqlx::query(
+                    "UPDATE shards SET published_seq = told.seq
+                     FROM UNNEST($1::smallint[], $2::bigint[], $3::bigint[])
+                          AS told(shard, fence, seq)
+                     WHERE shards.shard = told.shard AND shards.fence = told.fence",
+                )
+                .bind(shards)
+                .bind(fences)
+                .bind(seqs)
+                .execute(connection)
+                .await
+                .map(drop)
             })
         })
         .await
@@ -247,8 +255,11 @@ async fn connect(options: &PgConnectOptions) -> Result<PgConnection> {
 
 async fn by_ids(connection: &mut PgConnection, ids: &[TaskId]) -> Result<Vec<Task>> {
     let ids: Vec<Uuid> = ids.iter().map(|id| Uuid::from_u128(id.0)).collect();
-    let sql =
-        format!("SELECT {COLUMNS} FROM UNNEST($1::uuid[]) AS asked JOIN tasks ON task_id = asked");
+    // One probe of the index for each, whatever the server thinks of the table.
+    let sql = format!(
+        "SELECT {COLUMNS} FROM UNNEST($1::uuid[]) AS asked
+         CROSS JOIN LATERAL (SELECT * FROM tasks WHERE task_id = asked OFFSET 0) AS found"
+    );
     sqlx::query(AssertSqlSafe(sql))
         .bind(ids)
         .try_map(|it: PgRow| row::task(&it))

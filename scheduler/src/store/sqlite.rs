@@ -33,7 +33,12 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// far above SQLite's default, because `checkpoint.rs` does it long before.
 pub(super) const LOG_PAGES_MAX: &str = "100000";
 /// Memory for pages, in KiB: those that a million tasks are inserted into.
-const CACHE_KIB: &str = "-65536";
+const CACHE_KIB: &str = "-49152";
+/// The same of each connection that reads.
+const READER_CACHE_KIB: &str = "-2048";
+/// Rows that the thread of a connection reads ahead, so that it and who takes them need not wait for each
+/// other row by row.
+const ROWS_AHEAD: usize = 1_024;
 /// How many rows a statement can be for.
 const SIZES: [usize; 4] = [1, 8, 64, 512];
 
@@ -62,6 +67,7 @@ impl Sqlite {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(busy_timeout)
+            .row_buffer_size(ROWS_AHEAD)
             .pragma("wal_autocheckpoint", LOG_PAGES_MAX)
             .pragma("cache_size", CACHE_KIB)
             .disable_statement_logging();
@@ -73,7 +79,7 @@ impl Sqlite {
         let writer = pool().max_connections(1).connect_with(options.clone());
         let writer = writer.await.with_context(context)?;
         migrate(&writer).await.with_context(context)?;
-        let options = options.pragma("query_only", "1").pragma("cache_size", "-8192");
+        let options = options.pragma("query_only", "1").pragma("cache_size", READER_CACHE_KIB);
         let readers = pool().max_connections(READERS).connect_lazy_with(options);
         Ok(Self { writer, readers, _lock: lock.into() })
     }
@@ -179,13 +185,16 @@ impl Sqlite {
         row.fetch_one(&self.readers).await?.try_get(0)
     }
 
-    pub(super) async fn set_published(&self, held: Held, seq: i64) -> Result<()> {
-        sqlx::query("UPDATE shards SET published_seq = ?1 WHERE shard = ?2")
-            .bind(seq)
-            .bind(held.shard)
-            .execute(&self.writer)
-            .await
-            .map(drop)
+    pub(super) async fn set_published(&self, told: &[(Held, i64)]) -> Result<()> {
+        let sql = format!(
+            "UPDATE shards SET published_seq = told.column2 FROM ({}) AS told
+             WHERE shard = told.column1",
+            values(2, told.len())
+        );
+        let query = pad(sqlx::query(AssertSqlSafe(sql)), told, told.len(), |query, told| {
+            query.bind(told.map(|(held, _)| held.shard)).bind(told.map(|(_, seq)| *seq))
+        });
+        query.execute(&self.writer).await.map(drop)
     }
 
     pub(super) async fn checkpoint(&self) -> Result<()> {

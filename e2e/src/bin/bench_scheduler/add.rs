@@ -21,8 +21,10 @@ const PENDING: usize = 1_000_000;
 const FAR_MS: i64 = 3_600_000;
 const SPAN_MS: i64 = 86_400_000;
 const IDLE: Duration = Duration::from_secs(10);
-/// Time to come to rest.
-const REST: Duration = Duration::from_secs(4);
+/// It is at rest once it has told the bus of all tasks: so little of a core, over so long.
+const REST_PERCENT: f64 = 3.0;
+const REST: Duration = Duration::from_secs(2);
+const REST_LIMIT: Duration = Duration::from_secs(240);
 /// Open loop: so many adds a second are meant, however long they take.
 const ADDS_PER_S: usize = 20_000;
 const LOAD: Duration = Duration::from_secs(10);
@@ -42,7 +44,7 @@ pub(crate) async fn measure(
     fill(&rig, PENDING, when).await?;
     let add_per_s = PENDING as f64 / begun.elapsed().as_secs_f64();
     eprintln!("{PENDING} tasks added, {add_per_s:.0} a second");
-    tokio::time::sleep(REST).await;
+    come_to_rest(&rig).await?;
     let per_task = (resident_bytes(rig.replica.pid())? - before) as f64 / PENDING as f64;
     report.add(&metric("bytes_per_task"), per_task, "B");
     let usage = Usage::of(rig.replica.pid())?;
@@ -68,6 +70,21 @@ pub(crate) async fn measure(
     report.compare(&metric("fill_per_s"), add_per_s, "1/s", Better::Higher, ("bulk insert", bulk));
     report.ratio(&metric("add_vs_bulk_insert"), add_per_s, ("bulk insert", bulk));
     Ok(())
+}
+
+/// Waits until it has nothing to do any more.
+async fn come_to_rest(rig: &Rig) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    loop {
+        let usage = Usage::of(rig.replica.pid())?;
+        tokio::time::sleep(REST).await;
+        let percent = usage.percent_since()?;
+        if percent < REST_PERCENT {
+            eprintln!("at rest after {:.0} s", begun.elapsed().as_secs_f64());
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < REST_LIMIT, "come to rest: it uses {percent:.1} % of a core");
+    }
 }
 
 /// What came of a load.

@@ -154,7 +154,9 @@ impl Transaction {
             keys.iter().map(|(tenant, key)| (clean(tenant), clean(key))).unzip();
         let sql = format!(
             "SELECT {COLUMNS}, idempotency_key FROM UNNEST($1::text[], $2::text[]) AS asked(of, key)
-             JOIN tasks ON tenant = asked.of AND idempotency_key = asked.key"
+             CROSS JOIN LATERAL (
+                 SELECT * FROM tasks
+                 WHERE tenant = asked.of AND idempotency_key = asked.key OFFSET 0) AS found"
         );
         self.run(|connection| {
             Box::pin(async move {
@@ -178,11 +180,13 @@ impl Transaction {
             Box::pin(async move {
                 sqlx::query(
                     // One probe of the index for each call: joined in any other way, a plan made
-                    // while there were few tasks would read all of them.
+                    // while there were few tasks would read all of them. And not of `tasks_live`,
+                    // which would do for `= 0`, and cost as little for an empty table.
                     "SELECT asked, live.count FROM UNNEST($1::text[]) AS asked
                      CROSS JOIN LATERAL (
                          SELECT COUNT(*) AS count FROM tasks
-                         WHERE call_id = asked AND call_id <> '' AND ended_unix_ms = 0) AS live
+                         WHERE call_id = asked AND call_id <> ''
+                           AND ended_unix_ms BETWEEN 0 AND 0) AS live
                      WHERE live.count > 0",
                 )
                 .bind(calls)
@@ -207,7 +211,7 @@ impl Transaction {
         };
         let sql = format!(
             "SELECT {COLUMNS} FROM tasks WHERE {column} = $1 AND {column} <> ''
-             AND ended_unix_ms = 0 AND task_id >= $2 AND shard = ANY($3)
+             AND ended_unix_ms BETWEEN 0 AND 0 AND task_id >= $2 AND shard = ANY($3)
              ORDER BY task_id LIMIT {ROWS_PER_STATEMENT}"
         );
         let value = clean(value);
