@@ -63,6 +63,13 @@ impl Reference {
         best
     }
 
+    /// Where in the source `heard` (8 kHz) begins, in samples at 8 kHz; none if it is something else.
+    pub fn place(&self, heard: &[f32]) -> Option<usize> {
+        let probed = heard.get(..PROBE_SAMPLES)?;
+        let (place, correlation) = self.align(probed);
+        (correlation >= WINDOW_LIKENESS_MIN).then_some(place)
+    }
+
     /// Aligns `heard[probe..]` with the source and follows it in both directions.
     fn span_around(&self, heard: &[f32], probe: usize) -> Span {
         let probed = &heard[probe..probe + PROBE_SAMPLES];

@@ -206,14 +206,12 @@ impl Relay {
         };
         let sides = Side::BOTH.into_iter().filter(|it| side.is_none_or(|side| side == *it));
         let mut existed = side.is_none();
-        if side.is_none() {
-            self.end_recording(now, session);
-        }
         for side in sides {
             existed |= self.delete_side(now, SideKey { session, side });
         }
         self.note_snapshot(SideKey { session, side: Side::A });
         if self.sessions[&session].is_empty() {
+            self.end_recording(now, session);
             if !self.sessions[&session].has_snapshot {
                 self.forget_change(session_id);
             }

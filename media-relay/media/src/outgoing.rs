@@ -140,6 +140,7 @@ impl Outgoing {
         self.last = Some(Sent { at, timestamp, ticks });
         self.next_sequence = sequence.wrapping_add(1);
         self.write(sequence, timestamp, payload_type, self.switched, payload, out);
+        self.anchored |= self.switched; // Until now it may have been a pause.
         self.switched = false;
     }
 

@@ -27,6 +27,7 @@ impl Relay {
         let ports = PortPair::of(port);
         let key = *self.by_port.get(&ports).ok_or(Discard::NoListener)?;
         let result = match port == ports.rtp() {
+            _ if self.is_astray(key, source) => Err(Discard::Stranger),
             true => self.handle_rtp(now, key, source, bytes),
             false => self.handle_rtcp(now, key, source, bytes),
         };
@@ -36,6 +37,19 @@ impl Relay {
             endpoint.discards.count(reason);
         }
         result
+    }
+
+    /// Media that we send go where we were told to. Nobody who was told of another address gets them
+    /// from us: whoever says so has forged its source, for a side to latch to us and send in circles.
+    fn is_astray(&self, key: SideKey, source: SocketAddr) -> bool {
+        if self.side_at(source).is_none() {
+            return false;
+        }
+        let side = self.sessions.get(&key.session).and_then(|it| it.side(key.side));
+        let signalled = side.and_then(|it| it.rtp.signalled());
+        !signalled.is_some_and(|it| {
+            it.ip() == source.ip() && PortPair::of(it.port()) == PortPair::of(source.port())
+        })
     }
 
     fn handle_rtp(

@@ -38,6 +38,7 @@ impl Relay {
         };
         endpoint.armed = None;
         let sent = endpoint.send_due(now, wallclock, &mut self.transmits);
+        let anchored = endpoint.outgoing.take_anchored();
         if endpoint.rtcp_at.is_some_and(|at| at <= now) {
             endpoint.send_report(now, wallclock, false, &mut self.transmits);
             endpoint.rtcp_at = Some(now + interval);
@@ -45,6 +46,9 @@ impl Relay {
         let inactive = endpoint.inactive_at(inactivity).is_some_and(|at| at <= now);
         endpoint.reported_inactive |= inactive;
         self.arm(key);
+        if anchored {
+            self.note_snapshot(key);
+        }
         if let Some((audio, form)) = sent.missing {
             self.outputs.push_back(Output::Encode(audio, form));
         }

@@ -347,7 +347,14 @@ impl Relay {
 }
 
 fn side_snapshot(now: Instant, endpoint: &Endpoint, hears: HearsSnapshot) -> SideSnapshot {
+    // A player is where its next packet begins.
+    let ahead =
+        endpoint.sending.next().map_or(0, |it| it.saturating_duration_since(now).as_millis());
+    let ahead_ms = u32::try_from(ahead).unwrap_or(0);
     let mut plays: Vec<_> = endpoint.player.layers().collect();
+    for play in &mut plays {
+        play.offset_ms = play.offset_ms.saturating_sub(ahead_ms);
+    }
     let by_clock = !plays.is_empty() || matches!(endpoint.hears, Hears::Conference(_));
     if let HearsSnapshot::Conference(MemberSnapshot { music: Some(music), .. }) = &hears {
         plays.retain(|it| it.play_id != music.play_id); // It is the conference's.

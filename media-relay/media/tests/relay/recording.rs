@@ -73,6 +73,22 @@ fn one_side_is_recorded_in_mono_while_nobody_hears_it() {
 }
 
 #[test]
+fn it_ends_with_the_last_side_of_its_session() {
+    let mut bench = Bench::connected("8 101");
+    start(&mut bench, None);
+    talk(&mut bench, 0, 50);
+    let now = bench.now();
+    assert!(bench.relay.delete(now, SESSION, Some(Side::A)));
+    bench.run(0);
+    assert_eq!(bench.recordings_ended, 0, "B is there still");
+    let now = bench.now();
+    assert!(bench.relay.delete(now, SESSION, Some(Side::B)));
+    bench.run(0);
+    assert_eq!(bench.recordings_ended, 1);
+    assert_eq!(bench.relay.poll_timeout(), None, "no timer is left");
+}
+
+#[test]
 fn a_recording_ends_after_its_longest_duration() {
     let mut bench = Bench::with(|it| it.recording_max = Duration::from_secs(3));
     bench.offer(SESSION, Side::A, Some(&crate::bench::sdp(A, "0"))).unwrap();
