@@ -13,6 +13,7 @@ mod writer;
 pub(crate) use counts::Limits;
 pub(crate) use writer::{Desk, Writer};
 
+use crate::clock::Pinned;
 use crate::shard_set::ShardSet;
 use crate::store::{Old, ROWS_PER_STATEMENT, Scope, Task};
 use std::sync::Arc;
@@ -42,7 +43,7 @@ pub(crate) struct New {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum To {
     /// The same moment in Unix ms and on the steady clock.
-    At { fires_at_unix_ms: i64, due: Tick },
+    At { fires_at_unix_ms: i64, due: Tick, pinned: Pinned },
     /// Later than it is due, or than it has left when paused, by so many ms.
     Later { by_ms: i64 },
 }
@@ -162,11 +163,8 @@ pub(crate) fn open(desk: Desk) -> (Commits, Writer, mpsc::Receiver<Vec<News>>) {
     let (commit, committed) = watch::channel(0);
     let tasks_max = desk.limits.tasks_max;
     let room = Arc::new(Semaphore::new(WAITING_KIB_MAX));
-    let queues = writer::Queues {
-        writes: writes_end,
-        claims: claims_end,
-        settlements: settlements_end,
-    };
+    let queues =
+        writer::Queues { writes: writes_end, claims: claims_end, settlements: settlements_end };
     let writer = Writer::new(desk, queues, news, commit);
     (Commits { writes, claims, settlements, room, tasks_max, committed }, writer, news_end)
 }

@@ -9,7 +9,7 @@ mod wire;
 pub(crate) use forward::Forward;
 pub(crate) use wire::{event, task};
 
-use crate::clock::{Clock, Moment};
+use crate::clock::{Clock, Moment, Pinned};
 use crate::commits::{Action, Cancelled, Commits, New, To, Unwritten};
 use crate::fields::{self, Bad};
 use crate::store::{Cursor, Filter, Scope, Store, Task};
@@ -164,7 +164,7 @@ impl Scheduler for Api {
         let id = fields::task_id(&request.task_id)?;
         let revision = fields::revision(request.revision)?;
         use reschedule_request::When;
-        let at = |(fires_at_unix_ms, due)| To::At { fires_at_unix_ms, due };
+        let at = |(fires_at_unix_ms, due, pinned)| To::At { fires_at_unix_ms, due, pinned };
         let to = match request.when {
             Some(When::AfterMs(ms)) => at(after(now, ms)?),
             Some(When::AtUnixMs(ms)) => at(self::at(now, ms)?),
@@ -321,7 +321,7 @@ impl Api {
     /// The task that the request asks for.
     fn new_task(&self, request: ScheduleRequest) -> Result<New, Bad> {
         let now = self.clock.moment();
-        let (fires_at_unix_ms, due) = match request.when {
+        let (fires_at_unix_ms, due, pinned) = match request.when {
             Some(schedule_request::When::AfterMs(ms)) => after(now, ms)?,
             Some(schedule_request::When::AtUnixMs(ms)) => at(now, ms)?,
             None => return Err(Bad::missing("when", "after_ms or at_unix_ms")),
@@ -357,6 +357,7 @@ impl Api {
             missed: 0,
             remaining_ms: 0,
             cancel_requested: false,
+            pinned,
         };
         Ok(New { task, key, due })
     }
@@ -399,12 +400,13 @@ fn cancelled_by(by: String) -> Result<String, Bad> {
     Ok(if by.is_empty() { "api".to_owned() } else { by })
 }
 
-fn after(now: Moment, ms: i64) -> Result<(i64, Tick), Bad> {
-    fields::after_ms(ms).map(|ms| now.after(ms))
+fn after(now: Moment, ms: i64) -> Result<(i64, Tick, Pinned), Bad> {
+    fields::after_ms(ms).map(|ms| now.pinned_after(ms))
 }
 
-fn at(now: Moment, unix_ms: i64) -> Result<(i64, Tick), Bad> {
-    fields::at_unix_ms(unix_ms, now.unix_ms()).map(|unix_ms| (unix_ms, now.at(unix_ms)))
+fn at(now: Moment, unix_ms: i64) -> Result<(i64, Tick, Pinned), Bad> {
+    let unix_ms = fields::at_unix_ms(unix_ms, now.unix_ms())?;
+    Ok((unix_ms, now.at(unix_ms), Pinned::default()))
 }
 
 fn unwritten(e: Unwritten) -> Status {

@@ -26,7 +26,7 @@ impl Horizon {
 
     /// Up to when, in Unix ms, tasks are known to one who reads now.
     pub(crate) fn end_unix_ms(&self) -> i64 {
-        self.clock.moment().unix_ms().saturating_add(self.horizon_ms)
+        self.clock.moment().horizon_end_unix_ms(self.horizon_ms)
     }
 
     /// Where to begin to read what has come nearer since tasks up to then were read. Not there, but
@@ -48,9 +48,10 @@ impl Horizon {
         let last = last.map(|it| Cursor { fires_at_unix_ms: it.fires_at_unix_ms, id: it.id });
         let moment = self.clock.moment();
         let news = live.iter().map(|live| {
-            let Live { id, firing, fires_at_unix_ms, revision, publishes, ref edge } = *live;
+            let Live { id, firing, fires_at_unix_ms, pinned, revision, publishes, ref edge } =
+                *live;
             let lane = if publishes { PUBLISH } else { self.lanes.of_edge(edge) };
-            let due = moment.at(fires_at_unix_ms);
+            let due = moment.due(fires_at_unix_ms, pinned);
             let now = match firing {
                 false => Standing::Waiting { due, lane },
                 true => Standing::Firing { due, lane },

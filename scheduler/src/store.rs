@@ -16,6 +16,7 @@ mod sqlite;
 pub(crate) use changes::{Changed, LogRow, LogWriter, Old};
 pub(crate) use postgres::{Grip, Replica, View};
 
+use crate::clock::Pinned;
 use anyhow::bail;
 use std::time::Duration;
 use wheel::{Effect, Repeat, State, TaskId};
@@ -57,6 +58,8 @@ pub(crate) struct Task {
     /// Of a paused one.
     pub(crate) remaining_ms: i64,
     pub(crate) cancel_requested: bool,
+    /// When it is due on the clock of the process that wrote it.
+    pub(crate) pinned: Pinned,
 }
 
 /// What a process that begins to own a shard must know of a task that is to fire.
@@ -65,6 +68,7 @@ pub(crate) struct Live {
     pub(crate) id: TaskId,
     pub(crate) firing: bool,
     pub(crate) fires_at_unix_ms: i64,
+    pub(crate) pinned: Pinned,
     pub(crate) revision: i64,
     /// Whether it is published, whatever the edge.
     pub(crate) publishes: bool,

@@ -286,21 +286,26 @@ impl<'d> Batch<'d> {
             return Err(Unmoved::Revision { got: revision, has: task.revision });
         }
         let state = task.state;
-        let (fires_at_unix_ms, due, remaining_ms) = match (state, to) {
-            (State::Pending, To::At { fires_at_unix_ms, due }) => (fires_at_unix_ms, due, 0),
+        let was = (task.fires_at_unix_ms, task.pinned);
+        let (fires_at_unix_ms, (due, pinned), remaining_ms) = match (state, to) {
+            (State::Pending, To::At { fires_at_unix_ms, due, pinned }) => {
+                (fires_at_unix_ms, (due, pinned), 0)
+            }
             (State::Pending, To::Later { by_ms }) => {
                 let fires_at_unix_ms = self.in_range(task.fires_at_unix_ms, by_ms)?;
-                (fires_at_unix_ms, self.now.at(fires_at_unix_ms), 0)
+                (fires_at_unix_ms, self.now.later(was.0, was.1, by_ms), 0)
             }
             (State::Paused, To::Later { by_ms }) => {
                 let remaining_ms = task.remaining_ms.saturating_add(by_ms).max(0);
                 self.in_range(self.now.unix_ms(), remaining_ms)?;
-                (task.fires_at_unix_ms.saturating_add(by_ms), 0, remaining_ms)
+                let fires_at_unix_ms = was.0.saturating_add(by_ms);
+                (fires_at_unix_ms, self.now.later(was.0, was.1, by_ms), remaining_ms)
             }
             _ => return Err(Unmoved::WrongState(state)),
         };
         self.step(id, Event::Rescheduled, |task| {
             task.fires_at_unix_ms = fires_at_unix_ms;
+            task.pinned = pinned;
             task.remaining_ms = remaining_ms;
         });
         if state == State::Pending {
@@ -321,8 +326,8 @@ impl<'d> Batch<'d> {
 
     fn pause(&mut self, id: TaskId) -> Moved {
         let task = &self.rows.get(&id).ok_or(Unmoved::NotFound)?.task;
-        let (state, now_unix_ms) = (task.state, self.now.unix_ms());
-        let remaining_ms = task.fires_at_unix_ms.saturating_sub(now_unix_ms).max(0);
+        let state = task.state;
+        let remaining_ms = self.now.until_ms(self.now.due(task.fires_at_unix_ms, task.pinned));
         match self.step(id, Event::Paused, |task| task.remaining_ms = remaining_ms) {
             true => self.gone(id),
             false if state == State::Paused => {}
@@ -334,9 +339,10 @@ impl<'d> Batch<'d> {
     fn resume(&mut self, id: TaskId) -> Moved {
         let task = &self.rows.get(&id).ok_or(Unmoved::NotFound)?.task;
         let state = task.state;
-        let (fires_at_unix_ms, due) = self.now.after(task.remaining_ms);
+        let (fires_at_unix_ms, due, pinned) = self.now.pinned_after(task.remaining_ms);
         let resumed = self.step(id, Event::Resumed, |task| {
             task.fires_at_unix_ms = fires_at_unix_ms;
+            task.pinned = pinned;
             task.remaining_ms = 0;
         });
         match resumed {
@@ -425,12 +431,14 @@ impl<'d> Batch<'d> {
         let next = next.filter(|_| !task.cancel_requested);
         if let Some(next) = next {
             let after_ms = i64::try_from(next.after_ms).unwrap_or(i64::MAX);
+            let (_, pinned) = self.now.later(task.fires_at_unix_ms, task.pinned, after_ms);
             self.step(id, Event::Repeated, |task| {
                 task.late_ms = late_ms;
                 task.result = result;
                 task.occurrence = task.occurrence.saturating_add(1);
                 task.missed = task.missed.saturating_add(next.missed);
                 task.fires_at_unix_ms = task.fires_at_unix_ms.saturating_add(after_ms);
+                task.pinned = pinned;
             });
             return Some(Settled { task: id, pending: Some(self.rows[&id].task.revision) });
         }
@@ -498,7 +506,7 @@ impl<'d> Batch<'d> {
     }
 
     fn is_near(&self, fires_at_unix_ms: i64) -> bool {
-        fires_at_unix_ms.saturating_sub(self.now.unix_ms()) < self.desk.horizon_ms
+        fires_at_unix_ms < self.now.horizon_end_unix_ms(self.desk.horizon_ms)
     }
 
     fn task(&self, id: TaskId) -> Task {

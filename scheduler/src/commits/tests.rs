@@ -154,6 +154,7 @@ pub(super) fn sample(id: u128, call: &str) -> Task {
         missed: 0,
         remaining_ms: 0,
         cancel_requested: false,
+        pinned: crate::clock::Pinned::default(),
     }
 }
 
@@ -290,7 +291,10 @@ async fn every_change_is_logged_once_in_the_order_of_commits() {
     for database in Database::each() {
         let bench = Bench::alone(&database).await;
         let (id, commits) = (TaskId(16), &bench.commits);
-        let at = |fires_at_unix_ms| To::At { fires_at_unix_ms, due: 99 };
+        let at = |fires_at_unix_ms| {
+            let pinned = crate::clock::Pinned::default();
+            To::At { fires_at_unix_ms, due: 99, pinned }
+        };
         bench.schedule(16, "call", "").await.unwrap();
         commits.reschedule(id, 1, at(2_000)).await.unwrap().unwrap();
         let wrong = commits.reschedule(id, 1, at(3_000)).await.unwrap();

@@ -105,6 +105,7 @@ impl Rig {
             missed: 0,
             remaining_ms: 0,
             cancel_requested: false,
+            pinned: crate::clock::Pinned::default(),
         };
         New { task, key: String::new(), due }
     }

@@ -1,6 +1,7 @@
 //! What both databases keep of a task in the same words: its action as JSON, and its repetition.
 
 use super::{Error, Live, Result, Task};
+use crate::clock::Pinned;
 use serde_json::{Value, json};
 use sqlx::{ColumnIndex, Decode, Row, Type};
 use uuid::Uuid;
@@ -10,7 +11,7 @@ use wheel::{Effect, Legs, Repeat, State, TaskId, TransferTo};
 pub(super) const COLUMNS: &str = "task_id, call_id, state, fires_at_unix_ms, revision, action, \
     group_name, label, tenant, edge, created_unix_ms, ended_unix_ms, late_ms, result, \
     repeat_every_ms, repeat_count, repeat_until_unix_ms, occurrence, missed, remaining_ms, \
-    cancel_requested";
+    cancel_requested, pinned_tick";
 
 /// What begins the action of a task that is published; `LIVE_COLUMNS` looks for it.
 #[cfg(test)]
@@ -116,12 +117,13 @@ where
         missed: count(number(18)?)?,
         remaining_ms: number(19)?,
         cancel_requested: row.try_get(20)?,
+        pinned: Pinned(number(21)?),
     })
 }
 
 /// The columns of a [`Live`].
 pub(super) const LIVE_COLUMNS: &str = "task_id, state, fires_at_unix_ms, revision, \
-    substr(action, 1, 11) = '{\"publish\":', edge";
+    substr(action, 1, 11) = '{\"publish\":', edge, pinned_tick";
 
 pub(super) fn live<R>(row: &R) -> Result<Live>
 where
@@ -139,6 +141,7 @@ where
         revision: row.try_get(3)?,
         publishes: row.try_get(4)?,
         edge: row.try_get::<&str, _>(5)?.to_owned(),
+        pinned: Pinned(row.try_get(6)?),
     })
 }
 

@@ -4,7 +4,7 @@
 //! asks for `ended_unix_ms = 0` rather than for states, so that a claim touches no index.
 
 /// Each is applied once, in order; the number of applied ones is in `scheduler_schema`.
-pub(super) const SQLITE: [&str; 2] = [
+pub(super) const SQLITE: [&str; 3] = [
     "
     CREATE TABLE tasks (
         task_id          TEXT    NOT NULL PRIMARY KEY,
@@ -104,11 +104,16 @@ pub(super) const SQLITE: [&str; 2] = [
     -- What is due within the horizon, counts of tenants, lists in order.
     CREATE INDEX tasks_live ON tasks (shard, fires_at_unix_ms, task_id) WHERE ended_unix_ms = 0;
 ",
+    "
+    -- On the steady clock of the process that wrote it: `clock::Pinned`.
+    ALTER TABLE tasks ADD COLUMN pinned_tick INTEGER NOT NULL DEFAULT 0;
+",
 ];
 
 /// The same for PostgreSQL. Who owns a shard is in `shards.holder`, for as long as that replica's
 /// lease in `replicas` is not over; the fencing token counts the owners.
-pub(super) const POSTGRES: [&str; 1] = ["
+pub(super) const POSTGRES: [&str; 2] = [
+    "
     CREATE TABLE tasks (
         task_id              uuid     NOT NULL PRIMARY KEY,
         shard                smallint NOT NULL,
@@ -169,7 +174,11 @@ pub(super) const POSTGRES: [&str; 1] = ["
         live   bigint   NOT NULL,
         PRIMARY KEY (shard, tenant)
     );
-"];
+",
+    "
+    ALTER TABLE tasks ADD COLUMN pinned_tick bigint NOT NULL DEFAULT 0;
+",
+];
 
 /// Says why a database whose schema is `applied` steps on is not ours to use; nothing if it is.
 pub(super) fn applied_of(applied: i64, known: usize) -> anyhow::Result<usize> {

@@ -263,7 +263,7 @@ impl Transaction {
             }
             let rows = query.fetch_all(&mut *self.connection).await?;
             for it in rows {
-                found.push((it.try_get(21)?, row::task(&it)?));
+                found.push((it.try_get(22)?, row::task(&it)?));
             }
         }
         Ok(found)
@@ -314,7 +314,7 @@ impl Transaction {
             let sql = format!(
                 "INSERT INTO tasks (shard, idempotency_key, {COLUMNS})
                  SELECT * FROM ({}) WHERE column1 IS NOT NULL",
-                values(23, size)
+                values(24, size)
             );
             let query = pad(sqlx::query(AssertSqlSafe(sql)), chunk, size, bind_task);
             query.execute(&mut *self.connection).await?;
@@ -343,10 +343,10 @@ impl Transaction {
                      fires_at_unix_ms = to_be.column5, ended_unix_ms = to_be.column6,
                      late_ms = to_be.column7, result = to_be.column8, occurrence = to_be.column9,
                      missed = to_be.column10, remaining_ms = to_be.column11,
-                     cancel_requested = to_be.column12
+                     cancel_requested = to_be.column12, pinned_tick = to_be.column13
                  FROM ({}) AS to_be
                  WHERE task_id = to_be.column1 AND revision = to_be.column2",
-                values(12, size)
+                values(13, size)
             );
             let query = pad(sqlx::query(AssertSqlSafe(sql)), chunk, size, |query, update| {
                 let task = update.map(|it| it.task);
@@ -359,6 +359,7 @@ impl Transaction {
                     .bind(task.map(|it| it.missed))
                     .bind(task.map(|it| it.remaining_ms))
                     .bind(task.map(|it| it.cancel_requested))
+                    .bind(task.map(|it| it.pinned.0))
             });
             written += query.execute(&mut *self.connection).await?.rows_affected();
         }
@@ -481,6 +482,7 @@ fn bind_task<'q>(query: Asked<'q>, row: Option<&'q (&'q Task, &'q str)>) -> Aske
         .bind(task.map(|it| it.missed))
         .bind(task.map(|it| it.remaining_ms))
         .bind(task.map(|it| it.cancel_requested))
+        .bind(task.map(|it| it.pinned.0))
 }
 
 /// Id, revision before, state, revision after.

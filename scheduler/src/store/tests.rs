@@ -86,6 +86,7 @@ fn sample(id: u128) -> Task {
         missed: 0,
         remaining_ms: 0,
         cancel_requested: false,
+        pinned: crate::clock::Pinned::default(),
     }
 }
 

@@ -1,4 +1,5 @@
-//! The wall clock steps by an hour, and relative tasks do not move.
+//! The wall clock steps by an hour, and relative tasks do not move: in memory or not, extended or
+//! paused.
 
 use e2e::{NatsServer, RecordingEdge, Replica, ReplicaFlags};
 use proto::scheduler::v1::*;
@@ -7,7 +8,12 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const LIMIT: Duration = Duration::from_secs(60);
-const AFTER_MS: i64 = 3_000;
+/// How far ahead tasks are in memory.
+const HORIZON: &str = "10s";
+/// Within the horizon, beyond it, and until after the end of the test.
+const NEAR_MS: i64 = 3_000;
+const FAR_MS: i64 = 13_000;
+const PAUSED_MS: i64 = 60_000;
 /// Where Debian's package libfaketime puts it, by architecture.
 const LIBRARIES: &str = "/usr/lib";
 
@@ -61,7 +67,7 @@ async fn check(step: &str) {
     let flags = ReplicaFlags {
         database_url: &format!("sqlite:{}", folder.path().join("scheduler.db").display()),
         nats_url: &nats.url(),
-        more: ["--sip-edge", &edge.url()].map(str::to_owned).into(),
+        more: ["--sip-edge", &edge.url(), "--horizon", HORIZON].map(str::to_owned).into(),
         environment: wall.environment(),
     };
     let program = Path::new(env!("CARGO_BIN_EXE_scheduler"));
@@ -74,19 +80,35 @@ async fn check(step: &str) {
         ..ScheduleRequest::default()
     };
     let (asked, before) = (Instant::now(), boot::unix_ms());
-    let task = client.schedule(request(AFTER_MS)).await.unwrap().into_inner();
-    assert!((before..before + 60_000).contains(&task.created_unix_ms), "{task:?}");
+    let near = client.schedule(request(NEAR_MS)).await.unwrap().into_inner();
+    let extended = client.schedule(request(NEAR_MS)).await.unwrap().into_inner();
+    let paused = client.schedule(request(PAUSED_MS)).await.unwrap().into_inner();
+    let far = client.schedule(request(FAR_MS)).await.unwrap().into_inner();
+    assert!((before..before + 60_000).contains(&near.created_unix_ms), "{near:?}");
     wall.step(step);
     // It sees the step: what is made now is an hour beside.
     let shifted = client.schedule(request(3_600_000)).await.unwrap().into_inner();
-    let apart_ms = (shifted.created_unix_ms - task.created_unix_ms).abs();
+    let apart_ms = (shifted.created_unix_ms - near.created_unix_ms).abs();
     assert!((3_590_000..3_660_000).contains(&apart_ms), "stepped by {apart_ms} ms");
+    let when = Some(reschedule_request::When::ExtendMs(NEAR_MS));
+    let extend = RescheduleRequest { task_id: extended.task_id.clone(), when, revision: 0 };
+    client.reschedule(extend).await.unwrap();
+    let scope = Some(pause_request::Scope::TaskId(paused.task_id));
+    let paused = client.pause(PauseRequest { scope }).await.unwrap().into_inner().task.unwrap();
+    let passed_ms = asked.elapsed().as_millis() as i64;
+    let left_ms = PAUSED_MS - passed_ms - 1..=PAUSED_MS;
+    assert!(left_ms.contains(&paused.remaining_ms), "{paused:?}, wanted {left_ms:?}");
 
-    let fired = tokio::time::timeout(LIMIT, edge.wait_for_effects(1)).await;
-    fired.unwrap_or_else(|_| panic!("stepped by {step} s: it did not fire in {LIMIT:?}"));
-    let elapsed = asked.elapsed();
-    assert!(elapsed >= Duration::from_millis(AFTER_MS as u64), "fired after {elapsed:?}");
-    assert!(edge.effects().contains_key(&(task.task_id.clone(), 0)), "the wrong one fired");
+    for (count, task, after_ms) in
+        [(1, near, NEAR_MS), (2, extended, 2 * NEAR_MS), (3, far, FAR_MS)]
+    {
+        let fired = tokio::time::timeout(LIMIT, edge.wait_for_effects(count)).await;
+        fired.unwrap_or_else(|_| panic!("{after_ms}: it did not fire in {LIMIT:?}"));
+        let elapsed = asked.elapsed();
+        assert!(elapsed >= Duration::from_millis(after_ms as u64), "fired after {elapsed:?}");
+        let effects = edge.effects();
+        assert!(effects.contains_key(&(task.task_id, 0)), "{after_ms}: the wrong one fired");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

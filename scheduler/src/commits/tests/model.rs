@@ -86,7 +86,7 @@ async fn carry_out(bench: &Bench, ask: Ask) -> Option<bool> {
         }
         Ask::Reschedule(id, revision) => {
             let fires_at_unix_ms = boot::unix_ms() + 9_000;
-            let to = To::At { fires_at_unix_ms, due: 9 };
+            let to = To::At { fires_at_unix_ms, due: 9, pinned: crate::clock::Pinned::default() };
             commits.reschedule(TaskId(id), revision, to).await.unwrap().is_ok()
         }
         Ask::Pause(id) => commits.pause(TaskId(id)).await.unwrap().is_ok(),

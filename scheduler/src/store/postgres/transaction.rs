@@ -163,7 +163,7 @@ impl Transaction {
                 sqlx::query(AssertSqlSafe(sql))
                     .bind(tenants)
                     .bind(keys)
-                    .try_map(|it: PgRow| Ok((it.try_get(21)?, row::task(&it)?)))
+                    .try_map(|it: PgRow| Ok((it.try_get(22)?, row::task(&it)?)))
                     .fetch_all(connection)
                     .await
             })
@@ -242,7 +242,7 @@ impl Transaction {
                  $7::bigint[], $8::text[], $9::text[], $10::text[], $11::text[], $12::text[],
                  $13::bigint[], $14::bigint[], $15::bigint[], $16::text[], $17::bigint[],
                  $18::bigint[], $19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[],
-                 $23::boolean[])
+                 $23::boolean[], $24::bigint[])
              ON CONFLICT (tenant, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
              RETURNING task_id"
         );
@@ -282,7 +282,8 @@ impl Transaction {
             .bind(each(|it| i64::from(it.occurrence)))
             .bind(each(|it| i64::from(it.missed)))
             .bind(each(|it| it.remaining_ms))
-            .bind(cancels);
+            .bind(cancels)
+            .bind(each(|it| it.pinned.0));
         let added: Vec<Uuid> = self
             .run(|connection| {
                 Box::pin(async move {
@@ -318,12 +319,12 @@ impl Transaction {
                  fires_at_unix_ms = to_be.fires_at, ended_unix_ms = to_be.ended,
                  late_ms = to_be.late, result = to_be.result, occurrence = to_be.occurrence,
                  missed = to_be.missed, remaining_ms = to_be.remaining,
-                 cancel_requested = to_be.cancel
+                 cancel_requested = to_be.cancel, pinned_tick = to_be.pinned
              FROM UNNEST($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[],
                          $6::bigint[], $7::bigint[], $8::bigint[], $9::text[], $10::bigint[],
-                         $11::bigint[], $12::bigint[], $13::boolean[])
+                         $11::bigint[], $12::bigint[], $13::boolean[], $14::bigint[])
                   AS to_be(id, was, fence, state, revision, fires_at, ended, late, result,
-                           occurrence, missed, remaining, cancel)
+                           occurrence, missed, remaining, cancel, pinned)
              WHERE task_id = to_be.id AND tasks.revision = to_be.was AND EXISTS (
                  SELECT 1 FROM shards
                  WHERE shards.shard = tasks.shard AND shards.fence = to_be.fence)",
@@ -340,7 +341,8 @@ impl Transaction {
         .bind(each(|it| i64::from(it.occurrence)))
         .bind(each(|it| i64::from(it.missed)))
         .bind(each(|it| it.remaining_ms))
-        .bind(updates.iter().map(|it| it.task.cancel_requested).collect::<Vec<_>>());
+        .bind(updates.iter().map(|it| it.task.cancel_requested).collect::<Vec<_>>())
+        .bind(each(|it| it.pinned.0));
         self.run(|connection| {
             Box::pin(async move { Ok(query.execute(connection).await?.rows_affected()) })
         })
