@@ -14,7 +14,8 @@ use std::time::Duration;
 #[command(name = "scheduler", version, mut_arg("grpc", |arg| arg.default_value("127.0.0.1:50053")))]
 pub(crate) struct Args {
     /// Where tasks are kept: `sqlite:FILE`, made if there is none, for one scheduler at a time; or
-    /// `postgres://USER@HOST/DATABASE`, for as many replicas as you like.
+    /// `postgres://USER@HOST/DATABASE`, for as many replicas as you like; with
+    /// `?sslmode=verify-full`, and `&sslrootcert=FILE` if need be, by TLS.
     #[arg(long, value_name = "URL", default_value = "sqlite:scheduler.db")]
     pub(crate) database_url: String,
 

@@ -19,7 +19,7 @@ pub(crate) const BY_MAX_BYTES: usize = 128;
 pub(crate) const TENANT_MAX_BYTES: usize = 64;
 const EDGE_MAX_BYTES: usize = 64;
 const URI_MAX_BYTES: usize = 1_024;
-const FILE_MAX_BYTES: usize = 256;
+const FILE_MAX_BYTES: usize = 1_024;
 const PAYLOAD_MAX_BYTES: usize = 65_536;
 /// Of a plan, in the JSON mapping.
 const PLAN_MAX_BYTES: usize = 65_536;

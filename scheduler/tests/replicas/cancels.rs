@@ -66,18 +66,32 @@ async fn at_the_deadline_a_task_is_cancelled_or_has_its_effect_never_both_never_
     assert_eq!(effects.len(), fired.len());
 }
 
-/// What became of it, once it can be known: UNAVAILABLE says that it must be asked again.
+/// What became of it, once it can be known: UNAVAILABLE and UNKNOWN say that it must be asked again.
 async fn cancel(mut client: SchedulerClient<Channel>, id: &str) -> CancelOutcome {
     let deadline = Instant::now() + LIMIT;
     let mut looks = tokio::time::interval(LOOK);
+    let mut in_doubt = false;
     loop {
         let request = CancelRequest { task_id: id.to_owned(), ..CancelRequest::default() };
         match client.cancel(request).await {
-            Ok(response) => return response.into_inner().outcome(),
-            Err(e) if e.code() == Code::Unavailable && Instant::now() < deadline => {
+            Ok(response) => {
+                let CancelResponse { task, .. } = response.get_ref();
+                let ended = task.as_ref().map(|task| task.state());
+                return match (response.get_ref().outcome(), ended) {
+                    // By the one before, whose answer was lost.
+                    (CancelOutcome::NotFound, Some(TaskState::Cancelled)) if in_doubt => {
+                        CancelOutcome::Cancelled
+                    }
+                    (outcome, _) => outcome,
+                };
+            }
+            Err(e) => {
+                let again = matches!(e.code(), Code::Unavailable | Code::Unknown);
+                assert!(again && Instant::now() < deadline, "cancel {id}: {e:?}");
+                eprintln!("cancel {id} is asked again: {e:?}");
+                in_doubt |= e.code() == Code::Unknown;
                 looks.tick().await;
             }
-            Err(e) => panic!("cancel {id}: {e:?}"),
         }
     }
 }

@@ -53,12 +53,20 @@ async fn tasks_are_fired_once_while_connections_to_the_database_end() {
 
 async fn check(fault: Fault) {
     let rounds = number("HOLDFAST_FAULT_ROUNDS", 1);
-    let mut cluster = Cluster::start(2).await;
-    let mut late_ms = Vec::new();
-    for round in 0..rounds {
-        late_ms.extend(one_round(&mut cluster, fault).await);
-        eprintln!("{fault:?}, round {round}: {} effects", late_ms.len());
-    }
+    let pairs = (0..number("HOLDFAST_FAULT_PAIRS", 1)).map(|pair| {
+        tokio::spawn(async move {
+            let mut cluster = Cluster::start(2).await;
+            let mut late_ms = Vec::new();
+            for round in 0..rounds {
+                late_ms.extend(one_round(&mut cluster, fault).await);
+                let (effects, requests) = (late_ms.len(), cluster.edge.requests());
+                eprintln!("{fault:?}, pair {pair}, round {round}: {effects} effects, asked for {requests} times");
+            }
+            late_ms
+        })
+    });
+    let pairs = futures::future::join_all(pairs).await.into_iter();
+    let mut late_ms: Vec<i64> = pairs.flat_map(Result::unwrap).collect();
     late_ms.sort_unstable();
     let [p50, p99] = [50, 99].map(|percent| late_ms[(late_ms.len() - 1) * percent / 100]);
     let (first, last) = (late_ms[0], late_ms[late_ms.len() - 1]);
