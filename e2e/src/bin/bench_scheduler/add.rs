@@ -29,6 +29,8 @@ const REST_LIMIT: Duration = Duration::from_secs(240);
 const ADDS_PER_S: usize = 20_000;
 const LOAD: Duration = Duration::from_secs(10);
 const CONNECTIONS: usize = 4;
+/// Requests on their way at a time; what is due beyond that counts as refused, by the client itself.
+const IN_FLIGHT_MAX: usize = 4_096;
 const TICK: Duration = Duration::from_millis(1);
 
 pub(crate) async fn measure(
@@ -92,7 +94,7 @@ struct Loaded {
     /// Of what was added: from the moment at which it was meant to be sent.
     latencies_ms: Percentiles,
     adds_per_s: f64,
-    /// Requests that were refused, because more came than the scheduler can take.
+    /// Requests that were refused or not sent, because more came than the scheduler can take.
     refused: usize,
 }
 
@@ -108,7 +110,9 @@ async fn load(rig: &Rig, many: bool) -> anyhow::Result<Loaded> {
     let (mut running, mut refused) = (JoinSet::new(), 0);
     while begun.elapsed() < LOAD {
         let meant = ticks.tick().await.into_std();
-        if many {
+        if running.len() + adds_per_tick > IN_FLIGHT_MAX {
+            refused += if many { 1 } else { adds_per_tick };
+        } else if many {
             let client = clients[running.len() % CONNECTIONS].clone();
             running.spawn(campaign(client, adds_per_tick, meant, latencies.clone()));
         } else {
