@@ -153,7 +153,7 @@ impl Relay {
         let session = self.sessions.get_mut(&key.session).expect("it was just found or made");
         let before = session.slot_mut(key.side);
         assert!(before.is_none(), "ports for a side that has some");
-        *before = Some(Endpoint::new(now, ports, origin, outgoing));
+        *before = Some(Box::new(Endpoint::new(now, ports, origin, outgoing)));
         self.by_port.insert(ports, key);
     }
 
@@ -161,7 +161,7 @@ impl Relay {
     pub(crate) fn restore_endpoint(&mut self, key: SideKey, endpoint: Endpoint) {
         self.by_port.insert(endpoint.ports, key);
         let session = self.sessions.get_mut(&key.session).expect("it was just made");
-        *session.slot_mut(key.side) = Some(endpoint);
+        *session.slot_mut(key.side) = Some(Box::new(endpoint));
     }
 
     /// Takes the remote's answer to our offer.

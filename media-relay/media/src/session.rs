@@ -49,7 +49,8 @@ pub(crate) struct Session {
     pub recording: Option<Box<Recording>>,
     /// A snapshot of it was taken, and must be taken back in the end.
     pub has_snapshot: bool,
-    sides: [Option<Endpoint>; 2],
+    /// Each by itself: who hears music has only one.
+    sides: [Option<Box<Endpoint>>; 2],
 }
 
 impl Session {
@@ -60,14 +61,14 @@ impl Session {
     }
 
     pub(crate) fn side(&self, side: Side) -> Option<&Endpoint> {
-        self.sides[side as usize].as_ref()
+        self.sides[side as usize].as_deref()
     }
 
     pub(crate) fn side_mut(&mut self, side: Side) -> Option<&mut Endpoint> {
-        self.sides[side as usize].as_mut()
+        self.sides[side as usize].as_deref_mut()
     }
 
-    pub(crate) fn slot_mut(&mut self, side: Side) -> &mut Option<Endpoint> {
+    pub(crate) fn slot_mut(&mut self, side: Side) -> &mut Option<Box<Endpoint>> {
         &mut self.sides[side as usize]
     }
 
@@ -78,7 +79,7 @@ impl Session {
             Side::A => (a, b),
             Side::B => (b, a),
         };
-        Some((this.as_mut()?, other.as_mut()))
+        Some((this.as_deref_mut()?, other.as_deref_mut()))
     }
 
     /// The same, and what records them.
@@ -92,7 +93,7 @@ impl Session {
             Side::B => (b, a),
         };
         let recording = self.recording.as_deref_mut().filter(|it| it.has(side));
-        Some((this.as_mut()?, other.as_mut(), recording))
+        Some((this.as_deref_mut()?, other.as_deref_mut(), recording))
     }
 
     pub(crate) fn is_empty(&self) -> bool {

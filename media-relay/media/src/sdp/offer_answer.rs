@@ -4,6 +4,7 @@ use crate::codec::Codec;
 use crate::sdp::remote::{MediaLine, PTIME_DEFAULT_MS};
 use crate::sdp::{Direction, Formats, Remote};
 use sdp_types::{Attribute, Connection, Media, Session, Time};
+use std::hash::{DefaultHasher, Hasher as _};
 use std::net::IpAddr;
 
 /// The o= line of one side; its version goes up when what we say changes (RFC 3264 §8).
@@ -11,7 +12,8 @@ use std::net::IpAddr;
 pub(crate) struct Origin {
     session: u64,
     version: u64,
-    last: Option<Session>,
+    /// A hash of what we said last: the text itself would be most of what a side takes.
+    last: Option<u64>,
 }
 
 impl Origin {
@@ -107,15 +109,27 @@ impl Local {
         session.connection = Some(Connection::from_ip_addr(self.address));
         session.times = vec![Time::new(0, 0)];
         session.medias = medias;
-        if origin.last.as_ref().is_some_and(|last| *last != session) {
+        let mut bytes = text(&session);
+        if origin.last.is_some_and(|last| last != hash(&bytes)) {
             origin.version += 1;
             session.origin.sess_version = origin.version;
+            bytes = text(&session);
         }
-        let mut bytes = Vec::new();
-        session.write(&mut bytes).expect("a Vec can be written to");
-        origin.last = Some(session);
+        origin.last = Some(hash(&bytes));
         bytes
     }
+}
+
+fn text(session: &Session) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    session.write(&mut bytes).expect("a Vec can be written to");
+    bytes
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(bytes);
+    hasher.finish()
 }
 
 fn rejected(line: &MediaLine) -> Media {
