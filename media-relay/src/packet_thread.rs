@@ -14,7 +14,8 @@ use crate::metrics::Metrics;
 use crate::path::{Inbox, Path};
 use crate::recorder::{Feed, Finished};
 use anyhow::Context as _;
-use media::{Changed, Described, Offer, Output, PortPair, Relay, Resumed, SessionSnapshot, Side};
+use media::{Changed, Described, Offer, Output, PREFETCHED, PortPair, Relay, Resumed};
+use media::{SessionSnapshot, Side};
 use rand::TryRng as _;
 use rand::rngs::SysRng;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -258,7 +259,10 @@ impl PacketThread {
             let now = Instant::now();
             busy |= self.inbox.len() > 0;
             self.metrics.received.increment(self.inbox.len() as u64);
-            for it in self.inbox.iter() {
+            for (n, it) in self.inbox.iter().enumerate() {
+                if n % PREFETCHED == 0 {
+                    self.relay.prefetch(self.inbox.ports(n));
+                }
                 let handled = self.relay.handle_datagram(now, it.port, it.source, it.bytes);
                 if let Err(reason) = handled {
                     self.metrics.count_discard(reason);

@@ -30,6 +30,7 @@ mod packets;
 mod player;
 mod port_pool;
 mod port_table;
+mod prefetch;
 mod reception;
 mod recording;
 mod recordings;
@@ -60,6 +61,7 @@ pub use dtmf::{DIGITS_MAX, Detection, Digit, NotADigit, SendDigits, SendDigitsEr
 pub use dtmf::{TelephoneEvent, Transport};
 pub use player::{Play, PlayError};
 pub use port_pool::{PortError, PortPair};
+pub use prefetch::PREFETCHED;
 pub use recording::{RECORDINGS_MAX, RecordingError, RecordingFormat};
 pub use relay::{Config, Described, Error, Event, EventKind, LeaveReason, Offer, Output, Relay};
 pub use resampler::Resampler;

@@ -5,6 +5,7 @@
 
 use crate::conference::STEP;
 use crate::endpoint::Hears;
+use crate::prefetch::PREFETCHED;
 use crate::relay::{EventKind, Output, Relay, TimerKey};
 use crate::rtcp;
 use crate::session::SideKey;
@@ -18,7 +19,12 @@ const LATE_MAX: Duration = Duration::from_millis(100);
 impl Relay {
     /// Does everything that is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
+        let mut done = 0;
         while let Some(due) = self.timers.pop_due(now) {
+            if done % PREFETCHED == 0 {
+                self.prefetch_due();
+            }
+            done += 1;
             match due {
                 TimerKey::Side(key) => self.handle_side_timeout(now, key),
                 TimerKey::Conference(name) => self.handle_conference_timeout(now, &name),

@@ -86,6 +86,11 @@ impl<K: Ord + Clone> Timers<K> {
         self.due.pop().map(|(_, key)| key)
     }
 
+    /// What [`Timers::pop_due`] will take out next, in that order, as far as it is known.
+    pub(crate) fn coming(&self) -> impl Iterator<Item = &K> {
+        self.due.iter().rev().map(|(_, key)| key)
+    }
+
     fn collect_due(&mut self, now: Instant) {
         let (last_ms, first_ms) = (self.ms(now).max(self.current_ms), self.current_ms);
         for ms in (first_ms..=last_ms).take(SLOTS as usize) {

@@ -1,4 +1,5 @@
-//! IP and UDP headers of what we send (RFC 791, RFC 8200, RFC 768), for a raw socket.
+//! Headers of what we send from a raw socket: UDP (RFC 768), and IPv6 (RFC 8200), which the kernel
+//! does not write before a UDP header of ours. That of IPv4 it does.
 
 use crate::path::TRAFFIC_CLASS_EF;
 use crate::path::kernel::HEAD_BYTES_MAX;
@@ -6,16 +7,13 @@ use media::Transmit;
 use std::net::{IpAddr, SocketAddr};
 
 const UDP_BYTES: usize = 8;
-const IPV4_BYTES: usize = 20;
 const IPV6_BYTES: usize = 40;
 /// As Linux sends by default.
 const HOPS: u8 = 64;
-/// The flag in IPv4.
-const DO_NOT_FRAGMENT: u16 = 0x4000;
 const UDP: u8 = 17;
 
-/// Writes both headers of a datagram from `from`; returns their length in bytes. The kernel fills
-/// in the checksum of IPv4.
+/// Writes the headers of a datagram from `from` that the kernel does not; returns their length in
+/// bytes.
 ///
 /// # Panics
 /// If its addresses are of different families: negotiation refuses such a remote.
@@ -23,32 +21,20 @@ pub(crate) fn write_header(
     head: &mut [u8; HEAD_BYTES_MAX],
     from: IpAddr,
     transmit: &Transmit<'_>,
-    identification: u16,
 ) -> usize {
     let udp_len = UDP_BYTES + transmit.bytes.len();
-    let pseudo_header = match (from, transmit.to) {
-        (IpAddr::V4(from), SocketAddr::V4(to)) => {
-            let total = (IPV4_BYTES + udp_len) as u16;
-            head[..2].copy_from_slice(&[0x45, TRAFFIC_CLASS_EF as u8]);
-            head[2..4].copy_from_slice(&total.to_be_bytes());
-            head[4..6].copy_from_slice(&identification.to_be_bytes());
-            head[6..8].copy_from_slice(&DO_NOT_FRAGMENT.to_be_bytes());
-            head[8..12].copy_from_slice(&[HOPS, UDP, 0, 0]);
-            head[12..16].copy_from_slice(&from.octets());
-            head[16..20].copy_from_slice(&to.ip().octets());
-            sum(&head[12..20])
-        }
+    let (ip_len, pseudo_header) = match (from, transmit.to) {
+        (IpAddr::V4(from), SocketAddr::V4(to)) => (0, sum(&from.octets()) + sum(&to.ip().octets())),
         (IpAddr::V6(from), SocketAddr::V6(to)) => {
             head[..4].copy_from_slice(&(6 << 28 | TRAFFIC_CLASS_EF << 20).to_be_bytes());
             head[4..6].copy_from_slice(&(udp_len as u16).to_be_bytes());
             head[6..8].copy_from_slice(&[UDP, HOPS]);
             head[8..24].copy_from_slice(&from.octets());
             head[24..40].copy_from_slice(&to.ip().octets());
-            sum(&head[8..40])
+            (IPV6_BYTES, sum(&head[8..40]))
         }
         (from, to) => unreachable!("a datagram from {from} to {to}"),
     };
-    let ip_len = if from.is_ipv4() { IPV4_BYTES } else { IPV6_BYTES };
     let udp = &mut head[ip_len..ip_len + UDP_BYTES];
     udp[..2].copy_from_slice(&transmit.from.to_be_bytes());
     udp[2..4].copy_from_slice(&transmit.to.port().to_be_bytes());
@@ -90,7 +76,7 @@ mod tests {
         let to = to.parse().unwrap();
         let transmit = Transmit { from: 20_000, to, bytes, due: None };
         let mut head = [0; HEAD_BYTES_MAX];
-        let len = write_header(&mut head, from.parse().unwrap(), &transmit, 0x1234);
+        let len = write_header(&mut head, from.parse().unwrap(), &transmit);
         head[..len].to_vec()
     }
 
@@ -108,18 +94,18 @@ mod tests {
         #[test]
         fn the_checksum_makes_the_sum_all_ones(bytes in prop::collection::vec(any::<u8>(), 0..1_500)) {
             let v4 = header("192.0.2.1", "198.51.100.7:40001", &bytes);
-            prop_assert!(checks(&v4[12..20], &v4[20..], &bytes));
+            prop_assert!(checks(&[192, 0, 2, 1, 198, 51, 100, 7], &v4, &bytes));
             let v6 = header("2001:db8::1", "[2001:db8::2]:40001", &bytes);
             prop_assert!(checks(&v6[8..40], &v6[40..], &bytes));
         }
     }
 
     #[test]
-    fn a_header_says_ef_and_never_fragments() {
+    fn a_header_says_ports_and_length_and_that_of_ipv6_ef() {
         let v4 = header("192.0.2.1", "198.51.100.7:40001", &[0; 172]);
-        assert_eq!(v4[..12], [0x45, 0xb8, 0, 200, 0x12, 0x34, 0x40, 0, 64, 17, 0, 0]);
-        assert_eq!(v4[20..26], [0x4e, 0x20, 0x9c, 0x41, 0, 180]);
+        assert_eq!((v4.len(), &v4[..6]), (8, &[0x4e, 0x20, 0x9c, 0x41, 0, 180][..]));
         let v6 = header("2001:db8::1", "[2001:db8::2]:40001", &[0; 172]);
         assert_eq!(v6[..8], [0x6b, 0x80, 0, 0, 0, 180, 17, 64]);
+        assert_eq!((v6.len(), &v6[40..46]), (48, &[0x4e, 0x20, 0x9c, 0x41, 0, 180][..]));
     }
 }

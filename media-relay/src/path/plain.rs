@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Datagrams that are read from one socket before it is another one's turn.
-const DATAGRAMS_PER_TURN: usize = 16;
+const DATAGRAMS_PER_TURN: usize = 8;
 /// Kernel buffer for what has arrived: over a second of one stream.
 const RECEIVE_BUFFER_BYTES: usize = 128 * 1024;
 /// Ports that there are.
@@ -86,7 +86,7 @@ impl Plain {
             let port = event.data.u64() as u16;
             if let Some(socket) = &self.by_port[usize::from(port)] {
                 // What fails is an ICMP error of an earlier send, which is nobody's concern.
-                let _ = inbox.receive(socket, Some(port), DATAGRAMS_PER_TURN);
+                let _ = inbox.receive::<DATAGRAMS_PER_TURN>(socket, Some(port));
             }
         }
         Ok(())

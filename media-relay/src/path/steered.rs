@@ -9,19 +9,21 @@
 use crate::path::header::write_header;
 use crate::path::kernel::{BATCH, Inbox, Letter, Outbox, set_option};
 use crate::path::steering::Steering;
-use crate::path::{Sent, port_socket};
+use crate::path::{Sent, TRAFFIC_CLASS_EF, port_socket};
 use anyhow::{Context as _, ensure};
 use media::{PortPair, Transmit};
 use rustix::process::{Resource, getrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 
 /// Kernel buffer for what has arrived on all ports: about 50 ms at 250,000 packets per second.
 const RECEIVE_BUFFER_BYTES: i32 = 16 * 1024 * 1024;
 /// Kernel buffer for what a network card has not sent yet.
 const SEND_BUFFER_BYTES: i32 = 4 * 1024 * 1024;
+/// Nothing comes from there: the last host of the loopback network.
+const NOBODY: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 254);
 /// Ports that there are.
 const PORTS: usize = 1 << 16;
 
@@ -34,8 +36,6 @@ pub(crate) struct Steered {
     /// Sockets with a descriptor from this on do not hold their ports.
     hold_below: i32,
     outbox: Outbox,
-    /// Of IPv4, where it need not be unique: what we send is never fragmented (RFC 6864).
-    identification: u16,
 }
 
 impl Steered {
@@ -53,15 +53,7 @@ impl Steered {
         set_option(&receiver, level, option, 1).context("ask for the ports of datagrams")?;
         set_option(&receiver, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES)
             .context("enlarge the receive buffer (CAP_NET_ADMIN)")?;
-        let (domain, level) = match address.is_ipv4() {
-            true => (Domain::IPV4, libc::SOL_IP),
-            false => (Domain::IPV6, libc::SOL_IPV6),
-        };
-        let raw = Some(Protocol::from(libc::IPPROTO_RAW));
-        let sender =
-            Socket::new(domain, Type::RAW, raw).context("open a raw socket (CAP_NET_RAW)")?;
-        let header_included = if address.is_ipv4() { libc::IP_HDRINCL } else { libc::IPV6_HDRINCL };
-        set_option(&sender, level, header_included, 1).context("write IP headers ourselves")?;
+        let sender = raw_socket(address)?;
         set_option(&sender, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, SEND_BUFFER_BYTES)
             .context("enlarge the send buffer (CAP_NET_ADMIN)")?;
         let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -74,7 +66,6 @@ impl Steered {
             held: (0..PORTS).map(|_| None).collect(),
             hold_below: i32::try_from(descriptors / 2).unwrap_or(i32::MAX),
             outbox: Outbox::new(),
-            identification: 0,
         })
     }
 
@@ -110,7 +101,7 @@ impl Steered {
 
     pub(crate) fn receive(&mut self, inbox: &mut Inbox) {
         // It fails if there is nothing, or with an error of an earlier send, of which it makes none.
-        let _ = inbox.receive(&self.receiver, None, BATCH);
+        let _ = inbox.receive::<BATCH>(&self.receiver, None);
     }
 
     pub(crate) fn send<'a>(
@@ -118,29 +109,53 @@ impl Steered {
         mut transmits: impl Iterator<Item = Transmit<'a>> + Clone,
     ) -> Sent {
         let mut sent = Sent::default();
-        loop {
+        // Most wake-ups have nothing to send: room for a whole batch is not made for them.
+        while transmits.clone().next().is_some() {
             let batch = transmits.clone();
-            let Self { address, sender, held, outbox, identification, .. } = self;
-            let letters = transmits.by_ref().map(|it| letter(*address, &it, identification));
+            let Self { address, sender, held, outbox, .. } = self;
+            let letters = transmits.by_ref().map(|it| letter(*address, &it));
             let mut failures = 0;
             let count = outbox.send(&*sender, letters, |n, error| {
                 let too_long = error.raw_os_error() == Some(libc::EMSGSIZE);
                 let transmit = batch.clone().nth(n).filter(|_| too_long);
                 failures += u64::from(!transmit.is_some_and(|it| send_held(held, &it)));
             });
-            if count == 0 {
-                return sent;
-            }
             sent.failed += failures;
             sent.datagrams += count as u64 - failures;
         }
+        sent
     }
 }
 
-fn letter<'a>(from: IpAddr, transmit: &Transmit<'a>, identification: &mut u16) -> Letter<'a> {
-    *identification = identification.wrapping_add(1).max(1); // The kernel would replace 0.
+/// A socket that sends UDP from any port of `address`.
+///
+/// For IPv4 the kernel writes the IP header: if we did, it would make a route for each datagram to
+/// the local network and free it again. Such a socket also gets a copy of every UDP datagram from
+/// its peer, or from all without one; so its peer is [`NOBODY`].
+fn raw_socket(address: IpAddr) -> anyhow::Result<Socket> {
+    let open = |domain, protocol: i32| {
+        let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(protocol)));
+        socket.context("open a raw socket (CAP_NET_RAW)")
+    };
+    if address.is_ipv6() {
+        let socket = open(Domain::IPV6, libc::IPPROTO_RAW)?;
+        set_option(&socket, libc::SOL_IPV6, libc::IPV6_HDRINCL, 1)
+            .context("write IP headers ourselves")?;
+        return Ok(socket);
+    }
+    let socket = open(Domain::IPV4, libc::IPPROTO_UDP)?;
+    socket.set_recv_buffer_size(0).context("shrink a receive buffer")?; // There is a least size.
+    socket.set_tos_v4(TRAFFIC_CLASS_EF).context("mark what we send")?;
+    set_option(&socket, libc::SOL_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO)
+        .context("forbid fragments")?;
+    socket.bind(&SocketAddr::new(address, 0).into()).context("bind a raw socket")?;
+    socket.connect(&SocketAddr::from((NOBODY, 0)).into()).context("connect a raw socket")?;
+    Ok(socket)
+}
+
+fn letter<'a>(from: IpAddr, transmit: &Transmit<'a>) -> Letter<'a> {
     let mut letter = Letter { to: transmit.to, head: [0; 48], head_len: 0, body: transmit.bytes };
-    letter.head_len = write_header(&mut letter.head, from, transmit, *identification);
+    letter.head_len = write_header(&mut letter.head, from, transmit);
     letter.to.set_port(0); // IPv6 wants a protocol or nothing here.
     letter
 }
