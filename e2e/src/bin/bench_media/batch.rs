@@ -244,11 +244,18 @@ pub(crate) fn pin(cpu: usize) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Lets children have so many open files, if we may.
-pub(crate) fn allow_files(count: u64) {
-    let limit = libc::rlimit { rlim_cur: count, rlim_max: count };
-    // SAFETY: the kernel reads the structure. Where it refuses, the relays say what they lack.
-    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+/// Lets children have so many open files, if we may, else as many as we may; returns how many.
+pub(crate) fn allow_files(count: u64) -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: count, rlim_max: count };
+    // SAFETY: the kernel reads the structure or writes it, whole.
+    unsafe {
+        if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) != 0 {
+            libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
+    limit.rlim_cur
 }
 
 fn address(it: Ipv4Addr) -> libc::in_addr {

@@ -54,7 +54,8 @@ fn run() -> anyhow::Result<()> {
         bail!("measure {part:?}: wanted some of {}", PARTS.join(", "));
     }
     let wanted = |part: &str| parts.is_empty() || parts.iter().any(|it| it == part);
-    batch::allow_files(FILES_MAX);
+    let files = usize::try_from(batch::allow_files(FILES_MAX)).unwrap_or(usize::MAX);
+    let ports = relays::Ports::new(files, &flags);
     batch::pin(1).context("have processor 1 for the phones")?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -65,13 +66,13 @@ fn run() -> anyhow::Result<()> {
             music::setup(&flags, &mut report).await?;
         }
         if wanted("relay") {
-            talk::efficiency(&mut phones, &flags, &mut report).await?;
+            talk::efficiency(&mut phones, &flags, ports, &mut report).await?;
         }
         if wanted("loss") {
             talk::loss(&mut phones, &flags, &mut report).await?;
         }
         if wanted("music") {
-            music::listeners(&mut phones, &flags, &mut report).await?;
+            music::listeners(&mut phones, &flags, ports, &mut report).await?;
         }
         report.finish(&path)
     })

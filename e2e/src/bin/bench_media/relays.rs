@@ -22,6 +22,25 @@ const READY_LIMIT: Duration = Duration::from_secs(10);
 /// Commands that are under way at the same time.
 const CONCURRENCY: usize = 16;
 
+/// Descriptors of a relay that are not for ports.
+const FILES_BESIDES: usize = 1_000;
+
+/// How many ports the relays may have open: those with a socket for each are limited by descriptors.
+#[derive(Clone, Copy)]
+pub(crate) struct Ports {
+    pub ours: usize,
+    pub peer: usize,
+}
+
+impl Ports {
+    /// With so many descriptors, and these flags of media-relay.
+    pub(crate) fn new(files: usize, flags: &[String]) -> Self {
+        let peer = files.saturating_sub(FILES_BESIDES);
+        let is_plain = flags.iter().any(|it| it.contains("plain"));
+        Self { ours: if is_plain { peer } else { usize::MAX }, peer }
+    }
+}
+
 /// What a phone offers and answers.
 fn sdp(phone: usize) -> String {
     let at = Phones::address(phone);

@@ -1,7 +1,7 @@
 //! Relaying: packets per second of processor time, the load at which loss begins, added delay.
 
 use crate::phones::{Outcome, Phones};
-use crate::relays::{Ceiling, Ours, Rtpengine};
+use crate::relays::{Ceiling, Ours, Ports, Rtpengine};
 use e2e::bench::{Better, Report, Usage};
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ const SPAN: Duration = Duration::from_secs(5);
 /// Sessions, and packets per second of all of them: 1,000 phones' worth of 50 each way. 5,000 would
 /// be 500,000, which no process reaches here, so that they send a fifth of that.
 const LOADS: [(usize, f64); 2] = [(1_000, 100_000.0), (5_000, 100_000.0)];
+/// Ports of a two-way session.
+const PORTS_EACH: usize = 4;
 /// The search for the load at which packets are lost.
 const SEARCH_SESSIONS: usize = 1_000;
 const SEARCH_FROM: f64 = 60_000.0;
@@ -62,10 +64,13 @@ fn measure(phones: &mut Phones, pid: u32, rate: f64) -> anyhow::Result<Measured>
 pub(crate) async fn efficiency(
     phones: &mut Phones,
     flags: &[String],
+    ports: Ports,
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let media = tempfile::tempdir()?;
     for (sessions, rate) in LOADS {
+        let ours_sessions = sessions.min(ports.ours / PORTS_EACH);
+        let peer_sessions = sessions.min(ports.peer / PORTS_EACH);
         let ceiling = {
             let ceiling = Ceiling::start()?;
             phones.send_to(ceiling.connect(sessions));
@@ -74,18 +79,18 @@ pub(crate) async fn efficiency(
         ceiling.print("ceiling", sessions);
         let ours = {
             let ours = Ours::start(media.path(), flags).await?;
-            phones.send_to(ours.connect(sessions).await?);
+            phones.send_to(ours.connect(ours_sessions).await?);
             let measured = measure(phones, ours.pid(), rate)?;
             println!("{:>12} {}", "", ours.packet_path());
             measured
         };
-        ours.print("media-relay", sessions);
+        ours.print("media-relay", ours_sessions);
         let peer = {
             let mut peer = Rtpengine::start()?;
-            phones.send_to(peer.connect(sessions)?);
+            phones.send_to(peer.connect(peer_sessions)?);
             measure(phones, peer.pid(), rate)?
         };
-        peer.print("rtpengine", sessions);
+        peer.print("rtpengine", peer_sessions);
         let suffix = if sessions == LOADS[0].0 { String::new() } else { format!("_{sessions}") };
         let value = ours.packets_per_cpu_s();
         for (name, peer_name, other) in [
