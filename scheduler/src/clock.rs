@@ -118,10 +118,10 @@ impl Moment {
         (due, if pinned == Pinned::default() { pinned } else { self.pin(due) })
     }
 
-    /// How long it is until then, in ms; 0 if that is past.
+    /// How long it is until then, in ms; below 0 if that is past.
     pub(crate) fn until_ms(&self, due: Tick) -> i64 {
         let now_ms = self.steady_us.div_euclid(1_000);
-        i64::try_from(due).unwrap_or(i64::MAX).saturating_sub(now_ms).max(0)
+        i64::try_from(due).unwrap_or(i64::MAX).saturating_sub(now_ms)
     }
 
     /// Whoever has read what is stored with a Unix time below this has read all that is due within

@@ -292,12 +292,13 @@ impl<'d> Batch<'d> {
                 (fires_at_unix_ms, (due, pinned), 0)
             }
             (State::Pending, To::Later { by_ms }) => {
-                let fires_at_unix_ms = self.in_range(task.fires_at_unix_ms, by_ms)?;
-                (fires_at_unix_ms, self.now.later(was.0, was.1, by_ms), 0)
+                let (due, pinned) = self.now.later(was.0, was.1, by_ms);
+                self.in_range(self.now.until_ms(due))?;
+                (was.0.saturating_add(by_ms), (due, pinned), 0)
             }
             (State::Paused, To::Later { by_ms }) => {
                 let remaining_ms = task.remaining_ms.saturating_add(by_ms).max(0);
-                self.in_range(self.now.unix_ms(), remaining_ms)?;
+                self.in_range(remaining_ms)?;
                 let fires_at_unix_ms = was.0.saturating_add(by_ms);
                 (fires_at_unix_ms, self.now.later(was.0, was.1, by_ms), remaining_ms)
             }
@@ -314,12 +315,12 @@ impl<'d> Batch<'d> {
         Ok(self.task(id))
     }
 
-    /// The time so much after that, if it is one that a task may have.
-    fn in_range(&self, unix_ms: i64, by_ms: i64) -> Result<i64, Unmoved> {
+    /// Whether a task may be due so much from now, whatever the wall clock showed when it was asked for.
+    fn in_range(&self, after_ms: i64) -> Result<(), Unmoved> {
         let (earliest_unix_ms, latest_unix_ms) = fields::at_limits(self.now.unix_ms());
-        let unix_ms = unix_ms.saturating_add(by_ms);
+        let unix_ms = self.now.unix_ms().saturating_add(after_ms);
         match (earliest_unix_ms..=latest_unix_ms).contains(&unix_ms) {
-            true => Ok(unix_ms),
+            true => Ok(()),
             false => Err(Unmoved::OutOfRange { unix_ms, earliest_unix_ms, latest_unix_ms }),
         }
     }
@@ -327,7 +328,8 @@ impl<'d> Batch<'d> {
     fn pause(&mut self, id: TaskId) -> Moved {
         let task = &self.rows.get(&id).ok_or(Unmoved::NotFound)?.task;
         let state = task.state;
-        let remaining_ms = self.now.until_ms(self.now.due(task.fires_at_unix_ms, task.pinned));
+        let due = self.now.due(task.fires_at_unix_ms, task.pinned);
+        let remaining_ms = self.now.until_ms(due).max(0);
         match self.step(id, Event::Paused, |task| task.remaining_ms = remaining_ms) {
             true => self.gone(id),
             false if state == State::Paused => {}
