@@ -146,6 +146,7 @@ impl Args {
             repair: self.moh_repair,
             normalise: self.moh_normalise,
             rate_max_hz: rates_hz.max().unwrap_or(CLOCK_RATE_HZ),
+            bytes_max: self.audio_memory,
         };
         Library::new(&self.media_dir, wishes, codecs, self.audio_memory)
     }

@@ -285,8 +285,8 @@ impl Endpoint {
         out: &mut Transmits,
     ) -> Result<(), Discard> {
         let form = transcoder::Form { from, to: route.codec, ptime_ms: route.ptime_ms };
-        let fits = |it: &Box<Transcoder>| it.fits(form, packet.ssrc());
-        if !self.transcoder.as_ref().is_some_and(fits) {
+        let fits = |it: &Transcoder| it.fits(form, packet.ssrc());
+        if !self.transcoder.as_deref().is_some_and(fits) {
             let too_soon = |it: &Instant| now.saturating_duration_since(*it) < TRANSCODER_MIN;
             if self.transcoder_made.as_ref().is_some_and(too_soon) {
                 return Err(Discard::CodecChanged);

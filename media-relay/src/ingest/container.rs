@@ -2,7 +2,8 @@
 
 use crate::ingest::content::Content;
 use crate::ingest::resampling::Resampling;
-use crate::ingest::{Unusable, riff};
+use crate::ingest::riff::{self, Whole};
+use crate::ingest::{Unusable, Wishes};
 use media::{Codec, Decoder};
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
@@ -27,24 +28,26 @@ const OGG_LAST: u8 = 4;
 const MISSING_MAX: u64 = 4_608;
 
 /// Reads the samples: at the lowest rate of the codecs' that loses nothing, but at most
-/// `rate_max_hz`. Returns them with their rate.
+/// what anybody hears. Returns them with their rate.
 ///
 /// # Errors
 /// [`Unusable`].
 pub(super) fn read(
     mut file: File,
     content: Content,
-    rate_max_hz: u32,
+    wishes: Wishes,
 ) -> Result<(Vec<i16>, u32), Unusable> {
-    match content {
-        Content::Wav => riff::check(&mut file)?,
-        Content::Ogg => check_last_page(&mut file)?,
-        _ => (),
+    if content == Content::Ogg {
+        check_last_page(&mut file)?;
     }
     file.rewind()?;
+    let source: Whole = match content {
+        Content::Wav => riff::whole(file)?,
+        _ => Box::new(file),
+    };
     let mut hint = Hint::new();
     hint.with_extension(content.extensions().first().copied().unwrap_or_default());
-    let source = MediaSourceStream::new(Box::new(file), Default::default());
+    let source = MediaSourceStream::new(source, Default::default());
     let (formats, metadata) = (FormatOptions::default(), MetadataOptions::default());
     let mut format = symphonia::default::get_probe()
         .probe(&hint, source, formats, metadata)
@@ -55,7 +58,7 @@ pub(super) fn read(
     let parameters = track.codec_params.as_ref().and_then(|it| it.audio());
     let mut voice = Voice::new(parameters.ok_or(Unusable::Empty)?, delay)?;
     let rates_hz = [8_000, 16_000, 48_000];
-    let rate_hz = rates_hz.into_iter().find(|it| *it >= voice.rate_hz.min(rate_max_hz));
+    let rate_hz = rates_hz.into_iter().find(|it| *it >= voice.rate_hz.min(wishes.rate_max_hz));
     let rate_hz = rate_hz.unwrap_or(48_000);
     let mut resampling = Resampling::new(voice.rate_hz, rate_hz)?;
     let mut mono = Vec::new();
@@ -66,6 +69,9 @@ pub(super) fn read(
             voice.decode(&packet, &mut mono)?;
             got += mono.len() as u64;
             resampling.push(&mono)?;
+            if resampling.memory_bytes() > wishes.bytes_max {
+                return Err(Unusable::TooLarge { most: wishes.bytes_max });
+            }
         }
     }
     if got == 0 {

@@ -26,6 +26,8 @@ pub(crate) struct Wishes {
     pub normalise: bool,
     /// Highest sample rate that anybody hears.
     pub rate_max_hz: u32,
+    /// Memory that all audio may take: more is not decoded.
+    pub bytes_max: usize,
 }
 
 /// What a file looks like instead of what it should be, and what to do.
@@ -45,6 +47,8 @@ pub(crate) enum Unusable {
     TooFewSamples { got: u64, wanted: u64 },
     #[error("is damaged: its checksum is another one; copy it again")]
     Checksum,
+    #[error("takes more than the {most} bytes of --audio-memory when it is decoded")]
+    TooLarge { most: usize },
     #[error("holds no samples")]
     Empty,
     #[error("has a sample rate of {rate_hz} Hz; wanted 4000 to 384000")]
@@ -117,6 +121,7 @@ pub(crate) fn read(path: &Path, wishes: Wishes) -> Result<Audio, Unusable> {
     };
     match content {
         Content::Unknown | Content::Empty => (),
+        Content::Mp3 if !content::has_second_frame(&mut file, &head[..len])? => (),
         Content::Other(_) if head.iter().all(|it| *it == 0) => (),
         _ if wishes.repair && !content.extensions().is_empty() => {
             return read_container(file, content, wishes);
@@ -130,7 +135,7 @@ pub(crate) fn read(path: &Path, wishes: Wishes) -> Result<Audio, Unusable> {
 }
 
 fn read_container(file: File, content: Content, wishes: Wishes) -> Result<Audio, Unusable> {
-    let (samples, rate_hz) = container::read(file, content, wishes.rate_max_hz)?;
+    let (samples, rate_hz) = container::read(file, content, wishes)?;
     audio(samples, rate_hz, wishes)
 }
 
@@ -139,4 +144,63 @@ fn audio(mut samples: Vec<i16>, rate_hz: u32, wishes: Wishes) -> Result<Audio, U
         loudness::normalise(&mut samples, rate_hz);
     }
     Ok(Audio::new(rate_hz, samples)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    const WISHES: Wishes =
+        Wishes { repair: false, normalise: false, rate_max_hz: 48_000, bytes_max: 1 << 20 };
+
+    fn read_as(name: &str, bytes: &[u8]) -> Result<Audio, Unusable> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        File::create(&path).unwrap().write_all(bytes).unwrap();
+        read(&path, WISHES)
+    }
+
+    /// 16-bit mono at 48 kHz, which promises so many bytes of samples.
+    fn wav(samples: usize, promised: u32) -> Vec<u8> {
+        let mut bytes = b"RIFF\xff\xff\xff\x7fWAVEfmt \x10\0\0\0\x01\0\x01\0".to_vec();
+        bytes.extend(48_000u32.to_le_bytes());
+        bytes.extend(96_000u32.to_le_bytes());
+        bytes.extend(b"\x02\0\x10\0data");
+        bytes.extend(promised.to_le_bytes());
+        bytes.extend((0..samples as u32).flat_map(|n| ((n % 1_000) as i16).to_le_bytes()));
+        bytes
+    }
+
+    #[test]
+    fn a_wav_that_was_written_to_a_pipe_is_read_to_its_end() {
+        for promised in [0x7fff_f000, u32::MAX, 0] {
+            let audio = read_as("piped.wav", &wav(48_000, promised)).unwrap();
+            assert_eq!(audio.duration_ms(), 1_000, "{promised:x}");
+        }
+        let error = read_as("cut.wav", &wav(48_000, 96_002)).unwrap_err().to_string();
+        assert_eq!(error, "is truncated: 96000 bytes of samples, 96002 promised; copy it again");
+    }
+
+    #[test]
+    fn what_does_not_fit_into_the_memory_is_not_decoded_to_its_end() {
+        let error = read_as("long.wav", &wav(600_000, 1_200_000)).unwrap_err().to_string();
+        assert_eq!(error, "takes more than the 1048576 bytes of --audio-memory when it is decoded");
+    }
+
+    #[test]
+    fn quiet_pcmu_that_begins_like_mp3_is_pcmu() {
+        let quiet = |n: u32| media::Law::Pcmu.encode(((f64::from(n) * 0.2).sin() * 300.0) as i16);
+        let mut codes: Vec<u8> = (0..8_000).map(quiet).collect();
+        codes[..4].copy_from_slice(b"\xff\xfb\x90\x64");
+        let audio = read_as("quiet.0", &codes).unwrap();
+        assert_eq!(audio.codes(Codec::Pcmu), codes);
+        // A second frame after the 417 bytes of the first one.
+        codes[417..421].copy_from_slice(b"\xff\xfb\x90\x64");
+        let error = read_as("song.0", &codes).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "is named as raw PCMU but looks like an MP3 file; give it that extension"
+        );
+    }
 }

@@ -66,6 +66,11 @@ impl Resampling {
         self.resample()
     }
 
+    /// Of the output so far.
+    pub(super) fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.output)
+    }
+
     /// Output samples for the input so far.
     fn wanted(&self) -> usize {
         let samples = self.taken * u64::from(self.rate_out_hz);
