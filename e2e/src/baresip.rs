@@ -17,6 +17,8 @@ use tempfile::TempDir;
 const READY_LIMIT: Duration = Duration::from_secs(20);
 /// RTP ports of one instance.
 const RTP_PORTS: u16 = 10;
+/// What a recording without sound has at most.
+const WAV_HEADER_BYTES: u64 = 128;
 /// baresip plays its file once; longer calls of it fall silent.
 const VOICE_S: usize = 180;
 
@@ -27,7 +29,7 @@ pub struct Account<'a> {
     pub registrar: SocketAddr,
     /// Registers with digest if given.
     pub password: Option<&'a str>,
-    /// "pcmu" or "pcma": the only codec it offers and accepts.
+    /// The only codec it offers and accepts: "pcmu", "pcma", "g722", "opus", "gsm" or "l16".
     pub codec: &'a str,
     /// What it says into every call, converted to 8 kHz and looped for three minutes.
     pub voice: &'a Wav,
@@ -104,12 +106,11 @@ impl Baresip {
         self.wait_closed(READY_LIMIT)
     }
 
-    /// What it has heard in its `nth` call (from 0), at 8 kHz; also while the call goes on.
+    /// What it has heard in its `nth` call (from 0), at 8 kHz; also while the call goes on. It records
+    /// at the rate of its codec.
     pub fn heard(&self, nth: usize) -> anyhow::Result<Vec<f32>> {
         let recording = self.recording(nth)?;
-        let wav = Wav::read(&recording)?;
-        ensure!(wav.rate_hz == PHONE_RATE_HZ, "baresip recorded at {} Hz", wav.rate_hz);
-        Ok(wav.to_mono())
+        Ok(Reference::new(&Wav::read(&recording)?).into_samples())
     }
 
     /// Stops it, so that its recordings are complete.
@@ -125,7 +126,9 @@ impl Baresip {
     fn recording(&self, nth: usize) -> anyhow::Result<PathBuf> {
         let entries = std::fs::read_dir(self.folder.path())?;
         let mut paths: Vec<PathBuf> = entries.filter_map(|it| Some(it.ok()?.path())).collect();
-        paths.retain(|it| it.to_string_lossy().ends_with("-dec.wav"));
+        // Some calls leave an empty one too.
+        let has_sound = |it: &PathBuf| it.metadata().is_ok_and(|it| it.len() > WAV_HEADER_BYTES);
+        paths.retain(|it| it.to_string_lossy().ends_with("-dec.wav") && has_sound(it));
         paths.sort();
         paths
             .into_iter()
@@ -251,7 +254,7 @@ fn configure(folder: &Path, account: &Account, ports: &Ports) -> anyhow::Result<
     set("snd_path", &folder.display().to_string())?;
     set("statmode_default", "off")?;
     set("module_path", module_path()?)?;
-    for module in ["g711", "aufile", "aubridge", "sndfile"] {
+    for module in ["g711", "g722", "opus", "gsm", "l16", "aufile", "aubridge", "sndfile"] {
         set("module", &format!("{module}.so"))?;
     }
     set("module_tmp", "uuid.so")?;

@@ -1,8 +1,8 @@
 //! A conference: each hears all the others, and not itself.
 
-use e2e::Stack;
-use e2e::audio::{Codec, tone, tone_amplitude};
+use e2e::audio::{Codec, PHONE_RATE_HZ, Wav, tone, tone_amplitude};
 use e2e::phone::Phone;
+use e2e::{Account, Baresip, Stack};
 use std::time::Duration;
 
 const TONES_HZ: [u32; 3] = [450, 1_150, 2_050];
@@ -64,6 +64,48 @@ async fn each_of_three_hears_the_two_others_and_not_itself() -> anyhow::Result<(
     assert_hears(&phones[1], codecs[1], &[0])?;
     for call in calls {
         call.bye()?;
+    }
+    stack.wait_clean().await?;
+    stack.stop()
+}
+
+/// Codecs of the phones that are not ours: of three clocks, so the mix is at the widest.
+const CODECS: [&str; 3] = ["pcmu", "g722", "opus"];
+/// How long they talk; the last second but one of it is looked at.
+const TALK: Duration = Duration::from_secs(3);
+const SECOND: usize = PHONE_RATE_HZ as usize;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_of_three_phones_of_others_hears_the_two_others() -> anyhow::Result<()> {
+    let stack = Stack::start()?;
+    let (edge, uri) = (stack.sip(), stack.uri("test1"));
+    let mut phones = Vec::new();
+    for (codec, frequency_hz) in CODECS.into_iter().zip(TONES_HZ) {
+        let voice = Wav::mono(PHONE_RATE_HZ, tone(frequency_hz, AMPLITUDE));
+        let account =
+            Account { user: codec, registrar: edge, password: None, codec, voice: &voice };
+        let mut phone = Baresip::start(&account)?;
+        phone.dial(&uri)?;
+        phones.push(phone);
+    }
+    assert!(phones[0].wait_closed(TALK).is_err(), "hung up on");
+    for phone in &mut phones {
+        phone.hang_up()?;
+    }
+    for (nth, mut phone) in phones.into_iter().enumerate() {
+        phone.stop()?;
+        let heard = phone.heard(0)?;
+        let end = heard.len().saturating_sub(SECOND);
+        let settled = &heard[end.saturating_sub(SECOND)..end];
+        assert_eq!(settled.len(), SECOND, "{} has heard {} samples", CODECS[nth], heard.len());
+        let amplitudes = TONES_HZ.map(|frequency_hz| tone_amplitude(settled, frequency_hz));
+        println!("{}: {amplitudes:?}", CODECS[nth]);
+        for (other, amplitude) in amplitudes.into_iter().enumerate() {
+            match other == nth {
+                true => assert!(amplitude <= UNHEARD_MAX, "itself: {amplitudes:?}"),
+                false => assert!(amplitude >= HEARD_MIN, "not all others: {amplitudes:?}"),
+            }
+        }
     }
     stack.wait_clean().await?;
     stack.stop()

@@ -6,6 +6,7 @@ use e2e::phone::{PATIENCE, Phone};
 use e2e::{Ports, QUEUE_USER, Setup, Stack};
 use proto::queue::v1::RetrieveOutcome;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// In real time: longer than any timeout of a relay that looks for RTP.
@@ -19,6 +20,9 @@ const FOUND_WITHIN: Duration = Duration::from_secs(3);
 
 /// Beside other stacks: nothing here listens closely.
 fn start(folder: &Path, media_relay_flags: &'static [&'static str]) -> anyhow::Result<Stack> {
+    // One after the other: what is free now must be free still when it is bound.
+    static STARTING: Mutex<()> = Mutex::new(());
+    let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
     let setup = Setup { media_relay_flags, ..Setup::on(Ports::free()?) };
     Stack::start_in(folder, setup)
 }

@@ -1,5 +1,6 @@
 //! The real binary over gRPC, with UDP sockets as phones.
 
+mod crash;
 mod errors;
 mod files;
 mod life;

@@ -3,7 +3,7 @@
 
 use crate::phone::Phone;
 use crate::service::{LIMIT, Service, spawn};
-use crate::sound::{melody, wav};
+use crate::sound::{correlation, looped, melody, wav};
 use media::Codec;
 use proto::media_relay::v1::{ConnectRequest, DeleteRequest, QueryRequest, Side};
 use std::net::UdpSocket;
@@ -11,7 +11,7 @@ use std::time::Instant;
 use tokio::time::timeout;
 
 /// Those that this machine permits.
-fn paths() -> Vec<&'static str> {
+pub(crate) fn paths() -> Vec<&'static str> {
     let dir = tempfile::tempdir().unwrap();
     let process = spawn(dir.path(), &["--packet-path", "bpf"]);
     let begun = process.wait_for("that it serves or gives up", LIMIT, |it| {
@@ -128,6 +128,75 @@ async fn a_flood_of_one_port_does_not_drown_the_others() {
         // Of the shared queue, a port may have 1,000 in each second.
         let limit = if path == "bpf" { (begun.elapsed().as_secs() + 2) * 1_000 } else { 50_000 };
         assert!((1..=limit).contains(&discarded), "{path}: {discarded}");
+    }
+}
+
+#[tokio::test]
+async fn both_families_are_carried() {
+    for path in paths() {
+        let mut service = Service::start(&["--packet-path", path, "--rtp-address", "::1"]).await;
+        service.write("moh.wav", &wav(melody, 1_000, 8_000, 1));
+        let mut a = Phone::at("::1", Codec::Pcmu).await;
+        let mut b = Phone::at("::1", Codec::Pcmu).await;
+        a.join(&service, "s", Side::A).await;
+        service.play("s", "moh", true).await.unwrap();
+        let samples = a.hear_samples(50).await;
+        let similarity = correlation(&samples, &looped(melody, 1_000, samples.len()));
+        assert!(similarity >= 0.98, "{path}: {similarity}");
+        b.join(&service, "s", Side::B).await;
+        service.client.connect(ConnectRequest { session_id: "s".into() }).await.unwrap();
+        let ears = b.ears();
+        let talk = tokio::select! {
+            heard = ears.hear(20) => heard,
+            () = a.speak(|_| 1_000.0) => unreachable!("it speaks for ever"),
+        };
+        assert_eq!(talk[19].payload, vec![Codec::Pcmu.law().unwrap().encode(1_000); 160], "{path}");
+    }
+}
+
+/// In one network namespace there may be more than one: none hears what is another's, and who goes,
+/// even by SIGKILL, takes nothing along and leaves nothing behind.
+#[tokio::test]
+async fn relays_beside_each_other_do_not_disturb_each_other() {
+    for path in paths() {
+        let base = 16_000 + (std::process::id() % 200) as u16 * 8;
+        let (ports, others) =
+            (format!("{base}-{}", base + 3), format!("{}-{}", base + 4, base + 7));
+        let flags = |ports| ["--packet-path", path, "--rtp-ports", ports];
+        let mut first = Service::start(&flags(ports.as_str())).await;
+        let mut second = Service::start(&flags(others.as_str())).await;
+        let mut phones = Vec::new();
+        for (n, service) in [&mut first, &mut second].into_iter().enumerate() {
+            let (mut a, mut b) = (Phone::new(Codec::Pcmu).await, Phone::new(Codec::Pcmu).await);
+            a.join(service, "s", Side::A).await;
+            b.join(service, "s", Side::B).await;
+            service.client.connect(ConnectRequest { session_id: "s".into() }).await.unwrap();
+            assert_eq!(a.relay_port() / 4, base / 4 + n as u16, "{path}");
+            phones.push((a, b));
+        }
+        let (mut c, d) = phones.pop().unwrap();
+        let (mut a, b) = phones.pop().unwrap();
+        let (heard, other) = tokio::select! {
+            heard = async { tokio::join!(b.hear(50), d.hear(50)) } => heard,
+            () = a.speak(|_| 1_000.0) => unreachable!("it speaks for ever"),
+            () = c.speak(|_| -1_000.0) => unreachable!("it speaks for ever"),
+        };
+        let law = Codec::Pcmu.law().unwrap();
+        assert!(heard.iter().all(|it| it.payload == [law.encode(1_000); 160]), "{path}");
+        assert!(other.iter().all(|it| it.payload == [law.encode(-1_000); 160]), "{path}");
+
+        let port = a.relay_port();
+        first.process.kill();
+        let next = UdpSocket::bind(("127.0.0.1", port)).expect("its port is free");
+        next.set_read_timeout(Some(LIMIT)).unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        sender.send_to(b"yours", ("127.0.0.1", port)).unwrap();
+        assert_eq!(next.recv(&mut [0; 16]).unwrap(), 5, "{path}: it is steered nowhere any more");
+        let ears = d.ears();
+        tokio::select! {
+            heard = ears.hear(50) => assert_eq!(heard.len(), 50),
+            () = c.speak(|_| -1_000.0) => unreachable!("it speaks for ever"),
+        }
     }
 }
 

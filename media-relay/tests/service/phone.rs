@@ -4,7 +4,7 @@ use crate::service::{LIMIT, Service};
 use media::Codec;
 use proto::media_relay::v1::Side;
 use rtp_types::{RtpPacket, RtpPacketBuilder};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UdpSocket;
@@ -29,17 +29,26 @@ pub(crate) struct Phone {
 
 impl Phone {
     pub(crate) async fn new(codec: Codec) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        Self::at("127.0.0.1", codec).await
+    }
+
+    pub(crate) async fn at(ip: &str, codec: Codec) -> Self {
+        let socket = UdpSocket::bind((ip, 0)).await.unwrap();
         Self { socket: Arc::new(socket), codec, relay: None, sent: 0 }
     }
 
     pub(crate) fn sdp(&self) -> String {
-        let port = self.socket.local_addr().unwrap().port();
+        let (ip, port) = (self.ip(), self.socket.local_addr().unwrap().port());
+        let family = if ip.is_ipv4() { "IP4" } else { "IP6" };
         let number = self.codec.static_payload_type().unwrap();
         format!(
-            "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
+            "v=0\r\no=- 1 1 IN {family} {ip}\r\ns=-\r\nc=IN {family} {ip}\r\nt=0 0\r\n\
              m=audio {port} RTP/AVP {number} 101\r\na=rtpmap:101 telephone-event/8000\r\n"
         )
+    }
+
+    fn ip(&self) -> IpAddr {
+        self.socket.local_addr().unwrap().ip()
     }
 
     /// Offers itself as a side of a session.
@@ -129,8 +138,9 @@ impl Phone {
 pub(crate) fn relay_address(sdp: &[u8]) -> SocketAddr {
     let text = String::from_utf8(sdp.to_vec()).unwrap();
     let after = |prefix: &str| {
-        let line = text.lines().find_map(|it| it.strip_prefix(prefix)).unwrap();
-        line.split(' ').next().unwrap().to_owned()
+        let line = text.lines().find_map(|it| it.strip_prefix(prefix))?;
+        Some(line.split(' ').next().unwrap().to_owned())
     };
-    format!("{}:{}", after("c=IN IP4 "), after("m=audio ")).parse().unwrap()
+    let connection = after("c=IN IP4 ").or_else(|| after("c=IN IP6 ")).unwrap();
+    SocketAddr::new(connection.parse().unwrap(), after("m=audio ").unwrap().parse().unwrap())
 }

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tonic::Code;
 
 /// The channels of a WAV file, as far as its header says.
-fn channels(path: &Path) -> Vec<Vec<f64>> {
+pub(crate) fn channels(path: &Path) -> Vec<Vec<f64>> {
     let bytes = std::fs::read(path).unwrap();
     assert_eq!(&bytes[36..40], b"data");
     let len = u32::from_le_bytes(bytes[40..44].try_into().unwrap()) as usize;
@@ -26,7 +26,7 @@ fn channels(path: &Path) -> Vec<Vec<f64>> {
     (0..count).map(|it| samples.iter().skip(it).step_by(count).copied().collect()).collect()
 }
 
-fn start(file: &str) -> StartRecordingRequest {
+pub(crate) fn start(file: &str) -> StartRecordingRequest {
     StartRecordingRequest { session_id: "s".into(), file: file.into(), ..Default::default() }
 }
 

@@ -25,7 +25,16 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) async fn start(flags: &[&str]) -> Self {
-        let media_dir = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), flags).await
+    }
+
+    /// SIGKILL; another process follows it, with the same media.
+    pub(crate) async fn kill_and_start(mut self, flags: &[&str]) -> Self {
+        self.process.kill();
+        Self::start_in(self.media_dir, flags).await
+    }
+
+    async fn start_in(media_dir: TempDir, flags: &[&str]) -> Self {
         let process = spawn(media_dir.path(), flags);
         let grpc = process
             .wait_for("that it serves", LIMIT, |line| {
