@@ -240,7 +240,8 @@ impl Outgoing {
         *self.relaying.insert(anchor)
     }
 
-    /// True once for each relayed source: what a snapshot has of it is out of date.
+    /// True once for each relayed source, and for each beginning of what we send ourselves: what a
+    /// snapshot has of it is out of date.
     pub(crate) fn take_anchored(&mut self) -> bool {
         std::mem::take(&mut self.anchored)
     }
