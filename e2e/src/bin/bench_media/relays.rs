@@ -103,14 +103,14 @@ impl Ours {
     /// What it says of how it moves packets; empty if nothing.
     pub(crate) fn packet_path(&self) -> String {
         let output = self.process.output();
-        let lines =
-            output.lines().filter(|it| it.contains("packet_path") || it.contains("packet path"));
-        lines.last().unwrap_or_default().to_owned()
+        let line =
+            output.lines().rfind(|it| it.contains("packet_path") || it.contains("packet path"));
+        line.unwrap_or_default().to_owned()
     }
 
     /// Connects phones 2n and 2n+1 for all `sessions`; where each phone must send.
     pub(crate) async fn connect(&self, sessions: usize) -> anyhow::Result<Vec<SocketAddrV4>> {
-        let pairs = self.for_each(sessions, |client, nth| connect(client, nth)).await?;
+        let pairs = self.for_each(sessions, connect).await?;
         Ok(pairs.into_iter().flatten().collect())
     }
 
@@ -176,7 +176,6 @@ fn offer(nth: usize, side: Side, sdp: String) -> OfferRequest {
             Side::A => Phones::address(2 * nth).ip().to_string(),
             _ => Phones::address(2 * nth + 1).ip().to_string(),
         },
-        ..Default::default()
     }
 }
 
@@ -191,7 +190,6 @@ async fn connect(
         session_id: session_id.clone(),
         side: Side::B.into(),
         sdp: sdp(2 * nth + 1).into_bytes(),
-        ..Default::default()
     };
     client.answer(answer).await.context("answer B")?;
     client.connect(ConnectRequest { session_id }).await.context("connect")?;
