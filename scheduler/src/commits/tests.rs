@@ -13,7 +13,6 @@ use std::time::Duration;
 use wheel::{Effect, Legs, Next, Repeat, Standing, Verdict};
 
 mod model;
-mod rate;
 mod replicas;
 
 /// A writer that runs in the background, and what it tells.
