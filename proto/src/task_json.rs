@@ -235,7 +235,8 @@ mod tests {
         let publish = (text(), prop::collection::vec(any::<u8>(), 0..10))
             .prop_map(|(subject, payload)| PublishMessage { subject, payload });
         let plan = text().prop_map(|name| {
-            let action = action::Action::Conference(ConferenceAction { name });
+            let conference = ConferenceAction { name, ..ConferenceAction::default() };
+            let action = action::Action::Conference(conference);
             CallPlan { actions: vec![Action { action: Some(action) }] }
         });
         let to = prop_oneof![
