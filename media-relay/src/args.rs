@@ -140,7 +140,7 @@ impl CodecName {
 
 impl Args {
     /// The files that may be played to listeners in `codecs`.
-    pub(crate) fn library(&self, codecs: &[Codec]) -> Library {
+    pub(crate) fn open_media_dir(&self, codecs: &[Codec]) -> Library {
         let rates_hz = codecs.iter().map(|it| it.sample_rate_hz());
         let wishes = Wishes {
             repair: self.moh_repair,

@@ -59,7 +59,7 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
         .name("recorder".to_owned())
         .spawn(move || recordings.run(|it| told.tell_recorded(it)))
         .context("start the recorder thread")?;
-    let library = args.library(&codecs);
+    let library = args.open_media_dir(&codecs);
     snapshots::resume(resumed, &library, &packets).await;
     tokio::spawn(library.clone().preload());
     let relay = MediaRelayServer::new(Grpc::new(

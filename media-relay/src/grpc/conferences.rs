@@ -3,7 +3,7 @@
 use super::Grpc;
 use super::fields::{check_conference, check_id, check_pin, invalid, side};
 use super::messages;
-use super::refusals::{busy, failed, load_failed};
+use super::refusals::{busy, failed};
 use media::{Join, LeaveReason, PARTICIPANTS_MAX, Play};
 use proto::media_relay::v1 as wire;
 use std::time::Instant;
@@ -54,7 +54,7 @@ impl Grpc {
         if file.is_empty() {
             return Ok(None);
         }
-        let audio = self.library.load(file).await.map_err(|e| load_failed(&e))?;
+        let audio = self.audio(file).await?;
         Ok(Some(Play {
             play_id: boot::new_id().as_str().into(),
             file: file.into(),

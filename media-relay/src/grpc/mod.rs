@@ -38,7 +38,7 @@ const PAUSE_MS: u32 = 50;
 
 pub(crate) struct Grpc {
     packets: Handle,
-    library: Library,
+    files: Library,
     recorder: Recorder,
     draining: watch::Receiver<bool>,
 }
@@ -46,11 +46,16 @@ pub(crate) struct Grpc {
 impl Grpc {
     pub(crate) fn new(
         packets: Handle,
-        library: Library,
+        files: Library,
         recorder: Recorder,
         draining: watch::Receiver<bool>,
     ) -> Self {
-        Self { packets, library, recorder, draining }
+        Self { packets, files, recorder, draining }
+    }
+
+    /// What is in a file.
+    async fn audio(&self, file: &str) -> Result<Arc<Audio>, Status> {
+        self.files.load(file).await.map_err(|e| load_failed(&e))
     }
 }
 
@@ -166,7 +171,7 @@ impl MediaRelay for Grpc {
         let request = request.into_inner();
         let side = side("side", request.side)?;
         check_id("session_id", &request.session_id)?;
-        let audio = self.library.load(&request.file).await.map_err(|e| load_failed(&e))?;
+        let audio = self.audio(&request.file).await?;
         self.encode_for(&request.session_id, side, &audio, request.r#loop).await?;
         let duration_ms = audio.duration_ms();
         let play_id = boot::new_id();
