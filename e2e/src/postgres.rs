@@ -110,9 +110,14 @@ impl Postgres {
         self.process.as_ref().map(Process::pid)
     }
 
-    /// SIGKILL: what was committed is there again after [`Postgres::start_again`].
-    pub fn crash(&mut self) {
-        self.process = None; // Dropping kills; its children end when they see that.
+    /// Ends it at once with all its children, writing nothing more: what was committed is there
+    /// again after [`Postgres::start_again`]. Not SIGKILL, because a child that outlives it may still
+    /// commit.
+    ///
+    /// # Errors
+    /// If it had to be killed.
+    pub fn crash(&mut self) -> anyhow::Result<()> {
+        self.end("QUIT") // Its "immediate" way.
     }
 
     /// Ends all connections, then itself, in good order.
@@ -120,8 +125,12 @@ impl Postgres {
     /// # Errors
     /// If it had to be killed.
     pub fn stop(&mut self) -> anyhow::Result<()> {
+        self.end("INT") // Its "fast" way; SIGTERM would wait for its clients.
+    }
+
+    fn end(&mut self, signal: &str) -> anyhow::Result<()> {
         let Some(mut process) = self.process.take() else { return Ok(()) };
-        process.signal("INT")?; // Its "fast" way; SIGTERM would wait for its clients.
+        process.signal(signal)?;
         process.wait(LIMIT).map(drop)
     }
 
@@ -220,7 +229,7 @@ mod tests {
         let mut server = Postgres::start().unwrap();
         server.psql("CREATE TABLE calls (id BIGINT); INSERT INTO calls VALUES (7)").unwrap();
         let url = server.url();
-        server.crash();
+        server.crash().unwrap();
         assert!(server.psql("SELECT id FROM calls").is_err());
         server.start_again().unwrap();
         assert_eq!(server.psql("SELECT id FROM calls").unwrap(), "7");

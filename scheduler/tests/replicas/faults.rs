@@ -142,7 +142,7 @@ async fn what_is_due_while_the_database_is_away_fires_once_when_it_is_back() {
     let mut cluster = Cluster::start(2).await;
     let due = boot::unix_ms() + 1_500;
     let tasks = cluster.schedule(1, &[due; TASKS]).await;
-    cluster.postgres.crash();
+    cluster.postgres.crash().unwrap();
     let left_ms = (due + 500 - boot::unix_ms()).max(0) as u64;
     let past_it = tokio::time::Instant::now() + Duration::from_millis(left_ms);
     tokio::time::sleep_until(past_it).await;

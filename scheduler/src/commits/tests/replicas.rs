@@ -162,7 +162,7 @@ async fn a_server_that_comes_back_is_written_to_again() {
     bench.schedule(1, "call", "").await.unwrap();
     let Database::Server(server, name) = database else { unreachable!() };
     let mut server = std::sync::Arc::into_inner(server).unwrap();
-    server.crash();
+    server.crash().unwrap();
     let refused = bench.commits.schedule(new(2, "call", "")).await.unwrap_err();
     assert!(matches!(refused, Unwritten::Failed | Unwritten::NotOwner), "{refused:?}");
     server.start_again().unwrap();
