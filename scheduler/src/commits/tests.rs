@@ -414,6 +414,25 @@ async fn a_repeating_task_goes_on_until_a_cancel_is_requested() {
 }
 
 #[tokio::test]
+async fn what_was_asked_for_under_another_token_is_not_written() {
+    for database in Database::each() {
+        let bench = Bench::alone(&database).await;
+        bench.schedule(1, "call", "").await.unwrap();
+        let stale = bench.fence(1) - 1;
+        let claim = |fence| Claim { task: TaskId(1), revision: 1, again: false, ticket: 0, fence };
+        assert!(bench.commits.claim(vec![claim(stale)]).await.unwrap().is_empty());
+        assert_eq!(bench.get(1).await.state, State::Pending);
+
+        bench.claim_one(1, 1, false).await.expect("under the token of now it is granted");
+        let settle = |fence| Settlement { fence, ..settlement(1, 0, Verdict::Done, None) };
+        assert!(bench.commits.settle(vec![settle(stale)]).await.unwrap().is_empty());
+        assert_eq!(bench.get(1).await.state, State::Firing);
+        bench.settle_one(1, Verdict::Done, None).await.expect("it is firing still");
+        assert_eq!(bench.get(1).await.state, State::Fired);
+    }
+}
+
+#[tokio::test]
 async fn a_large_group_is_cancelled_whole() {
     for database in Database::each() {
         let bench = Bench::alone(&database).await;
