@@ -11,6 +11,19 @@ pub(crate) struct Unsupported;
 /// What Accept says.
 pub(crate) const ACCEPT: &str = "application/sdp";
 
+/// Whether the sender takes SDP in a response: a UA that says nothing does (RFC 3261 §20.1).
+pub(crate) fn is_sdp_accepted(headers: &Headers) -> bool {
+    if headers.count(Name::Accept) == 0 {
+        return true;
+    }
+    let ranges = headers.all(Name::Accept).flat_map(|text| param::split(text, b','));
+    let mut kinds = ranges.map(|range| range.split(';').next().unwrap_or_default().trim());
+    kinds.any(|kind| {
+        let any_of = ["application/sdp", "application/*", "*/*"];
+        any_of.iter().any(|it| kind.eq_ignore_ascii_case(it))
+    })
+}
+
 /// The SDP of a message; `None` if it has no body. A `multipart/mixed` body gives its first part
 /// that is SDP.
 pub(crate) fn sdp(headers: &Headers, body: &Bytes) -> Result<Option<Bytes>, Unsupported> {

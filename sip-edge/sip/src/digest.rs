@@ -34,14 +34,14 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Algorithm::Md5 => "MD5",
             Algorithm::Sha256 => "SHA-256",
         }
     }
 
-    fn hash(self, text: &str) -> String {
+    pub(crate) fn hash(self, text: &str) -> String {
         match self {
             Algorithm::Md5 => hex(&Md5::digest(text)),
             Algorithm::Sha256 => hex(&Sha256::digest(text)),
@@ -186,7 +186,7 @@ fn get(fields: &Fields<'_>, name: &str) -> Option<String> {
     fields.iter().find_map(|field| Params(field).get(name)).map(param::unquote)
 }
 
-fn strip_scheme(value: &str) -> Option<&str> {
+pub(crate) fn strip_scheme(value: &str) -> Option<&str> {
     let (scheme, rest) = value.split_once([' ', '\t'])?;
     scheme.eq_ignore_ascii_case("Digest").then_some(rest)
 }

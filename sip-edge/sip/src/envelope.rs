@@ -2,24 +2,25 @@
 
 use crate::header::{Headers, Name};
 use crate::message::{LineDefect, Request, Response};
+use crate::method::Method;
 use crate::name_addr::NameAddr;
 use crate::uri::SipUri;
 use crate::via::Via;
 
 /// Via, From, To, Call-ID and CSeq of one message.
 #[derive(Clone, Debug)]
-pub(crate) struct Envelope<'a> {
-    pub(crate) via: Via<'a>,
-    pub(crate) from: NameAddr<'a>,
-    pub(crate) to: NameAddr<'a>,
-    pub(crate) call_id: &'a str,
-    pub(crate) cseq: u32,
-    pub(crate) cseq_method: &'a str,
+pub struct Envelope<'a> {
+    pub via: Via<'a>,
+    pub from: NameAddr<'a>,
+    pub to: NameAddr<'a>,
+    pub call_id: &'a str,
+    pub cseq: u32,
+    pub cseq_method: &'a str,
 }
 
 /// What makes a message one that is not acted on. A request gets `status`, if its Via can be read.
 #[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
-pub(crate) enum Defect {
+pub enum Defect {
     #[error("Missing or Invalid Via Header Field")]
     Via,
     #[error("Missing or Invalid From Header Field")]
@@ -32,6 +33,8 @@ pub(crate) enum Defect {
     CSeq,
     #[error("CSeq Method Differs from Request Method")]
     CSeqMethod,
+    #[error("Invalid Contact Header Field")]
+    Contact,
     #[error("Invalid Max-Forwards Header Field")]
     MaxForwards,
     #[error("Invalid Content-Length Header Field")]
@@ -49,7 +52,8 @@ pub(crate) enum Defect {
 }
 
 impl Defect {
-    pub(crate) fn status(self) -> u16 {
+    /// Status of the response to a request that has it.
+    pub fn status(self) -> u16 {
         match self {
             Defect::Version => 505,
             Defect::Scheme => 416,
@@ -60,7 +64,10 @@ impl Defect {
 
 impl<'a> Envelope<'a> {
     /// Reads the envelope of a request, and checks what concerns the request as a whole.
-    pub(crate) fn of_request(request: &'a Request) -> Result<Self, Defect> {
+    ///
+    /// # Errors
+    /// The first [`Defect`], in the order in which a reader meets them.
+    pub fn of_request(request: &'a Request) -> Result<Self, Defect> {
         match request.line_defect {
             Some(LineDefect::Version) => return Err(Defect::Version),
             Some(LineDefect::Uri) => return Err(Defect::Uri),
@@ -75,6 +82,10 @@ impl<'a> Envelope<'a> {
         if !hops_ok || hops.count(Name::MaxForwards) > 1 {
             return Err(Defect::MaxForwards);
         }
+        check_contacts(&request.headers)?;
+        if request.method == Method::Register && SipUri::parse(envelope.to.uri).is_err() {
+            return Err(Defect::To); // An address-of-record is a SIP URI (RFC 3261 §10.2).
+        }
         let scheme = request.uri().split_once(':').map_or("", |(scheme, _)| scheme);
         match scheme {
             "tel" | "Tel" | "TEL" => Ok(envelope),
@@ -87,7 +98,9 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    pub(crate) fn of_response(response: &'a Response) -> Result<Self, Defect> {
+    /// # Errors
+    /// The first [`Defect`]; such a response is discarded (RFC 3261 §8.1.3).
+    pub fn of_response(response: &'a Response) -> Result<Self, Defect> {
         Self::of(&response.headers, &response.body)
     }
 
@@ -113,6 +126,16 @@ impl<'a> Envelope<'a> {
 /// The value of a field that must be there exactly once.
 fn only(headers: &Headers, name: Name) -> Option<&str> {
     if headers.count(name) == 1 { headers.get(name) } else { None }
+}
+
+/// Each Contact is a URI, or one `*`. A URI with `?` needs its angle brackets (RFC 3261 §20.10).
+fn check_contacts(headers: &Headers) -> Result<(), Defect> {
+    let proper = |contact: Option<NameAddr<'_>>| contact.is_some();
+    let mut values = headers.all(Name::Contact).filter(|value| *value != "*");
+    match values.all(|value| NameAddr::list(value).all(proper)) {
+        true => Ok(()),
+        false => Err(Defect::Contact),
+    }
 }
 
 fn check_length(headers: &Headers, body: &[u8]) -> Result<(), Defect> {

@@ -26,7 +26,7 @@ pub enum FrameError {
     HeadTooLong,
     #[error("message of {bytes} bytes is over {MAX_MESSAGE_BYTES}")]
     MessageTooLong { bytes: usize },
-    #[error("Content-Length {got:?} is no number: the end of the message cannot be found")]
+    #[error("Content-Length {got:?} is not one number: the end of the message cannot be found")]
     ContentLength { got: String },
     #[error("over 256 header fields")]
     TooManyHeaders,
@@ -122,6 +122,11 @@ impl Framer {
         let headers = Headers::parse(head, line..end).ok_or(FrameError::TooManyHeaders)?;
         let declared = match headers.get(Name::ContentLength) {
             None => 0,
+            // Whoever reads the other one sees other messages (RFC 4475 §3.3.9).
+            Some(_) if headers.count(Name::ContentLength) > 1 => {
+                let all: Vec<_> = headers.all(Name::ContentLength).collect();
+                return Err(FrameError::ContentLength { got: all.join(", ") });
+            }
             Some(got) if got.bytes().any(|byte| !byte.is_ascii_digit()) => {
                 return Err(FrameError::ContentLength { got: got.to_owned() });
             }
@@ -162,6 +167,8 @@ mod tests {
         let error = |stream: &[u8]| read([stream].into_iter()).unwrap_err();
         let negative = error(b"BYE sip:a SIP/2.0\r\nContent-Length: -9\r\n\r\n");
         assert_eq!(negative, FrameError::ContentLength { got: "-9".into() });
+        let twice = error(b"BYE sip:a SIP/2.0\r\nContent-Length: 0\r\nl: 3\r\n\r\nabc");
+        assert_eq!(twice, FrameError::ContentLength { got: "0, 3".into() });
         let long = error(b"BYE sip:a SIP/2.0\r\nContent-Length: 70000\r\n\r\n");
         assert!(matches!(long, FrameError::MessageTooLong { .. }));
         assert_eq!(error(&[b'x'; MAX_HEAD_BYTES + 1]), FrameError::HeadTooLong);

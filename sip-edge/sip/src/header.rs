@@ -50,6 +50,7 @@ names! {
     Expires b"Expires" b"Expires",
     Reason b"Reason" b"Reason",
     RetryAfter b"Retry-After" b"Retry-After",
+    Accept b"Accept" b"Accept",
 }
 
 #[derive(Clone, Debug)]
@@ -128,11 +129,23 @@ fn field(line: &[u8]) -> Option<(Name, Range<usize>)> {
         return None;
     }
     let value = line[colon + 1..].trim_ascii();
-    if value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+    if !is_printable(value) {
         return None;
     }
     let start = line.len() - line[colon + 1..].trim_ascii_start().len();
     Some((Name::of(name), start..start + value.len()))
+}
+
+/// Whether control characters stand only behind a backslash, as a quoted string may have them
+/// (RFC 3261 §25.1, `quoted-pair`).
+fn is_printable(value: &[u8]) -> bool {
+    let mut escaped = false;
+    value.iter().all(|byte| {
+        let was_escaped = escaped;
+        escaped = *byte == b'\\' && !was_escaped;
+        let may_be_escaped = !matches!(byte, b'\r' | b'\n');
+        !byte.is_ascii_control() || *byte == b'\t' || (was_escaped && may_be_escaped)
+    })
 }
 
 /// The first `head` bytes with `?` for each one that is no UTF-8, at the same offsets.

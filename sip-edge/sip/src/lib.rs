@@ -27,13 +27,17 @@ mod user_agent;
 mod via;
 
 pub use digest::Algorithm;
+pub use envelope::{Defect, Envelope};
 pub use framer::{Frame, FrameError, Framer, MAX_HEAD_BYTES, PONG};
 pub use header::{Headers, MAX_HEADERS, Name};
 pub use message::{MAX_MESSAGE_BYTES, Message, ParseError, Request, Response};
 pub use method::Method;
+pub use name_addr::NameAddr;
+pub use param::Params;
 pub use peer::{Peer, Transport};
-pub use uri::{HostPort, UriError};
+pub use uri::{HostPort, SipUri, UriError};
 pub use user_agent::{
     Config, Contact, End, Event, Hangup, InviteError, Invited, LegId, MAX_FORWARDS, OutboundInvite,
     Output, Registration, Rejection, UserAgent,
 };
+pub use via::Via;

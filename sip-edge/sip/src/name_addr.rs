@@ -4,14 +4,15 @@ use crate::param::{self, Params};
 
 /// `"Display" <uri>;params` or `uri;params`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct NameAddr<'a> {
-    pub(crate) uri: &'a str,
-    pub(crate) params: Params<'a>,
+pub struct NameAddr<'a> {
+    pub uri: &'a str,
+    /// Those of the header field, behind the URI.
+    pub params: Params<'a>,
 }
 
 impl<'a> NameAddr<'a> {
     /// One value. `None` if brackets do not match or there is no URI.
-    pub(crate) fn parse(text: &'a str) -> Option<Self> {
+    pub fn parse(text: &'a str) -> Option<Self> {
         let text = text.trim();
         let (uri, params) = match open_bracket(text) {
             Some(open) => {
@@ -21,7 +22,11 @@ impl<'a> NameAddr<'a> {
             }
             None => {
                 let end = text.find(';').unwrap_or(text.len());
-                (&text[..end], text.get(end + 1..).unwrap_or_default())
+                let uri = &text[..end];
+                if uri.contains('?') {
+                    return None; // Without brackets nobody knows whose the headers are.
+                }
+                (uri, text.get(end + 1..).unwrap_or_default())
             }
         };
         let uri = uri.trim();
@@ -30,12 +35,12 @@ impl<'a> NameAddr<'a> {
     }
 
     /// All values of a comma list; `None` in place of each that is wrong.
-    pub(crate) fn list(text: &'a str) -> impl Iterator<Item = Option<Self>> {
+    pub fn list(text: &'a str) -> impl Iterator<Item = Option<Self>> {
         param::split(text, b',').map(NameAddr::parse)
     }
 
     /// The tag, if there is one that is not empty.
-    pub(crate) fn tag(&self) -> Option<&'a str> {
+    pub fn tag(&self) -> Option<&'a str> {
         self.params.get("tag").filter(|tag| !tag.is_empty())
     }
 }

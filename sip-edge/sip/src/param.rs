@@ -2,16 +2,17 @@
 
 /// `;name=value` pairs of a header value or URI, as text.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Params<'a>(pub(crate) &'a str);
+pub struct Params<'a>(pub(crate) &'a str);
 
 impl<'a> Params<'a> {
     /// Value of the first parameter of this name in any case; empty if it has no value. A quoted
     /// value keeps its quotes.
-    pub(crate) fn get(self, name: &str) -> Option<&'a str> {
+    pub fn get(self, name: &str) -> Option<&'a str> {
         self.iter().find(|(it, _)| it.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
-    pub(crate) fn iter(self) -> impl Iterator<Item = (&'a str, &'a str)> {
+    /// Name and value of each, in order.
+    pub fn iter(self) -> impl Iterator<Item = (&'a str, &'a str)> {
         let parts = split(self.0, b';').map(str::trim).filter(|part| !part.is_empty());
         parts.map(|part| match part.split_once('=') {
             Some((name, value)) => (name.trim(), value.trim()),

@@ -89,15 +89,19 @@ impl fmt::Display for HostPort {
 
 /// A SIP URI, borrowed from the message that has it.
 #[derive(Clone, Debug)]
-pub(crate) struct SipUri<'a> {
-    pub(crate) user: Option<&'a str>,
-    pub(crate) host: HostPort,
-    pub(crate) params: Params<'a>,
+pub struct SipUri<'a> {
+    /// Without the password, escapes as they came.
+    pub user: Option<&'a str>,
+    pub host: HostPort,
+    pub params: Params<'a>,
 }
 
 impl<'a> SipUri<'a> {
-    /// `sip:user:password@host:port;params?headers`; any other scheme is an error.
-    pub(crate) fn parse(text: &'a str) -> Result<Self, UriError> {
+    /// `sip:user:password@host:port;params?headers`.
+    ///
+    /// # Errors
+    /// Another scheme, or no proper host and port.
+    pub fn parse(text: &'a str) -> Result<Self, UriError> {
         let (scheme, rest) = text.split_once(':').unwrap_or(("", text));
         if !scheme.eq_ignore_ascii_case("sip") {
             return Err(UriError::Host { got: text.to_owned() });
@@ -113,7 +117,7 @@ impl<'a> SipUri<'a> {
     }
 
     /// Whether the parameter `lr` marks a loose router (RFC 3261 §19.1.1).
-    pub(crate) fn is_loose_router(&self) -> bool {
+    pub fn is_loose_router(&self) -> bool {
         self.params.get("lr").is_some()
     }
 

@@ -10,14 +10,14 @@ pub(crate) const DEFAULT_PORT: u16 = 5060;
 
 /// The topmost Via of a message.
 #[derive(Clone, Debug)]
-pub(crate) struct Via<'a> {
-    pub(crate) sent_by: HostPort,
+pub struct Via<'a> {
+    pub sent_by: HostPort,
     params: Params<'a>,
 }
 
 impl<'a> Via<'a> {
     /// The first value of a comma list: `SIP / 2.0 / UDP host : port ; params`.
-    pub(crate) fn parse(text: &'a str) -> Option<Self> {
+    pub fn parse(text: &'a str) -> Option<Self> {
         let text = crate::param::split(text, b',').next()?;
         let mut parts = text.splitn(3, '/');
         let (sip, version, rest) = (parts.next()?.trim(), parts.next()?.trim(), parts.next()?);
@@ -42,12 +42,12 @@ impl<'a> Via<'a> {
     }
 
     /// The branch, if there is one that is not empty.
-    pub(crate) fn branch(&self) -> Option<&'a str> {
+    pub fn branch(&self) -> Option<&'a str> {
         self.params.get("branch").filter(|branch| !branch.is_empty())
     }
 
     /// Whether the sender asked for the response at its source port (RFC 3581 §3).
-    pub(crate) fn wants_rport(&self) -> bool {
+    pub fn wants_rport(&self) -> bool {
         self.params.get("rport").is_some()
     }
 

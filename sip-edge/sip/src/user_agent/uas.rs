@@ -174,6 +174,9 @@ impl UserAgent {
         let Ok(sdp) = body::sdp(&request.headers, &request.body) else {
             return self.refuse(now, &incoming, 415);
         };
+        if !body::is_sdp_accepted(&request.headers) {
+            return self.refuse(now, &incoming, 406);
+        }
         if self.legs.len() >= self.config.max_dialogs {
             return self.refuse(now, &incoming, 503);
         }
@@ -314,6 +317,7 @@ impl UserAgent {
         let mut response = self.compose(incoming, status, Some(&tag));
         match status {
             405 | 501 => response.allow(),
+            406 => response.header("Accept", body::ACCEPT),
             415 => response.header("Accept", body::ACCEPT).header("Accept-Encoding", "identity"),
             503 => response.header("Retry-After", self.config.retry_after_s),
             _ => &mut response,
