@@ -2,6 +2,7 @@
 //! loopback, each with its own ports and folder, gone when the test is.
 
 pub mod audio;
+mod authority;
 mod baresip;
 pub mod bench;
 mod cut;
@@ -16,6 +17,7 @@ mod replica;
 mod sipp;
 mod stack;
 
+pub use authority::Authority;
 pub use baresip::{Account, Baresip};
 pub use cut::Cut;
 pub use nats::NatsServer;

@@ -1,13 +1,16 @@
 //! The flags of sip-edge: `--help` is the manual.
 
+use crate::transport::{Files, Listen};
 use anyhow::{Context as _, bail};
 use clap::Parser;
-use sip::{Algorithm, HostPort};
+use sip::{Algorithm, HostPort, Transport};
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Where SIP listens if no flag says so.
+const DEFAULT_SIP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5060);
 /// Longest `--ended-retention`.
 const RETENTION_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
 
@@ -18,14 +21,34 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) common: boot::Common,
 
-    /// Address and port where SIP listens, by UDP and by TCP; port 0 takes a free one.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:5060")]
-    pub(crate) sip: SocketAddr,
+    /// Address and port where SIP listens, by UDP and by TCP; port 0 takes a free one. Default:
+    /// 127.0.0.1:5060, if there is no --listen.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) sip: Option<SocketAddr>,
 
-    /// Host and port for Contact and Via, where peers reach us. Default: the --sip address; without
-    /// a port, the port of --sip.
+    /// Host and port for Contact and Via of --sip, where peers reach us. Default: the --sip address;
+    /// without a port, the port of --sip.
     #[arg(long, value_name = "HOST[:PORT]")]
     pub(crate) advertise: Option<HostPort>,
+
+    /// One more place where SIP listens: `udp:`, `tcp:` or `tls:`, address and port (IPv6 in
+    /// brackets), and behind `;advertise=` where its peers reach it, e.g.
+    /// `tls:0.0.0.0:5061;advertise=sip.example.com`. May be given many times.
+    #[arg(long, value_name = "TRANSPORT:ADDR:PORT[;advertise=HOST[:PORT]]", value_parser = Listen::parse)]
+    pub(crate) listen: Vec<Listen>,
+
+    /// Certificate chain for TLS, as PEM, ours first. Read again at SIGHUP.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// Private key of --tls-cert, as PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+
+    /// Authorities, as PEM, that sign the certificates of those whom we call by TLS. Default: those
+    /// of this system.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_ca: Option<PathBuf>,
 
     /// Name of this sip-edge: in Call.edge, and the owner of its sessions at media-relay. It must be
     /// the same after a restart, and different for each sip-edge.
@@ -78,6 +101,22 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// Where SIP listens: `--sip` first.
+    pub(crate) fn listeners(&self) -> Vec<Listen> {
+        let default = || self.listen.is_empty().then_some(DEFAULT_SIP);
+        let sip = self.sip.or_else(default).map(|addr| {
+            let transports = vec![Transport::Udp, Transport::Tcp];
+            Listen { transports, addr, advertise: self.advertise.clone() }
+        });
+        sip.into_iter().chain(self.listen.clone()).collect()
+    }
+
+    /// The files of TLS, if there are any.
+    pub(crate) fn tls_files(&self) -> Option<Files> {
+        let (cert, key) = self.tls_cert.clone().zip(self.tls_key.clone())?;
+        Some(Files { cert, key, ca: self.tls_ca.clone() })
+    }
+
     /// All users: those of `--user`, and those of the file of `--users`.
     ///
     /// # Errors
@@ -175,5 +214,23 @@ mod tests {
         Args::command().debug_assert();
         let args = Args::try_parse_from(["sip-edge"]).unwrap();
         assert_eq!(args.common.grpc.port(), 50_051);
+        assert_eq!(args.listeners()[0].addr, DEFAULT_SIP);
+    }
+
+    #[test]
+    fn listeners_are_those_of_both_flags_and_the_default_only_without_them() {
+        let listeners = |flags: &[&str]| {
+            let args = Args::try_parse_from([&["sip-edge"], flags].concat()).unwrap();
+            args.listeners().iter().map(|it| it.addr.to_string()).collect::<Vec<_>>().join(" ")
+        };
+        let (tcp, tls) = ("tcp:127.0.0.1:1", "tls:[::1]:2;advertise=a");
+        assert_eq!(listeners(&[]), "127.0.0.1:5060");
+        assert_eq!(listeners(&["--listen", tcp, "--listen", tls]), "127.0.0.1:1 [::1]:2");
+        assert_eq!(
+            listeners(&["--listen", tcp, "--sip", "127.0.0.1:3"]),
+            "127.0.0.1:3 127.0.0.1:1"
+        );
+        let error = Args::try_parse_from(["sip-edge", "--tls-key", "k"]).unwrap_err();
+        assert!(error.to_string().contains("--tls-cert"), "{error}");
     }
 }

@@ -30,8 +30,8 @@ const IDLE: Duration = Duration::from_secs(3_600);
 
 /// What does not change while the process runs.
 pub(crate) struct Settings {
-    /// Host of our Contact, for the Warning header field.
-    pub(crate) advertised: sip::HostPort,
+    /// Where peers reach us.
+    pub(crate) advertised: sip::Advertised,
     pub(crate) max_calls: usize,
     pub(crate) dial_plan: Arc<DialPlan>,
 }
@@ -63,7 +63,7 @@ pub(crate) struct Inputs {
 pub(crate) struct Edge {
     pub(crate) settings: Settings,
     pub(crate) user_agent: UserAgent,
-    transports: Transports,
+    pub(crate) transports: Transports,
     pub(crate) services: Services,
     pub(crate) events: Events,
     pub(crate) calls: Calls,
@@ -163,6 +163,7 @@ impl Edge {
         while let Some(output) = self.user_agent.poll_output() {
             match output {
                 Output::Send { peer, bytes } => self.transports.send(peer, bytes),
+                Output::Alias { peer, alias } => self.transports.alias(peer, alias),
                 Output::Discarded(reason) => metrics::sip_discarded(reason),
                 Output::Event(event) => self.handle_sip_event(event),
             }
@@ -175,7 +176,9 @@ impl Edge {
             Received::Message { source, bytes } => {
                 self.user_agent.handle_message(now, unix_s(), source, bytes);
             }
-            Received::Failed { peer } => self.user_agent.handle_transport_failed(now, peer),
+            Received::Failed { peer } | Received::Malformed { peer } => {
+                self.user_agent.handle_transport_failed(now, peer)
+            }
         }
     }
 
@@ -202,6 +205,7 @@ impl Edge {
                 self.tell(leg, LegSignal::Ended(leg_end(end)));
                 self.forget_leg(leg);
             }
+            Event::Registrant { state, .. } => debug!(?state, "registration of ours"),
             Event::Registered { contacts, .. } => debug!(contacts, "registered"),
         }
     }

@@ -20,7 +20,7 @@ mod scheduler;
 mod target;
 mod transport;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use args::Args;
 use boot::Service;
 use calls::Calls;
@@ -29,14 +29,15 @@ use dial_plan::DialPlan;
 use edge::{Edge, INPUTS_MAX, Inputs, Parts, Services, Settings};
 use events::Events;
 use proto::sip_edge::v1::sip_edge_server::SipEdgeServer;
-use sip::{HostPort, UserAgent};
+use sip::{Advertised, UserAgent};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tonic::service::Routes;
-use tracing::info;
-use transport::Transports;
+use tracing::{info, warn};
+use transport::{Tls, Transports};
 
 /// How long BYEs and the like may take when the process ends with calls alive.
 const SHUT_DOWN_LIMIT: Duration = Duration::from_secs(2);
@@ -50,8 +51,9 @@ async fn run(service: Service, args: Args) -> anyhow::Result<()> {
     let dial_plan = args.dial_plan.as_deref().map(DialPlan::read).transpose()?.unwrap_or_default();
     let users = args.all_users()?;
     let grpc = service.bind_grpc().await?;
-    let transports =
-        Transports::bind(args.sip).with_context(|| format!("bind --sip {}", args.sip))?;
+    let tls = args.tls_files().map(Tls::load).transpose()?;
+    let transports = Transports::bind(&args.listeners(), tls.as_ref())?;
+    let advertised = transports.advertised().context("listen for SIP: give --sip or --listen")?;
     let services = Services {
         media: media::Media::new(&args.media_relay, &args.edge_name)?,
         queues: queue::Queues::new(&args.queue_svc)?,
@@ -59,8 +61,13 @@ async fn run(service: Service, args: Args) -> anyhow::Result<()> {
     };
     let (publisher, publishing) = service.connect_nats().await?.publisher();
     service.spawn_vital("publishing events", publishing);
-    let advertised = advertised(&args, transports.local_addr())?;
-    info!(sip = %transports.local_addr(), %advertised, "listening");
+    for bound in transports.bound() {
+        let (transport, addr) = (bound.transport.name(), bound.addr);
+        info!(transport, sip = %addr, advertised = %bound.advertised, "listening");
+    }
+    if let Some(tls) = tls {
+        service.spawn_vital("reading certificates", reload_at_sighup(tls));
+    }
     let user_agent = user_agent(&args, users, advertised.clone());
     let events = Events::new(publisher, &args.edge_name);
     let max_calls = args.max_calls as usize;
@@ -109,24 +116,22 @@ async fn shut_down(orders: mpsc::Sender<requests::Request>) {
     }
 }
 
-/// Where peers reach us.
-///
-/// # Errors
-/// If we listen on every address and none is named: no peer could use that.
-fn advertised(args: &Args, local: std::net::SocketAddr) -> anyhow::Result<HostPort> {
-    match &args.advertise {
-        Some(HostPort { host, port }) => Ok(HostPort::new(host, port.unwrap_or(local.port()))),
-        None if local.ip().is_unspecified() => {
-            bail!("advertise {local}: with --sip {local}, say by --advertise where peers reach us")
+/// Takes a renewed certificate when SIGHUP says that there is one.
+async fn reload_at_sighup(tls: Tls) -> anyhow::Result<()> {
+    let mut hang_ups = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
+    while hang_ups.recv().await.is_some() {
+        match tls.reload() {
+            Ok(()) => info!("read the certificate again"),
+            Err(e) => warn!("failed to {e:#}; the former certificate stays"),
         }
-        None => Ok(HostPort::new(local.ip().to_string(), local.port())),
     }
+    Ok(())
 }
 
 fn user_agent(
     args: &Args,
     users: std::collections::HashMap<String, String>,
-    advertised: HostPort,
+    advertised: Advertised,
 ) -> UserAgent {
     let max_dialogs = args.max_calls as usize * 2 + 1; // So that --max-calls is what is met first.
     let defaults = sip::Config::new(advertised);

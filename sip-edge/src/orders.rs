@@ -67,7 +67,7 @@ impl Edge {
         warning: Option<Warning>,
         retry_after_s: Option<u32>,
     ) {
-        let advertised = &self.settings.advertised;
+        let advertised = self.settings.advertised.first();
         let warning = warning.map(|Warning { code, text }| {
             ("Warning".to_owned(), format!("{code} {advertised} \"{text}\""))
         });
@@ -96,7 +96,10 @@ impl Edge {
         let max_forwards = entry.max_forwards;
         let sent = next_hops.and_then(|mut next_hops| {
             let first = next_hops.pop_front().ok_or(Cause::UserNotRegistered)?;
-            let NextHop { uri: target, peer } = first;
+            let NextHop { uri: target, peer, name } = first;
+            if let Some(name) = name {
+                self.transports.expect_name(peer.addr, &name);
+            }
             let (headers, offer) = (Vec::new(), sdp.clone());
             let invite = OutboundInvite {
                 target,

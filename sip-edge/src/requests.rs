@@ -159,7 +159,7 @@ impl Edge {
         metrics::call_began();
         let our_uri = match originate.from_uri {
             Some(uri) => uri,
-            None => format!("sip:holdfast@{}", self.settings.advertised),
+            None => format!("sip:holdfast@{}", self.settings.advertised.first()),
         };
         let facts = Facts {
             call_id: originate.call_id,

@@ -7,7 +7,7 @@ use crate::edge::{Done, Edge, unix_s};
 use crate::target::{SipUri, Target};
 use bytes::Bytes;
 use call::{Cause, LegNumber};
-use sip::Peer;
+use sip::{Listener, Peer, Transport};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,7 +15,6 @@ use tokio::net::lookup_host;
 
 /// How long the lookup of a host name may take.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
-const DEFAULT_PORT: u16 = 5060;
 
 /// Where an INVITE goes.
 #[derive(Clone, Debug)]
@@ -23,6 +22,8 @@ pub(crate) struct NextHop {
     /// Request URI.
     pub(crate) uri: String,
     pub(crate) peer: Peer,
+    /// Whose certificate it must have by TLS; without it, its address's.
+    pub(crate) name: Option<String>,
 }
 
 /// The next hop of a leg that waited for a lookup.
@@ -53,20 +54,26 @@ impl Edge {
         if let Some(contacts) = self.own_user(&uri).and_then(|user| self.contacts(user)) {
             return Some(Ok(contacts));
         }
-        let port = uri.host_port.port.unwrap_or(DEFAULT_PORT);
+        let port = uri.host_port.port.unwrap_or(uri.transport.default_port());
         let transport = uri.transport;
         if let Some(ip) = uri.host_port.ip() {
-            let peer = Peer { transport, addr: SocketAddr::new(ip, port) };
-            return Some(Ok([NextHop { uri: uri.text, peer }].into()));
+            let peer = self.towards(transport, SocketAddr::new(ip, port));
+            let hop = |peer| [NextHop { uri: uri.text, peer, name: None }].into();
+            return Some(peer.map(hop).ok_or(Cause::NoRouteDestination));
         }
         let (call, sdp, done) = (call.clone(), sdp.clone(), self.done.clone());
+        let advertised = self.settings.advertised.clone();
         tokio::spawn(async move {
             let host = uri.host_port.host.clone();
             let found = tokio::time::timeout(LOOKUP_TIMEOUT, lookup_host((host, port))).await;
             let addr = found.ok().and_then(Result::ok).and_then(|mut addrs| addrs.next());
             let next_hops = match addr {
                 Some(addr) => {
-                    Ok([NextHop { uri: uri.text, peer: Peer { transport, addr } }].into())
+                    let peer = Peer::new(transport, addr);
+                    let peer = advertised.towards(peer, Listener::default());
+                    let name = Some(uri.host_port.host);
+                    let hop = |peer| [NextHop { uri: uri.text, peer, name }].into();
+                    peer.map(hop).ok_or(Cause::NoRouteDestination)
                 }
                 None => Err(Cause::NoRouteDestination),
             };
@@ -76,20 +83,22 @@ impl Edge {
         None
     }
 
+    /// The peer there, at the listener of ours that speaks to it.
+    fn towards(&self, transport: Transport, addr: SocketAddr) -> Option<Peer> {
+        self.settings.advertised.towards(Peer::new(transport, addr), Listener::default())
+    }
+
     /// The bindings of a user, newest first; `None` if there are none.
     fn contacts(&self, user: &str) -> Option<VecDeque<NextHop>> {
         let contacts = self.user_agent.lookup(unix_s(), user).into_iter().take(BINDINGS_MAX);
         let next_hops: VecDeque<_> =
-            contacts.map(|it| NextHop { uri: it.uri, peer: it.peer }).collect();
+            contacts.map(|it| NextHop { uri: it.uri, peer: it.peer, name: None }).collect();
         (!next_hops.is_empty()).then_some(next_hops)
     }
 
     /// The user, if the URI is one of ours.
     fn own_user<'a>(&self, uri: &'a SipUri) -> Option<&'a str> {
-        let ours = &self.settings.advertised;
-        let same_port =
-            uri.host_port.port.unwrap_or(DEFAULT_PORT) == ours.port.unwrap_or(DEFAULT_PORT);
-        let same_host = uri.host_port.host.eq_ignore_ascii_case(&ours.host);
-        uri.user.as_deref().filter(|_| same_host && same_port)
+        let is_ours = self.settings.advertised.is_ours(&uri.host_port);
+        uri.user.as_deref().filter(|_| is_ours)
     }
 }

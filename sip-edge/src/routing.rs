@@ -74,7 +74,7 @@ impl Edge {
 
     /// The user of `uri` at our own address: From of the legs that we call for somebody.
     pub(crate) fn own_uri(&self, uri: &str) -> String {
-        let advertised = &self.settings.advertised;
+        let advertised = self.settings.advertised.first();
         match SipUri::parse(uri).and_then(|uri| uri.user) {
             Some(user) => format!("sip:{user}@{advertised}"),
             None => format!("sip:holdfast@{advertised}"),

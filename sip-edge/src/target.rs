@@ -63,9 +63,8 @@ impl SipUri {
             name.eq_ignore_ascii_case("transport").then(|| value.to_ascii_lowercase())
         };
         let transport = match parts.find_map(named).as_deref() {
-            None | Some("udp") => Transport::Udp,
-            Some("tcp") => Transport::Tcp,
-            Some(_) => return None, // TLS and WebSocket are not spoken here yet.
+            None => Transport::Udp,
+            Some(name) => Transport::of_parameter(name)?, // WebSocket is not spoken here yet.
         };
         let user = user.map(|it| it.split(':').next().unwrap_or(it).to_owned());
         Some(Self { text: text.to_owned(), user, host_port, transport })
@@ -146,7 +145,7 @@ mod tests {
             "sip:a@b\r\nX: y",
             "sip:a@b>",
             "sip:a@b?Replaces=x",
-            "sip:a@b;transport=tls",
+            "sip:a@b;transport=ws",
         ] {
             assert!(Target::parse(text).is_err(), "{text:?}");
         }

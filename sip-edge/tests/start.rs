@@ -13,6 +13,12 @@ const NOWHERE: &str = "nats://127.0.0.1:1";
 fn a_bad_flag_is_named_with_what_is_wanted() {
     check(&["--sip", "nonsense"], "invalid value 'nonsense' for '--sip <ADDR:PORT>'");
     check(&["--user", "no-password"], "wanted NAME:PASSWORD");
+    check(&["--listen", "ws:127.0.0.1:0"], "wanted udp:ADDR:PORT");
+    check(&["--listen", "tls:127.0.0.1:0"], "give --tls-cert and --tls-key");
+    check(
+        &["--tls-cert", "/nonexistent", "--tls-key", "/nonexistent"],
+        "sip-edge: failed to read --tls-cert /nonexistent",
+    );
     check(&["--edge-name", "a b"], "wanted 1 to 64 of [A-Za-z0-9_.-]");
     check(&["--media-relay", "127.0.0.1:1"], "sip-edge: failed to read --media-relay");
     check(&["--users", "/nonexistent"], "sip-edge: failed to read --users /nonexistent");
@@ -34,7 +40,7 @@ fn a_dial_plan_that_is_none_names_route_and_field() {
 fn a_taken_port_is_named() {
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let sip = udp.local_addr().unwrap().to_string();
-    check(&["--sip", &sip], &format!("sip-edge: failed to bind --sip {sip}"));
+    check(&["--sip", &sip], &format!("sip-edge: failed to bind SIP to UDP {sip}"));
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let grpc = tcp.local_addr().unwrap().to_string();
     check(&["--grpc", &grpc], &format!("sip-edge: failed to bind --grpc {grpc}"));
@@ -51,7 +57,7 @@ fn every_address_needs_one_to_advertise() {
     let nats = NatsServer::start().unwrap();
     check(
         &["--sip", "0.0.0.0:0", "--nats-url", &nats.url()],
-        "by --advertise where peers reach us",
+        "it is every address of this host; say by --advertise",
     );
 }
 

@@ -1,13 +1,14 @@
 //! Dialog state (RFC 3261 §12): identifiers, sequence numbers, route set, remote target.
 
-use crate::HostPort;
+use crate::Advertised;
 use crate::compose::Composer;
 use crate::envelope::Envelope;
 use crate::header::{Headers, Name};
 use crate::message::{Request, Response};
 use crate::name_addr::NameAddr;
-use crate::peer::{Peer, Transport};
+use crate::peer::Peer;
 use crate::uri::SipUri;
+use crate::via;
 use std::net::IpAddr;
 
 /// Proxies on the path that a dialog remembers; further Record-Routes make no dialog.
@@ -130,17 +131,17 @@ impl Dialog {
         method: &str,
         cseq: u32,
         branch: &str,
-        sent_by: &HostPort,
+        advertised: &Advertised,
     ) -> (Composer, Peer) {
-        let peer = self.next_hop();
+        let peer = advertised.towards(self.next_hop(), self.peer.listener).unwrap_or(self.peer);
         let strict = self.route_set.first().and_then(|first| NameAddr::parse(first));
         let strict =
             strict.filter(|it| !SipUri::parse(it.uri).is_ok_and(|it| it.is_loose_router()));
         let uri = strict.map_or(self.remote_target.as_str(), |it| it.uri);
         let mut composer = Composer::request(method, uri);
-        let transport = peer.transport.name();
-        let via = format_args!("SIP/2.0/{transport} {sent_by};branch={branch};rport").to_string();
-        composer.header("Via", via).header("Max-Forwards", 70);
+        composer
+            .header("Via", via::of_request(peer, advertised, branch))
+            .header("Max-Forwards", 70);
         for route in self.route_set.iter().skip(usize::from(strict.is_some())) {
             composer.header("Route", route);
         }
@@ -155,12 +156,12 @@ impl Dialog {
 
     /// First route or remote target, if it is an address that can be reached from here; else where
     /// the last message came from: host names (no DNS yet), transports that we do not have, private
-    /// addresses behind another one, and hosts that talk to us by a TCP connection, unless their URI says UDP.
+    /// addresses behind another one, and hosts that talk to us by a connection, unless their URI says UDP.
     fn next_hop(&self) -> Peer {
         let Some(target) = self.target_peer() else { return self.peer };
         let (wanted, seen) = (target.addr.ip(), self.peer.addr.ip());
-        let may_be_tcp = target.transport == Transport::Tcp || self.is_transport_open();
-        let connected = self.peer.transport == Transport::Tcp && may_be_tcp && wanted == seen;
+        let may_be_same = target.transport == self.peer.transport || self.is_transport_open();
+        let connected = self.peer.transport.is_reliable() && may_be_same && wanted == seen;
         if connected || (self.route_set.is_empty() && wanted != seen && is_private(wanted)) {
             return self.peer;
         }
@@ -170,9 +171,12 @@ impl Dialog {
     /// The connection `broken` is no way to the peer any more. Whether there is another: the
     /// address of the first route or remote target.
     pub(crate) fn abandon(&mut self, broken: Peer) -> bool {
-        let target = self.target_peer().map(|target| match self.is_transport_open() {
-            true => Peer { transport: broken.transport, ..target },
-            false => target,
+        let target = self.target_peer().map(|target| {
+            let transport = match self.is_transport_open() {
+                true => broken.transport,
+                false => target.transport,
+            };
+            Peer { transport, listener: broken.listener, ..target }
         });
         match target.filter(|target| *target != broken && self.peer == broken) {
             Some(target) => {

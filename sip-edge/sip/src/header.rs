@@ -51,6 +51,9 @@ names! {
     Reason b"Reason" b"Reason",
     RetryAfter b"Retry-After" b"Retry-After",
     Accept b"Accept" b"Accept",
+    MinExpires b"Min-Expires" b"Min-Expires",
+    WwwAuthenticate b"WWW-Authenticate" b"WWW-Authenticate",
+    ProxyAuthenticate b"Proxy-Authenticate" b"Proxy-Authenticate",
 }
 
 #[derive(Clone, Debug)]

@@ -6,7 +6,9 @@
 //! bodies are bytes. RFC 3261 with RFC 6026, 3581, 3326, 8760; see docs/RFC.md for what is left
 //! out and why.
 
+mod advertised;
 mod body;
+mod client_digest;
 mod compose;
 mod deadlines;
 mod dialog;
@@ -26,6 +28,8 @@ mod uri;
 mod user_agent;
 mod via;
 
+pub use advertised::{Advertised, Listening};
+pub use client_digest::Credentials;
 pub use digest::Algorithm;
 pub use envelope::{Defect, Envelope};
 pub use framer::{Frame, FrameError, Framer, MAX_HEAD_BYTES, PONG};
@@ -34,10 +38,11 @@ pub use message::{MAX_MESSAGE_BYTES, Message, ParseError, Request, Response};
 pub use method::Method;
 pub use name_addr::NameAddr;
 pub use param::Params;
-pub use peer::{Peer, Transport};
+pub use peer::{Listener, Peer, Transport};
 pub use uri::{HostPort, SipUri, UriError};
 pub use user_agent::{
     Config, Contact, End, Event, Hangup, InviteError, Invited, LegId, MAX_FORWARDS, OutboundInvite,
-    Output, Registration, Rejection, UserAgent,
+    OutboundRegistration, Output, RegisterError, RegistrantId, RegistrantState, Registration,
+    Rejection, UserAgent,
 };
 pub use via::Via;

@@ -247,7 +247,7 @@ mod tests {
         let end = bytes.len();
         let headers = Headers::parse(bytes, 0..end).unwrap();
         let addr = "192.0.2.1:5060".parse().unwrap();
-        let peer = Peer { transport: Transport::Udp, addr };
+        let peer = Peer::new(Transport::Udp, addr);
         registrar.apply(wall, "u", &Sender { peer, call_id: "c", cseq }, Order::read(&headers)?)
     }
 

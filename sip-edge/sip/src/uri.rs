@@ -30,6 +30,12 @@ impl HostPort {
         Self { host: host.into(), port: port.into() }
     }
 
+    /// Whether both name the same place: hosts in any case, no port as 5060 (RFC 3261 §19.1.4).
+    pub fn is_same(&self, other: &Self) -> bool {
+        let port = |it: &Self| it.port.unwrap_or(DEFAULT_PORT);
+        self.host.eq_ignore_ascii_case(&other.host) && port(self) == port(other)
+    }
+
     /// The address if the host is an IP literal, not a name.
     pub fn ip(&self) -> Option<IpAddr> {
         self.host.parse().ok()
@@ -122,15 +128,14 @@ impl<'a> SipUri<'a> {
     }
 
     /// Where a request to this URI goes if its host is an address, and its transport one that we
-    /// have (RFC 3263 §4.1, §4.2).
+    /// have (RFC 3263 §4.1, §4.2); of our first listener.
     pub(crate) fn peer(&self) -> Option<Peer> {
         let transport = match self.params.get("transport") {
-            Some(name) if name.eq_ignore_ascii_case("tcp") => Transport::Tcp,
-            Some(name) if !name.eq_ignore_ascii_case("udp") => return None,
-            _ => Transport::Udp,
+            Some(name) => Transport::of_parameter(name)?,
+            None => Transport::Udp,
         };
-        let port = self.host.port.unwrap_or(DEFAULT_PORT);
-        Some(Peer { transport, addr: SocketAddr::new(self.host.ip()?, port) })
+        let port = self.host.port.unwrap_or(transport.default_port());
+        Some(Peer::new(transport, SocketAddr::new(self.host.ip()?, port)))
     }
 }
 

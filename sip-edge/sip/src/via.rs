@@ -1,8 +1,8 @@
 //! Via values (RFC 3261 §20.42, RFC 3581).
 
-use crate::HostPort;
 use crate::param::Params;
 use crate::peer::{Peer, Transport};
+use crate::{Advertised, HostPort};
 use std::net::{IpAddr, SocketAddr};
 
 /// The default port of SIP over UDP and TCP.
@@ -46,6 +46,16 @@ impl<'a> Via<'a> {
         self.params.get("branch").filter(|branch| !branch.is_empty())
     }
 
+    /// The address where the sender listens, if it says that it takes requests there over the
+    /// connection that `source` is (RFC 5923 §5): only its own address, so that nobody can take
+    /// over what is meant for another.
+    pub(crate) fn alias(&self, source: Peer) -> Option<Peer> {
+        let port = self.sent_by.port.unwrap_or(source.transport.default_port());
+        let alias = Peer { addr: SocketAddr::new(self.sent_by.ip()?, port), ..source };
+        let wanted = source.transport.is_reliable() && self.params.get("alias").is_some();
+        (wanted && alias.addr.ip() == source.addr.ip() && alias != source).then_some(alias)
+    }
+
     /// Whether the sender asked for the response at its source port (RFC 3581 §3).
     pub fn wants_rport(&self) -> bool {
         self.params.get("rport").is_some()
@@ -55,14 +65,22 @@ impl<'a> Via<'a> {
     /// source address, at the source port if asked for, else at the port in sent-by.
     pub(crate) fn response_peer(&self, source: Peer) -> Peer {
         match source.transport {
-            Transport::Tcp => source,
             Transport::Udp if self.wants_rport() => source,
             Transport::Udp => {
                 let port = self.sent_by.port.unwrap_or(DEFAULT_PORT);
                 Peer { addr: SocketAddr::new(source.addr.ip(), port), ..source }
             }
+            Transport::Tcp | Transport::Tls => source,
         }
     }
+}
+
+/// The Via value of a request of ours that goes to `peer` (RFC 3261 §8.1.1.7, RFC 3581 §3). Over a
+/// connection we take requests too (RFC 5923 §5).
+pub(crate) fn of_request(peer: Peer, advertised: &Advertised, branch: &str) -> String {
+    let (transport, sent_by) = (peer.transport.name(), advertised.at(peer));
+    let alias = if peer.transport.is_reliable() { ";alias" } else { "" };
+    format!("SIP/2.0/{transport} {sent_by};branch={branch};rport{alias}")
 }
 
 /// The topmost Via value with `received` and `rport` filled in (RFC 3261 §18.2.1, RFC 3581 §4);

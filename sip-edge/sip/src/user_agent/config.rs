@@ -1,14 +1,14 @@
 //! What the user agent must know before its first message.
 
-use crate::{Algorithm, HostPort};
+use crate::{Advertised, Algorithm};
 use std::collections::HashMap;
 use std::time::Duration;
 
 /// Settings of one [`UserAgent`](crate::UserAgent). [`Config::new`] gives every default.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Host and port in our Contact and Via: where peers reach us.
-    pub advertised: HostPort,
+    /// Host and port in our Contact and Via, for each listener: where peers reach us.
+    pub advertised: Advertised,
     /// Server and User-Agent header value.
     pub user_agent: String,
     /// Digest realm.
@@ -41,10 +41,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults of RFC 3261 Table 4 and the limits of docs/RFC.md, for one advertised address.
-    pub fn new(advertised: HostPort) -> Self {
+    /// The defaults of RFC 3261 Table 4 and the limits of docs/RFC.md, for what is advertised.
+    pub fn new(advertised: impl Into<Advertised>) -> Self {
         Self {
-            advertised,
+            advertised: advertised.into(),
             user_agent: concat!("Holdfast/", env!("CARGO_PKG_VERSION")).to_owned(),
             realm: "holdfast".to_owned(),
             users: HashMap::new(),

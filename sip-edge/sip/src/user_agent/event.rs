@@ -1,5 +1,6 @@
 //! What the user agent tells its transaction user, and what it wants done.
 
+use super::{RegistrantId, RegistrantState};
 use crate::Peer;
 use bytes::Bytes;
 
@@ -19,6 +20,9 @@ impl LegId {
 pub enum Output {
     /// Send these bytes there, now.
     Send { peer: Peer, bytes: Bytes },
+    /// `alias` is the address where the one behind the connection `peer` listens: what is meant
+    /// for it goes over that connection, as long as it stands (RFC 5923).
+    Alias { peer: Peer, alias: Peer },
     /// Tell the owner of the calls.
     Event(Event),
     /// A message was ignored; the text is a metric label.
@@ -45,6 +49,8 @@ pub enum Event {
     Ended { leg: LegId, end: End },
     /// A REGISTER changed the bindings of `user`, who has `contacts` of them now.
     Registered { user: String, contacts: usize },
+    /// What a registration of ours has come to.
+    Registrant { registrant: RegistrantId, state: RegistrantState },
 }
 
 /// How a leg ended. `reason` is a Reason header value as received (RFC 3326).

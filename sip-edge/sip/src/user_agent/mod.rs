@@ -9,6 +9,7 @@ mod event;
 mod in_dialog;
 mod leg;
 mod register;
+mod registrant;
 #[cfg(test)]
 mod tests;
 mod uac;
@@ -19,16 +20,18 @@ pub use event::{
     Contact, End, Event, Hangup, InviteError, Invited, LegId, MAX_FORWARDS, OutboundInvite, Output,
     Registration, Rejection,
 };
+pub use registrant::{OutboundRegistration, RegisterError, RegistrantId, RegistrantState};
 
 use crate::deadlines::Deadlines;
 use crate::digest::Authenticator;
 use crate::message::Message;
-use crate::peer::{Peer, Transport};
+use crate::peer::Peer;
 use crate::registrar::Registrar;
 use crate::tokens::Tokens;
 use crate::transaction::{Failed, Failure, Room, Timing, Transactions};
 use bytes::Bytes;
 use leg::{Leg, State};
+use registrant::Registrant;
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
@@ -44,6 +47,9 @@ pub struct UserAgent {
     /// Local tag → leg. Tags are ours and random, so that one names one dialog.
     by_tag: HashMap<String, LegId>,
     leg_deadlines: Deadlines<LegId>,
+    /// Registrations of ours; their ids are those of legs that never were.
+    registrants: HashMap<LegId, Registrant>,
+    registrant_deadlines: Deadlines<LegId>,
     last_leg: u64,
     /// Makes the To tags of stateless responses unguessable.
     stateless_salt: u64,
@@ -76,6 +82,8 @@ impl UserAgent {
             legs: HashMap::new(),
             by_tag: HashMap::new(),
             leg_deadlines: Deadlines::new(),
+            registrants: HashMap::new(),
+            registrant_deadlines: Deadlines::new(),
             last_leg: 0,
             outputs: VecDeque::new(),
             config,
@@ -95,22 +103,26 @@ impl UserAgent {
 
     /// The connection to `peer` was lost or refused (RFC 3261 §17.1.4, §17.2.4).
     pub fn handle_transport_failed(&mut self, now: Instant, peer: Peer) {
-        if peer.transport == Transport::Tcp {
+        if peer.transport.is_reliable() {
             self.registrar.forget_connection(peer);
+            self.registrants_lost(now, peer);
         }
         let failed = self.transactions.handle_transport_failed(now, peer, &mut self.outputs);
         for failed in failed {
             let is_request = failed.is_client && !failed.is_invite;
             match failed.leg.filter(|_| is_request) {
                 Some(leg) if self.close_another_way(now, leg, peer) => (),
-                _ => self.transaction_failed(failed),
+                _ => self.transaction_failed(now, failed),
             }
         }
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(failed) = self.transactions.handle_timeout(now, &mut self.outputs) {
-            self.transaction_failed(failed);
+            self.transaction_failed(now, failed);
+        }
+        while let Some(registrant) = self.registrant_deadlines.due(now) {
+            self.registrant_timed_out(now, registrant);
         }
         while let Some(leg) = self.leg_deadlines.due(now) {
             self.leg_timed_out(now, leg);
@@ -119,8 +131,9 @@ impl UserAgent {
 
     /// When [`UserAgent::handle_timeout`] is due; O(log n) in legs and transactions.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let due = [self.transactions.poll_timeout(), self.leg_deadlines.next()];
-        due.into_iter().flatten().min()
+        let own = [self.leg_deadlines.next(), self.registrant_deadlines.next()];
+        let due = own.into_iter().chain([self.transactions.poll_timeout()]);
+        due.flatten().min()
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
@@ -166,7 +179,10 @@ impl UserAgent {
     }
 
     /// What a transaction's end without success means for its leg.
-    fn transaction_failed(&mut self, failed: Failed) {
+    fn transaction_failed(&mut self, now: Instant, failed: Failed) {
+        if let Some(registrant) = failed.leg.filter(|it| self.is_registrant(*it)) {
+            return self.register_transaction_failed(now, registrant);
+        }
         let Some(leg) = failed.leg.and_then(|leg| self.legs.get_mut(&leg)) else { return };
         let end = match failed.failure {
             Failure::TimedOut => End::TimedOut,

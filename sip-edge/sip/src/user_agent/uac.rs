@@ -47,14 +47,12 @@ impl UserAgent {
             invite.from_uri,
             self.tokens.tag()
         );
-        let sent_by = &self.config.advertised;
-        let transport = invite.peer.transport;
-        let via = format!("SIP/2.0/{} {sent_by};branch={branch};rport", transport.name());
+        let via = via::of_request(invite.peer, &self.config.advertised, branch);
         let mut request = Composer::request("INVITE", &invite.target);
         request.header("Via", via).header("Max-Forwards", invite.max_forwards);
         request.header("From", from).header("To", format_args!("<{}>", invite.target));
         request.header("Call-ID", self.tokens.call_id()).header("CSeq", "1 INVITE");
-        request.header("Contact", self.contact(transport)).allow();
+        request.header("Contact", self.contact(invite.peer)).allow();
         request.header("Accept", body::ACCEPT);
         request.header("User-Agent", &self.config.user_agent);
         for (name, value) in &invite.headers {
@@ -67,7 +65,7 @@ impl UserAgent {
         let Ok(envelope) = Envelope::of_response(response) else {
             return self.discard("malformed_response");
         };
-        if envelope.via.sent_by != self.config.advertised {
+        if !self.config.advertised.is_ours(&envelope.via.sent_by) {
             return self.discard("foreign_via"); // RFC 3261 §18.1.2
         }
         let key = Key::client(envelope.via.branch().unwrap_or_default(), envelope.cseq_method);
@@ -80,6 +78,7 @@ impl UserAgent {
             ("INVITE", _) => {
                 self.receive_invite_response(now, tx, leg, source, response, &envelope)
             }
+            ("REGISTER", Some(id)) => self.receive_register_response(now, id, tx, response),
             ("BYE", Some(leg)) if response.status >= 200 => {
                 self.end(leg, End::HungUp { bye_status: Some(response.status) });
             }

@@ -45,6 +45,9 @@ impl UserAgent {
             }
             Match::New | Match::PassedUp => (),
         }
+        if let Some(alias) = envelope.via.alias(source) {
+            self.outputs.push_back(super::Output::Alias { peer: source, alias });
+        }
         let peer = envelope.via.response_peer(source);
         let mut registering = String::new();
         if method == Method::Register {
@@ -224,7 +227,7 @@ impl UserAgent {
     pub fn ring(&mut self, now: Instant, leg: LegId, status: u16, sdp: Option<Bytes>) {
         let status = if (101..=199).contains(&status) { status } else { 180 };
         let Some((incoming, tag)) = self.pending(leg) else { return };
-        let contact = self.contact(incoming.source.transport);
+        let contact = self.contact(incoming.source);
         let mut response = self.compose(&incoming, status, Some(&tag));
         record_route(&mut response, &incoming.request);
         response.header("Contact", contact).allow();
@@ -243,7 +246,7 @@ impl UserAgent {
     /// happens if none is pending, as after a CANCEL that crossed this order.
     pub fn answer(&mut self, now: Instant, leg: LegId, sdp: Bytes) {
         let Some((incoming, tag)) = self.pending(leg) else { return };
-        let contact = self.contact(incoming.source.transport);
+        let contact = self.contact(incoming.source);
         let mut response = self.compose(&incoming, 200, Some(&tag));
         record_route(&mut response, &incoming.request);
         response.header("Contact", contact).allow();
@@ -351,13 +354,14 @@ impl UserAgent {
         self.transactions.respond(now, to.tx, status, response, &mut self.outputs);
     }
 
-    /// The value of our Contact.
-    pub(super) fn contact(&self, transport: Transport) -> String {
-        let transport = match transport {
+    /// The value of our Contact, for `peer`.
+    pub(super) fn contact(&self, peer: Peer) -> String {
+        let transport = match peer.transport {
             Transport::Udp => "",
             Transport::Tcp => ";transport=tcp",
+            Transport::Tls => ";transport=tls",
         };
-        format!("<sip:{}{transport}>", self.config.advertised)
+        format!("<sip:{}{transport}>", self.config.advertised.at(peer))
     }
 }
 

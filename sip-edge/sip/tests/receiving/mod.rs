@@ -26,7 +26,7 @@ pub(crate) fn agent() -> UserAgent {
 }
 
 pub(crate) fn phone() -> Peer {
-    Peer { transport: Transport::Udp, addr: "192.0.2.1:5060".parse().unwrap() }
+    Peer::new(Transport::Udp, "192.0.2.1:5060".parse().unwrap())
 }
 
 /// First lines of what is sent, and what is told or discarded.
@@ -44,6 +44,7 @@ pub(crate) fn outcome(ua: &mut UserAgent, bytes: Bytes) -> String {
                 format!("Invited{}", sdp.unwrap_or_default())
             }
             Output::Event(event) => format!("{event:?}"),
+            Output::Alias { peer, alias } => format!("{peer} is {alias}"),
             Output::Discarded(reason) => format!("({reason})"),
         });
     }

@@ -5,7 +5,7 @@ use crate::message::{Message, Request};
 use crate::name_addr::NameAddr;
 use crate::peer::{Peer, Transport};
 use crate::user_agent::{
-    Config, Event, Hangup, LegId, OutboundInvite, Output, Rejection, UserAgent,
+    Config, Event, Hangup, LegId, OutboundInvite, Output, RegistrantId, Rejection, UserAgent,
 };
 use crate::{HostPort, Response};
 use bytes::Bytes;
@@ -18,7 +18,7 @@ pub(super) const SDP: &str = "v=0";
 pub(super) const WALL: u64 = 1_700_000_000;
 
 pub(super) fn udp_phone() -> Peer {
-    Peer { transport: Transport::Udp, addr: "192.0.2.1:5060".parse().unwrap() }
+    Peer::new(Transport::Udp, "192.0.2.1:5060".parse().unwrap())
 }
 
 pub(super) fn tcp_phone() -> Peer {
@@ -32,6 +32,7 @@ pub(super) struct Bench {
     pub(super) now: Instant,
     log: String,
     pub(super) sent: Vec<(Peer, Bytes)>,
+    pub(super) registrants: Vec<RegistrantId>,
 }
 
 impl Bench {
@@ -45,7 +46,15 @@ impl Bench {
         change(&mut config);
         let (start, phone) = (Instant::now(), udp_phone());
         let ua = UserAgent::new(config, 1);
-        Self { ua, phone, start, now: start, log: String::new(), sent: Vec::new() }
+        Self {
+            ua,
+            phone,
+            start,
+            now: start,
+            log: String::new(),
+            sent: Vec::new(),
+            registrants: Vec::new(),
+        }
     }
 
     /// Moves the clock, firing what is due on the way.
@@ -206,6 +215,7 @@ impl Bench {
                     self.sent.push((peer, bytes));
                 }
                 Output::Event(event) => self.log.push_str(&event_text(&event)),
+                Output::Alias { peer, alias } => write!(self.log, "alias {peer} {alias}").unwrap(),
                 Output::Discarded(reason) => write!(self.log, "discarded {reason}").unwrap(),
             }
             self.log.push('\n');
@@ -252,6 +262,7 @@ fn event_text(event: &Event) -> String {
             format!("Info {} {content_type} {:?}", leg.0, body)
         }
         Event::Ended { leg, end } => format!("Ended {} {end:?}", leg.0),
+        Event::Registrant { state, .. } => format!("Registrant {state:?}"),
         Event::Registered { user, contacts } => format!("Registered {user} {contacts}"),
     }
 }

@@ -175,12 +175,13 @@ fn bye_goes_to_the_contact_but_to_the_source_if_the_contact_cannot_be_reached() 
         ("sip:a@192.0.2.9;transport=tcp", "192.0.2.1:5060", "tcp:192.0.2.9:5060"),
         ("sip:a@10.0.0.1", "192.0.2.1:7000", "udp:192.0.2.1:7000"),
         ("sip:a@phone.example", "192.0.2.1:7000", "udp:192.0.2.1:7000"),
-        ("sip:a@192.0.2.9:5061;transport=tls", "192.0.2.1:7000", "udp:192.0.2.1:7000"),
+        ("sip:a@192.0.2.9;transport=tls", "192.0.2.1:7000", "tls:192.0.2.9:5061"),
+        ("sip:a@192.0.2.9;transport=ws", "192.0.2.1:7000", "udp:192.0.2.1:7000"),
         ("sips:a@192.0.2.9", "192.0.2.1:7000", "udp:192.0.2.1:7000"),
         ("sip:a@10.0.0.1:9", "10.0.0.1:7000", "udp:10.0.0.1:9"),
     ] {
         let mut bench = Bench::new();
-        let source = Peer { transport: Transport::Udp, addr: source.parse().unwrap() };
+        let source = Peer::new(Transport::Udp, source.parse().unwrap());
         let invite = Phone::invite().header(&format!("Contact: <{contact}>"));
         bench.receive_from(source, invite).answer(1);
         let tag = bench.tag();
@@ -200,7 +201,7 @@ fn reinvite_moves_the_contact_and_any_request_the_source() {
     assert_eq!(bench.sent.last().unwrap().0.to_string(), "udp:192.0.2.8:5080");
 
     let (mut bench, tag) = standing();
-    let nat = Peer { transport: Transport::Udp, addr: "203.0.113.5:33000".parse().unwrap() };
+    let nat = Peer::new(Transport::Udp, "203.0.113.5:33000".parse().unwrap());
     let moved = Phone::invite().tag(&tag).cseq(2).header("Contact: <sip:anna@10.0.0.9>");
     bench.receive_from(nat, moved).answer(1);
     let nat = Peer { addr: "203.0.113.5:44000".parse().unwrap(), ..nat };
@@ -212,7 +213,7 @@ fn reinvite_moves_the_contact_and_any_request_the_source() {
 fn bye_whose_connection_is_gone_goes_to_the_address_of_the_route() {
     let mut bench = Bench::new();
     let addr = "192.0.2.1:40000".parse().unwrap();
-    bench.phone = Peer { transport: Transport::Tcp, addr };
+    bench.phone = Peer::new(Transport::Tcp, addr);
     let route = "Record-Route: <sip:192.0.2.1:5060;transport=tcp;lr>";
     bench.receive(Phone::invite().header(route)).answer(1);
     let tag = bench.tag();
@@ -220,7 +221,7 @@ fn bye_whose_connection_is_gone_goes_to_the_address_of_the_route() {
     let gone = bench.phone;
     bench.order(|ua, now| ua.handle_transport_failed(now, gone));
     assert!(bench.last_text().contains("\r\nReason: Q.850;cause=16\r\n"));
-    let listening = Peer { transport: Transport::Tcp, addr: "192.0.2.1:5060".parse().unwrap() };
+    let listening = Peer::new(Transport::Tcp, "192.0.2.1:5060".parse().unwrap());
     bench.order(|ua, now| ua.handle_transport_failed(now, listening)).check_over(expect![[r#"
         200.000 > BYE 1
         200.000 > BYE 2 to tcp:192.0.2.1:5060
@@ -310,7 +311,7 @@ fn bye_of_the_callee_whom_we_cancel_waits_for_the_end_of_the_invite() {
 fn reinvite_whose_connection_breaks_is_answered_to_nobody() {
     let (mut bench, tag) = standing();
     let addr = "192.0.2.1:40000".parse().unwrap();
-    let tcp = Peer { transport: Transport::Tcp, addr };
+    let tcp = Peer::new(Transport::Tcp, addr);
     bench.receive_from(tcp, Phone::invite().tag(&tag).cseq(2)).forget();
     bench.order(|ua, now| ua.handle_transport_failed(now, tcp)).answer(1).until(90.0);
     bench.check(expect![""]);

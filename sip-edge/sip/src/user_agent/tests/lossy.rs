@@ -151,7 +151,7 @@ impl World {
 
     fn peer(&self, side: usize) -> Peer {
         let addr = format!("192.0.2.{}:5060", side + 1).parse().unwrap();
-        Peer { transport: self.transport, addr }
+        Peer::new(self.transport, addr)
     }
 
     fn drain(&mut self, now: Instant, side: usize) {
@@ -162,7 +162,7 @@ impl World {
                     self.carry(now, side, bytes);
                 }
                 Output::Event(event) => self.react(now, side, event),
-                Output::Discarded(_) => (),
+                Output::Alias { .. } | Output::Discarded(_) => (),
             }
         }
     }
@@ -170,9 +170,13 @@ impl World {
     fn carry(&mut self, now: Instant, from: usize, bytes: Bytes) {
         let lost = self.below(100) < self.loss_percent;
         match self.transport {
-            Transport::Tcp if lost => self.later(now, 50, Step::Broken { at: from }),
+            Transport::Tcp | Transport::Tls if lost => {
+                self.later(now, 50, Step::Broken { at: from })
+            }
             // One second keeps no order by TCP either: harder than the real thing.
-            Transport::Tcp => self.later(now, 1_000, Step::Deliver { to: 1 - from, bytes }),
+            Transport::Tcp | Transport::Tls => {
+                self.later(now, 1_000, Step::Deliver { to: 1 - from, bytes })
+            }
             Transport::Udp if lost => (),
             Transport::Udp => {
                 let copies = if self.below(10) == 0 { 2 } else { 1 };
@@ -209,7 +213,9 @@ impl World {
                 let ended = self.legs[by].get(&leg).copied();
                 assert_eq!(ended, Some(false), "seed {seed}: {leg:?} has an event after its end");
             }
-            Event::Registered { .. } => unreachable!("nobody registers"),
+            Event::Registered { .. } | Event::Registrant { .. } => {
+                unreachable!("nobody registers")
+            }
         }
     }
 }

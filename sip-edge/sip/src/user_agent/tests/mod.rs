@@ -4,5 +4,6 @@ mod bench;
 mod in_dialog;
 mod lossy;
 mod register;
+mod registrant;
 mod uac;
 mod uas;

@@ -385,7 +385,7 @@ fn late_offer_takes_the_answer_out_of_the_ack() {
 fn response_goes_to_the_source_port_only_if_rport_asks_for_it() {
     let mut bench = Bench::new();
     let addr = "192.0.2.7:9999".parse().unwrap();
-    let nat = Peer { transport: Transport::Udp, addr };
+    let nat = Peer::new(Transport::Udp, addr);
     let text = String::from_utf8(Phone::sends("OPTIONS").text().to_vec()).unwrap();
     bench.receive_from(nat, text.clone());
     bench.receive_from(nat, text.replace("branch=", "rport;branch=x").replace("c1", "c2"));
