@@ -184,7 +184,7 @@ impl Edge {
 
     fn handle_sip_event(&mut self, event: Event) {
         match event {
-            Event::Invited { leg, invite } => self.handle_invited(leg, invite, None),
+            Event::Invited { leg, invite } => self.handle_invited(leg, *invite, None),
             Event::Acknowledged { leg, sdp } => self.tell(leg, LegSignal::Acknowledged { sdp }),
             Event::Ringing { leg, sdp, .. } => {
                 self.forget_others(leg);
@@ -206,6 +206,9 @@ impl Edge {
                 self.forget_leg(leg);
             }
             Event::Registrant { state, .. } => debug!(?state, "registration of ours"),
+            Event::Reanswered { .. } | Event::ReinviteFailed { .. } => (), // We send none yet.
+            Event::Referred { leg, .. } => self.user_agent.reject_refer(Instant::now(), leg, 603),
+            Event::ReferProgress { .. } => (), // We send none yet.
             Event::Registered { contacts, .. } => debug!(contacts, "registered"),
         }
     }

@@ -109,6 +109,7 @@ impl Edge {
                 max_forwards,
                 sdp: offer,
                 headers,
+                credentials: None,
             };
             let sent = self.user_agent.invite(Instant::now(), invite);
             sent.map(|leg| (leg, next_hops)).map_err(|e| {

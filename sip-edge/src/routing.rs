@@ -29,6 +29,9 @@ impl Edge {
         if self.draining {
             return self.refuse_invite(leg, 503, "draining");
         }
+        if invite.replaces.is_some() {
+            return self.refuse_invite(leg, 603, "replaces");
+        }
         if self.calls.live() >= self.settings.max_calls {
             return self.refuse_invite(leg, 503, "max-calls");
         }

@@ -3,7 +3,7 @@
 use crate::envelope::Envelope;
 use crate::header::Name;
 use crate::message::{Message, Request, Response};
-use crate::method::ALLOW;
+use crate::method::{ALLOW, OPTIONS};
 use crate::name_addr::NameAddr;
 use crate::param;
 use crate::via;
@@ -92,10 +92,18 @@ impl Composer {
         self.header("Allow", ALLOW)
     }
 
+    pub(crate) fn supported(&mut self) -> &mut Self {
+        self.header("Supported", OPTIONS.join(", "))
+    }
+
     pub(crate) fn sdp(self, sdp: &[u8]) -> Bytes {
+        self.body("application/sdp", sdp)
+    }
+
+    pub(crate) fn body(self, kind: &str, body: &[u8]) -> Bytes {
         let mut composer = self;
-        composer.header("Content-Type", "application/sdp");
-        composer.finish(sdp)
+        composer.header("Content-Type", kind);
+        composer.finish(body)
     }
 
     pub(crate) fn empty(self) -> Bytes {
@@ -130,6 +138,34 @@ pub(crate) fn cancel(invite: &Bytes, reason: Option<&str>) -> Option<Bytes> {
     Some(cancel.empty())
 }
 
+/// `request`, our own message, once more as a new transaction of its dialog: another branch, the
+/// next CSeq, and `changes` in place of the header fields of those names (RFC 3261 §8.1.3.5, §22.2).
+pub(crate) fn again(
+    request: &Bytes,
+    branch: &str,
+    cseq: u32,
+    changes: &[(&str, String)],
+) -> Option<Bytes> {
+    let Ok(Message::Request(parsed)) = Message::parse(request.clone()) else { return None };
+    let old = parsed.headers.get(Name::Via).and_then(via::Via::parse)?.branch()?.to_owned();
+    let mut composer = Composer::request(parsed.method_name(), parsed.uri());
+    let head = request.windows(4).position(|it| it == b"\r\n\r\n")?;
+    let lines = std::str::from_utf8(&request[..head]).ok()?.split("\r\n").skip(1);
+    for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
+        match name {
+            "Via" => composer.header("Via", value.replace(&old, branch)),
+            "CSeq" => composer.header("CSeq", format_args!("{cseq} {}", parsed.method_name())),
+            "Content-Length" => &mut composer, // Written at the end.
+            name if changes.iter().any(|(changed, _)| *changed == name) => &mut composer,
+            name => composer.header(name, value),
+        };
+    }
+    for (name, value) in changes {
+        composer.header(name, value);
+    }
+    Some(composer.finish(&parsed.body))
+}
+
 fn follow_up(invite: &Bytes, method: &str, to: Option<&[u8]>) -> Option<Composer> {
     let Ok(Message::Request(request)) = Message::parse(invite.clone()) else { return None };
     let envelope = Envelope::of_request(&request).ok()?;
@@ -155,6 +191,7 @@ pub(crate) fn phrase(status: u16) -> &'static str {
         182 => "Queued",
         183 => "Session Progress",
         200 => "OK",
+        202 => "Accepted",
         302 => "Moved Temporarily",
         400 => "Bad Request",
         401 => "Unauthorized",
@@ -167,6 +204,7 @@ pub(crate) fn phrase(status: u16) -> &'static str {
         415 => "Unsupported Media Type",
         416 => "Unsupported URI Scheme",
         420 => "Bad Extension",
+        422 => "Session Interval Too Small",
         423 => "Interval Too Brief",
         480 => "Temporarily Unavailable",
         481 => "Call/Transaction Does Not Exist",
@@ -175,6 +213,7 @@ pub(crate) fn phrase(status: u16) -> &'static str {
         484 => "Address Incomplete",
         486 => "Busy Here",
         487 => "Request Terminated",
+        489 => "Bad Event",
         488 => "Not Acceptable Here",
         491 => "Request Pending",
         500 => "Server Internal Error",
@@ -201,6 +240,19 @@ pub(crate) fn phrase(status: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_again_differs_in_branch_cseq_and_what_is_changed() {
+        let mut request = Composer::request("UPDATE", "sip:b@h");
+        request.header("Via", "SIP/2.0/UDP a;branch=z9hG4bK1;rport").header("CSeq", "4 UPDATE");
+        request.header("From", "<sip:a@h>;tag=1").header("To", "<sip:b@h>");
+        request.header("Call-ID", "c").header("Min-SE", 90);
+        let again = again(&request.sdp(b"v=0"), "z9hG4bK2", 5, &[("Min-SE", "600".to_owned())]);
+        let wanted = "UPDATE sip:b@h SIP/2.0\r\nVia: SIP/2.0/UDP a;branch=z9hG4bK2;rport\r\n\
+            CSeq: 5 UPDATE\r\nFrom: <sip:a@h>;tag=1\r\nTo: <sip:b@h>\r\nCall-ID: c\r\n\
+            Content-Type: application/sdp\r\nMin-SE: 600\r\nContent-Length: 3\r\n\r\nv=0";
+        assert_eq!(again.unwrap(), wanted);
+    }
 
     #[test]
     fn no_value_can_add_a_header_line() {

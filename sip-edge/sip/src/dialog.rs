@@ -57,7 +57,7 @@ impl Dialog {
             local_tag,
             local_cseq: 0,
             remote_cseq: Some(envelope.cseq),
-            route_set: record_route(&request.headers),
+            route_set: values(&request.headers, Name::RecordRoute),
             remote_target: envelope.from.uri.to_owned(),
             peer: source,
         };
@@ -71,23 +71,25 @@ impl Dialog {
         Self {
             call_id: envelope.call_id.to_owned(),
             local_tag: envelope.from.tag().unwrap_or_default().to_owned(),
-            remote_tag: None,
+            remote_tag: envelope.to.tag().map(str::to_owned),
             local: value(Name::From),
             remote: value(Name::To),
             local_cseq: envelope.cseq,
             remote_cseq: None,
-            route_set: Vec::new(),
+            route_set: values(&request.headers, Name::Route),
             remote_target: request.uri().to_owned(),
             peer,
         }
     }
 
-    /// A 2xx to our INVITE (RFC 3261 §12.1.2).
+    /// A 1xx or 2xx to our INVITE (RFC 3261 §12.1.2). The route set of a dialog that stands stays.
     pub(crate) fn confirm(&mut self, response: &Response, envelope: &Envelope<'_>, source: Peer) {
+        if self.remote_tag.is_none() || response.headers.count(Name::RecordRoute) > 0 {
+            self.route_set = values(&response.headers, Name::RecordRoute);
+            self.route_set.reverse();
+        }
         self.remote_tag = envelope.to.tag().map(str::to_owned);
         self.remote = response.headers.get(Name::To).unwrap_or_default().to_owned();
-        self.route_set = record_route(&response.headers);
-        self.route_set.reverse();
         self.peer = source;
         self.refresh_target(&response.headers);
     }
@@ -203,9 +205,9 @@ impl Dialog {
     }
 }
 
-/// Record-Route values in the order of the message.
-fn record_route(headers: &Headers) -> Vec<String> {
-    let fields = headers.all(Name::RecordRoute);
+/// Route or Record-Route values in the order of the message.
+fn values(headers: &Headers, name: Name) -> Vec<String> {
+    let fields = headers.all(name);
     let values = fields.flat_map(|text| crate::param::split(text, b','));
     let values = values.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
     values.take(MAX_ROUTES).collect()

@@ -25,8 +25,21 @@ macro_rules! names {
             /// Whether a caller of this crate may add such a field: all but those that carry the
             /// transaction, the dialog and the body.
             pub(crate) fn is_free(self) -> bool {
-                use Name::{Authorization, Expires, Other, Reason, RetryAfter, Route};
-                matches!(self, Authorization | Expires | Other | Reason | RetryAfter | Route)
+                use Name::*;
+                matches!(
+                    self,
+                    Authorization
+                        | Diversion
+                        | Expires
+                        | HistoryInfo
+                        | Other
+                        | PAssertedIdentity
+                        | Reason
+                        | ReferredBy
+                        | Replaces
+                        | RetryAfter
+                        | Route
+                )
             }
         }
     };
@@ -52,8 +65,24 @@ names! {
     RetryAfter b"Retry-After" b"Retry-After",
     Accept b"Accept" b"Accept",
     MinExpires b"Min-Expires" b"Min-Expires",
+    Allow b"Allow" b"Allow",
+    Supported b"Supported" b"k",
+    SessionExpires b"Session-Expires" b"x",
+    MinSe b"Min-SE" b"Min-SE",
+    RSeq b"RSeq" b"RSeq",
+    RAck b"RAck" b"RAck",
+    ReferTo b"Refer-To" b"r",
+    ReferredBy b"Referred-By" b"b",
+    ReferSub b"Refer-Sub" b"Refer-Sub",
+    Replaces b"Replaces" b"Replaces",
+    Event b"Event" b"o",
+    SubscriptionState b"Subscription-State" b"Subscription-State",
     WwwAuthenticate b"WWW-Authenticate" b"WWW-Authenticate",
     ProxyAuthenticate b"Proxy-Authenticate" b"Proxy-Authenticate",
+    ProxyAuthorization b"Proxy-Authorization" b"Proxy-Authorization",
+    PAssertedIdentity b"P-Asserted-Identity" b"P-Asserted-Identity",
+    Diversion b"Diversion" b"Diversion",
+    HistoryInfo b"History-Info" b"History-Info",
 }
 
 #[derive(Clone, Debug)]

@@ -3,7 +3,8 @@
 //! The shell owns one [`UserAgent`] value. It hands in whole messages ([`Framer`] cuts them out of
 //! a TCP stream) and the clock, and drains [`UserAgent::poll_output`] after every input. Nothing
 //! here opens a socket, reads a clock or knows what a call or an SDP body is: legs are dialogs,
-//! bodies are bytes. RFC 3261 with RFC 6026, 3581, 3326, 8760; see docs/RFC.md for what is left
+//! bodies are bytes. RFC 3261 with RFC 6026, 3581, 3326, 8760,
+//! 3262, 3311, 4028, 3515, 4488 and 3891; see docs/RFC.md for what is left
 //! out and why.
 
 mod advertised;
@@ -22,6 +23,8 @@ mod name_addr;
 mod param;
 mod peer;
 mod registrar;
+mod replaces;
+mod session_timer;
 mod tokens;
 mod transaction;
 mod uri;
@@ -39,10 +42,11 @@ pub use method::Method;
 pub use name_addr::NameAddr;
 pub use param::Params;
 pub use peer::{Listener, Peer, Transport};
+pub use replaces::{ReferTo, Replaces};
 pub use uri::{HostPort, SipUri, UriError};
 pub use user_agent::{
     Config, Contact, End, Event, Hangup, InviteError, Invited, LegId, MAX_FORWARDS, OutboundInvite,
-    OutboundRegistration, Output, RegisterError, RegistrantId, RegistrantState, Registration,
-    Rejection, UserAgent,
+    OutboundRefer, OutboundRegistration, Output, Referred, RegisterError, RegistrantId,
+    RegistrantState, Registration, Rejection, UserAgent,
 };
 pub use via::Via;

@@ -10,14 +10,26 @@ pub enum Method {
     Options,
     Register,
     Info,
-    /// Has an RFC, and we do not speak it: PRACK, UPDATE, REFER and so on. Answered 405.
+    /// RFC 3262.
+    Prack,
+    /// RFC 3311.
+    Update,
+    /// RFC 3515.
+    Refer,
+    /// RFC 6665, here only of REFER.
+    Notify,
+    /// Has an RFC, and we do not speak it: SUBSCRIBE, MESSAGE, PUBLISH. Answered 405.
     Foreign,
     /// No method that we know. Answered 501.
     Unknown,
 }
 
 /// What Allow says.
-pub(crate) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, REGISTER, INFO";
+pub(crate) const ALLOW: &str =
+    "INVITE, ACK, BYE, CANCEL, OPTIONS, REGISTER, INFO, PRACK, UPDATE, REFER, NOTIFY";
+
+/// Option tags of the extensions that we have: what Supported says, and Require may ask for.
+pub(crate) const OPTIONS: [&str; 4] = ["100rel", "timer", "replaces", "norefersub"];
 
 impl Method {
     pub fn of(name: &[u8]) -> Self {
@@ -29,8 +41,11 @@ impl Method {
             b"OPTIONS" => Method::Options,
             b"REGISTER" => Method::Register,
             b"INFO" => Method::Info,
-            b"PRACK" | b"UPDATE" | b"REFER" | b"SUBSCRIBE" | b"NOTIFY" | b"MESSAGE"
-            | b"PUBLISH" => Method::Foreign,
+            b"PRACK" => Method::Prack,
+            b"UPDATE" => Method::Update,
+            b"REFER" => Method::Refer,
+            b"NOTIFY" => Method::Notify,
+            b"SUBSCRIBE" | b"MESSAGE" | b"PUBLISH" => Method::Foreign,
             _ => Method::Unknown,
         }
     }

@@ -92,6 +92,7 @@ proptest! {
             from_display: None,
             sdp: "v=0".into(),
             headers: vec![],
+            credentials: None,
         };
         ua.invite(start, invite).unwrap();
         let mut sent = drain(&mut ua);

@@ -31,6 +31,7 @@ pub(crate) struct TxId(u64);
 #[derive(Debug)]
 struct Transaction {
     machine: Machine,
+    method: Method,
     key: Key,
     merge_key: Option<Key>,
     peer: Peer,
@@ -76,7 +77,7 @@ pub(crate) struct TheirRequest<'a> {
 /// A request of ours, about to be sent.
 pub(crate) struct OurRequest {
     pub(crate) key: Key,
-    pub(crate) is_invite: bool,
+    pub(crate) method: Method,
     pub(crate) peer: Peer,
     pub(crate) bytes: Bytes,
     /// Whom the outcome concerns; nobody, if the leg is over or never was.
@@ -102,6 +103,7 @@ pub(crate) struct Failed {
     /// Whether an INVITE failed, and in which role we were.
     pub(crate) is_invite: bool,
     pub(crate) is_client: bool,
+    pub(crate) method: Method,
 }
 
 #[derive(Debug)]
@@ -245,7 +247,7 @@ impl Transactions {
             _ => Machine::ServerNonInvite(ServerNonInvite::new(self.timing, reliable)),
         };
         let merge_key = Key::merged(envelope).filter(|key| !self.by_merge_key.contains_key(key));
-        let id = self.insert(machine, key, merge_key, peer, Bytes::new(), None);
+        let id = self.insert(machine, method, key, merge_key, peer);
         self.all.entry(id).and_modify(|tx| tx.request_bytes = bytes);
         self.request_bytes += bytes;
         Ok(id)
@@ -264,13 +266,14 @@ impl Transactions {
         request: OurRequest,
         out: &mut Outbox,
     ) -> TxId {
-        let OurRequest { key, is_invite, peer, bytes, leg } = request;
+        let OurRequest { key, method, peer, bytes, leg } = request;
         let reliable = peer.transport.is_reliable();
-        let machine = match is_invite {
-            true => Machine::ClientInvite(ClientInvite::new(now, self.timing, reliable)),
-            false => Machine::ClientNonInvite(ClientNonInvite::new(now, self.timing, reliable)),
+        let machine = match method {
+            Method::Invite => Machine::ClientInvite(ClientInvite::new(now, self.timing, reliable)),
+            _ => Machine::ClientNonInvite(ClientNonInvite::new(now, self.timing, reliable)),
         };
-        let id = self.insert(machine, key, None, peer, bytes, leg);
+        let id = self.insert(machine, method, key, None, peer);
+        self.all.entry(id).and_modify(|tx| (tx.message, tx.leg) = (bytes, leg));
         self.settle(now, id, out);
         id
     }
@@ -278,11 +281,10 @@ impl Transactions {
     fn insert(
         &mut self,
         machine: Machine,
+        method: Method,
         key: Key,
         merge_key: Option<Key>,
         peer: Peer,
-        message: Bytes,
-        leg: Option<LegId>,
     ) -> TxId {
         self.last_id += 1;
         let id = TxId(self.last_id);
@@ -293,13 +295,14 @@ impl Transactions {
         self.by_peer.insert((peer, id));
         let tx = Transaction {
             machine,
+            method,
             key,
             merge_key,
             peer,
-            message,
+            message: Bytes::new(),
             ack: None,
             acks: Vec::new(),
-            leg,
+            leg: None,
             deadline: None,
             request_bytes: 0,
         };
@@ -443,8 +446,9 @@ impl Transactions {
                 Output::PassUp => settled.passed_up = true,
                 Output::Failed(failure) => {
                     let (is_client, is_invite) = (tx.machine.is_client(), tx.machine.is_invite());
-                    let leg = tx.leg;
-                    settled.failed = Some(Failed { tx: id, leg, failure, is_invite, is_client });
+                    let (leg, method) = (tx.leg, tx.method);
+                    let failed = Failed { tx: id, leg, failure, is_invite, is_client, method };
+                    settled.failed = Some(failed);
                 }
             }
         }

@@ -32,6 +32,10 @@ pub struct Config {
     pub retry_after_s: u32,
     /// How long a digest nonce is good; afterwards 401 with `stale=true`.
     pub nonce_life: Duration,
+    /// Session interval that we ask for (RFC 4028); `None`: only what peers ask for.
+    pub session_interval: Option<Duration>,
+    /// Peers that ask for a shorter session interval are refused with 422; 90 s at least.
+    pub min_session_interval: Duration,
     /// Round-trip time estimate (RFC 3261 §17.1.1.1), 500 ms.
     pub t1: Duration,
     /// Longest retransmission interval for non-INVITE requests and 2xx, 4 s.
@@ -55,6 +59,8 @@ impl Config {
             max_bindings_per_user: 10,
             retry_after_s: 5,
             nonce_life: Duration::from_secs(300),
+            session_interval: Some(Duration::from_secs(1_800)),
+            min_session_interval: Duration::from_secs(90),
             t1: Duration::from_millis(500),
             t2: Duration::from_secs(4),
             t4: Duration::from_secs(5),

@@ -1,7 +1,7 @@
 //! What the user agent tells its transaction user, and what it wants done.
 
 use super::{RegistrantId, RegistrantState};
-use crate::Peer;
+use crate::{Credentials, Peer, ReferTo};
 use bytes::Bytes;
 
 /// One leg: a dialog of ours, or the INVITE that may become one. Never reused in a process.
@@ -33,7 +33,7 @@ pub enum Output {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A new INVITE; 100 is sent. Retransmissions, merged and malformed ones never come here.
-    Invited { leg: LegId, invite: Invited },
+    Invited { leg: LegId, invite: Box<Invited> },
     /// First ACK of our 2xx, to the initial INVITE or a re-INVITE; `sdp` answers an offer that our
     /// 2xx made.
     Acknowledged { leg: LegId, sdp: Option<Bytes> },
@@ -41,8 +41,18 @@ pub enum Event {
     Ringing { leg: LegId, status: u16, sdp: Option<Bytes> },
     /// First 2xx of our INVITE; the ACK is sent already.
     Answered { leg: LegId, sdp: Option<Bytes> },
-    /// re-INVITE; answer with `answer` or `reject`. No `sdp`: the offer is to be made in the 2xx.
+    /// re-INVITE or UPDATE with an offer; answer with `answer` or `reject`. No `sdp`: the offer is to
+    /// be made in the 2xx. The 2xx to an UPDATE counts as acknowledged at once.
     Reinvited { leg: LegId, sdp: Option<Bytes> },
+    /// 2xx of the re-INVITE that we were told to send; the ACK is sent already.
+    Reanswered { leg: LegId, sdp: Option<Bytes> },
+    /// Our re-INVITE was refused, with the status of that; the session goes on as it was.
+    ReinviteFailed { leg: LegId, status: u16 },
+    /// REFER inside the dialog; answer with `accept_refer` or `reject_refer`.
+    Referred { leg: LegId, refer: Referred },
+    /// What became of our REFER: its own response (202 is good), then the status lines of what it
+    /// asked for, until `is_over`. Nothing more is told once the leg has ended.
+    ReferProgress { leg: LegId, status: u16, is_over: bool },
     /// INFO inside the dialog; 200 is sent already.
     Info { leg: LegId, content_type: String, body: Bytes },
     /// The leg is over: exactly once, the last event of the leg.
@@ -62,7 +72,8 @@ pub enum End {
     Cancelled { reason: Option<String> },
     /// Our INVITE got a final response from 300 up, or a challenge.
     Rejected { status: u16, phrase: String, reason: Option<String>, retry_after_s: Option<u32> },
-    /// Timer B or F, or nobody acknowledged our 2xx for 64·T1.
+    /// Timer B or F; nobody acknowledged our 2xx, or our reliable provisional response, for 64·T1;
+    /// or the session was not refreshed in time (RFC 4028 §10).
     TimedOut,
     /// The connection was lost or refused.
     TransportFailed,
@@ -88,6 +99,30 @@ pub struct Invited {
     /// Who the caller proved to be by a valid Authorization.
     pub user: Option<String>,
     pub max_forwards: u8,
+    /// The leg that this INVITE takes the place of (RFC 3891): end it once this one is confirmed.
+    pub replaces: Option<LegId>,
+    /// P-Asserted-Identity, Diversion and History-Info as they came, for the other leg.
+    pub history: Vec<(String, String)>,
+}
+
+/// A REFER of the remote (RFC 3515).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Referred {
+    pub to: ReferTo,
+    /// Our own leg that the Replaces of `to` names: the remote wants both others connected.
+    pub replaced: Option<LegId>,
+    /// Value of Referred-By, for the INVITE that follows.
+    pub referred_by: Option<String>,
+}
+
+/// A REFER from us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboundRefer {
+    pub to: ReferTo,
+    /// URI of Referred-By.
+    pub referred_by: Option<String>,
+    /// We do not want to hear what becomes of it (RFC 4488).
+    pub is_quiet: bool,
 }
 
 /// Max-Forwards of an INVITE that follows from no other, or from one that has none (RFC 3261 §8.1.1.6).
@@ -109,6 +144,8 @@ pub struct OutboundInvite {
     pub sdp: Bytes,
     /// Further headers; names and values are checked.
     pub headers: Vec<(String, String)>,
+    /// What a challenge (401, 407) of this INVITE, or within its dialog, is answered with.
+    pub credentials: Option<Credentials>,
 }
 
 /// How to end a leg.

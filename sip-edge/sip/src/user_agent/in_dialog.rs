@@ -25,16 +25,21 @@ impl UserAgent {
         let Some(leg) = leg.filter(|leg| leg.dialog.matches(envelope)) else {
             return self.refuse(now, &incoming, 481);
         };
-        if let Err(out_of_order) = leg.dialog.admit(envelope.cseq) {
+        let dialog = leg.dialog_mut(envelope.from.tag());
+        if let Err(out_of_order) = dialog.admit(envelope.cseq) {
             return self.refuse_because(now, &incoming, 500, out_of_order);
         }
-        leg.dialog.peer = incoming.source;
+        dialog.peer = incoming.source;
         let id = leg.id;
         match incoming.request.method {
             Method::Bye => self.receive_bye(now, id, &incoming),
             _ if matches!(leg.state, State::Closing { .. }) => self.refuse(now, &incoming, 481),
             Method::Invite => self.receive_reinvite(now, id, incoming),
             Method::Info => self.receive_info(now, id, &incoming),
+            Method::Prack => self.receive_prack(now, id, &incoming),
+            Method::Update => self.receive_update(now, id, incoming),
+            Method::Refer => self.receive_refer(now, id, incoming),
+            Method::Notify => self.receive_notify(now, id, &incoming),
             _ => self.answer_options(now, &incoming),
         }
     }
@@ -46,6 +51,7 @@ impl UserAgent {
         let response = self.compose(bye, 200, None);
         self.send(now, bye, 200, response.empty());
         self.finish_pending(now, id, 487, |_| ());
+        self.reject_refer(now, id, 487);
         let end = End::Bye { reason: reason(&bye.request) };
         match self.legs.get(&id).map(|leg| leg.state.clone()) {
             Some(State::Proceeding { tx }) => {
@@ -73,10 +79,11 @@ impl UserAgent {
         if leg.pending.is_some() {
             return self.refuse_for_a_while(now, &incoming);
         }
-        if leg.state != State::Confirmed || leg.unacked.is_some() {
-            return self.refuse(now, &incoming, 491); // RFC 5407 §3.1.4
+        let is_ours = leg.ours.as_ref().is_some_and(|ours| ours.tx.is_some());
+        if leg.state != State::Confirmed || leg.unacked.is_some() || is_ours {
+            return self.refuse(now, &incoming, 491); // RFC 5407 §3.1.4, RFC 3261 §14.2
         }
-        if self.refuse_extensions(now, &incoming) {
+        if self.refuse_extensions(now, &incoming) || self.refuse_interval(now, &incoming) {
             return;
         }
         let Ok(sdp) = body::sdp(&incoming.request.headers, &incoming.request.body) else {
@@ -93,7 +100,7 @@ impl UserAgent {
     }
 
     /// 500 with a Retry-After of 0 to 10 seconds (RFC 3261 §14.2).
-    fn refuse_for_a_while(&mut self, now: Instant, incoming: &Incoming) {
+    pub(super) fn refuse_for_a_while(&mut self, now: Instant, incoming: &Incoming) {
         let mut response = self.compose(incoming, 500, None);
         response.header("Retry-After", self.tokens.number() % 11);
         self.send(now, incoming, 500, response.empty());
@@ -156,17 +163,15 @@ impl UserAgent {
         if let Some(hangup) = leg.hangup.take() {
             return self.close(now, id, hangup.reason);
         }
-        let mut dialog = leg.dialog.clone();
-        self.finish_pending(now, id, 487, |_| ());
-        self.send_bye(now, &mut dialog, None, None);
-        self.end(id, End::TimedOut);
+        self.peer_is_gone(now, id);
     }
 
     /// Sends BYE in a confirmed dialog; a re-INVITE that waits is answered 487 first.
     pub(super) fn close(&mut self, now: Instant, id: LegId, reason: Option<String>) {
         self.finish_pending(now, id, 487, |_| ());
+        self.reject_refer(now, id, 603);
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        leg.unacked = None;
+        (leg.unacked, leg.ours, leg.session) = (None, None, None);
         self.send_leg_bye(now, id, reason);
         self.reschedule(id);
     }

@@ -1,11 +1,18 @@
 //! One leg: a dialog, what it waits for, and when it gives up.
 
+use super::early::Early;
+use super::refer::{Referring, Subscription};
+use super::reinvite::OurReinvite;
+use super::reliable::Unpracked;
 use super::{Hangup, LegId};
+use crate::Credentials;
 use crate::dialog::Dialog;
 use crate::message::Request;
 use crate::peer::Peer;
+use crate::session_timer::SessionTimer;
 use crate::transaction::TxId;
 use bytes::Bytes;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Where a leg stands. A leg that has ended is gone, so there is no state for it.
@@ -63,13 +70,38 @@ pub(super) struct Leg {
     pub(super) id: LegId,
     pub(super) state: State,
     pub(super) dialog: Dialog,
-    /// Their INVITE or re-INVITE.
+    /// We made the first INVITE, and so the Call-ID.
+    pub(super) is_outbound: bool,
+    /// Their INVITE, re-INVITE or UPDATE with an offer.
     pub(super) pending: Option<Incoming>,
     pub(super) unacked: Option<Unacked>,
     /// BYE is due as soon as the ACK of our first 2xx came.
     pub(super) hangup: Option<Hangup>,
     /// When the last provisional response is sent again (RFC 3261 §13.3.1.1).
     pub(super) refresh_at: Option<Instant>,
+    /// A reliable provisional response of ours without its PRACK.
+    pub(super) unpracked: Option<Box<Unpracked>>,
+    /// RSeq of our last reliable provisional response.
+    pub(super) rseq: u32,
+    /// What came of our INVITE before its 2xx, by To tag.
+    pub(super) early: Vec<Early>,
+    /// The last session description that we sent: a refresh offers it again.
+    pub(super) local_sdp: Bytes,
+    /// The remote's Allow has UPDATE.
+    pub(super) takes_update: bool,
+    pub(super) session: Option<SessionTimer>,
+    /// A refresh of ours waits for its response.
+    pub(super) is_refreshing: bool,
+    pub(super) ours: Option<Box<OurReinvite>>,
+    pub(super) credentials: Option<Arc<Credentials>>,
+    /// Challenges that we answered.
+    pub(super) challenges: u8,
+    /// Their REFER that waits for our response.
+    pub(super) refer: Option<Box<Incoming>>,
+    /// They hear what becomes of their REFER.
+    pub(super) subscription: Option<Subscription>,
+    /// Our REFER.
+    pub(super) referring: Option<Referring>,
     /// Their Authorization had a stale nonce.
     pub(super) is_stale: bool,
     /// What stands in the index of deadlines.
@@ -80,12 +112,26 @@ impl Leg {
     pub(super) fn new(id: LegId, state: State, dialog: Dialog) -> Self {
         Self {
             id,
+            is_outbound: matches!(state, State::Calling { .. }),
             state,
             dialog,
             pending: None,
             unacked: None,
             hangup: None,
             refresh_at: None,
+            unpracked: None,
+            rseq: 0,
+            early: Vec::new(),
+            local_sdp: Bytes::new(),
+            takes_update: false,
+            session: None,
+            is_refreshing: false,
+            ours: None,
+            credentials: None,
+            challenges: 0,
+            refer: None,
+            subscription: None,
+            referring: None,
             is_stale: false,
             deadline: None,
         }
@@ -93,6 +139,15 @@ impl Leg {
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let unacked = self.unacked.as_ref().map(|it| it.repeat_at.min(it.give_up_at));
-        [unacked, self.refresh_at].into_iter().flatten().min()
+        let unpracked = self.unpracked.as_ref().map(|it| it.repeat_at.min(it.give_up_at));
+        let session = self.session.filter(|_| self.state == State::Confirmed).map(|it| it.at);
+        let ours = self.ours.as_ref().and_then(|ours| ours.at);
+        [unacked, self.refresh_at, unpracked, session, ours].into_iter().flatten().min()
+    }
+
+    /// The dialog with this remote tag: an early one, or the leg's own.
+    pub(super) fn dialog_mut(&mut self, remote_tag: Option<&str>) -> &mut Dialog {
+        let early = self.early.iter_mut().find(|it| it.dialog.remote_tag.as_deref() == remote_tag);
+        early.map_or(&mut self.dialog, |early| &mut early.dialog)
     }
 }

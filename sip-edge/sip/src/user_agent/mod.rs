@@ -2,14 +2,21 @@
 //!
 //! This file has the value itself, its inputs and its clock; `uas` answers requests, `uac` sends
 //! them and reads the responses, `in_dialog` is what both do once a dialog stands, `register` is
-//! the registrar's side.
+//! the registrar's side. One file each: `early` and `reliable` for provisional responses, `session`
+//! for session timers and UPDATE, `reinvite`, `refer`, and `proof` for challenges of ours.
 
 mod config;
+mod early;
 mod event;
 mod in_dialog;
 mod leg;
+mod proof;
+mod refer;
 mod register;
 mod registrant;
+mod reinvite;
+mod reliable;
+mod session;
 #[cfg(test)]
 mod tests;
 mod uac;
@@ -17,14 +24,15 @@ mod uas;
 
 pub use config::Config;
 pub use event::{
-    Contact, End, Event, Hangup, InviteError, Invited, LegId, MAX_FORWARDS, OutboundInvite, Output,
-    Registration, Rejection,
+    Contact, End, Event, Hangup, InviteError, Invited, LegId, MAX_FORWARDS, OutboundInvite,
+    OutboundRefer, Output, Referred, Registration, Rejection,
 };
 pub use registrant::{OutboundRegistration, RegisterError, RegistrantId, RegistrantState};
 
 use crate::deadlines::Deadlines;
 use crate::digest::Authenticator;
 use crate::message::Message;
+use crate::method::Method;
 use crate::peer::Peer;
 use crate::registrar::Registrar;
 use crate::tokens::Tokens;
@@ -109,7 +117,7 @@ impl UserAgent {
         }
         let failed = self.transactions.handle_transport_failed(now, peer, &mut self.outputs);
         for failed in failed {
-            let is_request = failed.is_client && !failed.is_invite;
+            let is_request = failed.is_client && !failed.is_invite && failed.method == Method::Bye;
             match failed.leg.filter(|_| is_request) {
                 Some(leg) if self.close_another_way(now, leg, peer) => (),
                 _ => self.transaction_failed(now, failed),
@@ -183,6 +191,9 @@ impl UserAgent {
         if let Some(registrant) = failed.leg.filter(|it| self.is_registrant(*it)) {
             return self.register_transaction_failed(now, registrant);
         }
+        if self.request_failed(now, &failed) {
+            return;
+        }
         let Some(leg) = failed.leg.and_then(|leg| self.legs.get_mut(&leg)) else { return };
         let end = match failed.failure {
             Failure::TimedOut => End::TimedOut,
@@ -197,21 +208,51 @@ impl UserAgent {
             (State::CancelWaiting { .. } | State::Cancelling { .. }, true, true) => {
                 self.end(id, End::HungUp { bye_status: None });
             }
-            (State::Closing { .. }, false, true) => self.end(id, End::HungUp { bye_status: None }),
-            _ => (), // A re-INVITE or CANCEL: the dialog lives, and its own timers watch it.
+            (State::Closing { .. }, false, true) if failed.method == Method::Bye => {
+                self.end(id, End::HungUp { bye_status: None })
+            }
+            _ => (), // A CANCEL, or a response of ours: the dialog lives, its own timers watch it.
         }
+    }
+
+    /// A request of ours inside a dialog that stands had no response; true if that was it.
+    fn request_failed(&mut self, now: Instant, failed: &Failed) -> bool {
+        let Some(id) = failed.leg.filter(|_| failed.is_client) else { return false };
+        let Some(leg) = self.legs.get(&id) else { return false };
+        match (failed.method, &leg.state) {
+            (Method::Invite, State::Confirmed) if !self.is_reinvite(Some(id), failed.tx) => (),
+            (Method::Invite | Method::Update, State::Confirmed) => match failed.failure {
+                Failure::Transport if self.refresh_another_way(now, id) => (),
+                Failure::Transport | Failure::TimedOut => self.peer_is_gone(now, id),
+            },
+            (Method::Refer, _) => self.refer_failed(id),
+            (Method::Notify, _) => self.notify_answered(id, 408),
+            (Method::Prack, _) => (), // The remote repeats its response, or gives up.
+            _ => return false,
+        }
+        true
     }
 
     /// One of the leg's own deadlines has come.
     fn leg_timed_out(&mut self, now: Instant, id: LegId) {
-        let leg = self.legs.get_mut(&id).expect("every deadline has its leg");
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let leg = self.legs.get_mut(&id).expect("every deadline has its leg");
         if due(leg.refresh_at) {
             leg.refresh_at = Some(now + uas::REFRESH_PROVISIONAL);
             if let Some(pending) = &leg.pending {
-                self.transactions.repeat_provisional(now, pending.tx, &mut self.outputs);
+                let tx = pending.tx;
+                // A reliable one is said anew: repeating is for those without PRACK (RFC 3262 §3).
+                match leg.rseq > 0 {
+                    true => self.ring(now, id, 180, None),
+                    false => self.transactions.repeat_provisional(now, tx, &mut self.outputs),
+                }
             }
         }
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        let is_prack_due =
+            leg.unpracked.as_ref().is_some_and(|it| it.repeat_at.min(it.give_up_at) <= now);
+        let is_session_due = due(leg.session.map(|it| it.at)) && leg.state == State::Confirmed;
+        let is_reinvite_due = due(leg.ours.as_ref().and_then(|ours| ours.at));
         match &mut leg.unacked {
             Some(unacked) if unacked.give_up_at <= now => return self.never_acknowledged(now, id),
             Some(unacked) if unacked.repeat_at <= now => {
@@ -221,6 +262,15 @@ impl UserAgent {
                 self.outputs.push_back(Output::Send { peer, bytes });
             }
             _ => (),
+        }
+        if is_prack_due {
+            self.prack_is_late(now, id);
+        }
+        if is_reinvite_due {
+            self.reinvite_is_due(now, id);
+        }
+        if is_session_due {
+            self.session_is_due(now, id);
         }
         self.reschedule(id);
     }

@@ -8,6 +8,7 @@ use crate::client_digest::{Challenge, Credentials};
 use crate::compose::Composer;
 use crate::header::Name;
 use crate::message::Response;
+use crate::method::Method;
 use crate::name_addr::NameAddr;
 use crate::peer::Peer;
 use crate::transaction::{Key, OurRequest, TxId};
@@ -157,7 +158,7 @@ impl UserAgent {
         }
         let key = Key::client(&branch, "REGISTER");
         let bytes = request.empty();
-        let request = OurRequest { key, is_invite: false, peer, bytes, leg: Some(id) };
+        let request = OurRequest { key, method: Method::Register, peer, bytes, leg: Some(id) };
         let tx = self.transactions.open_client(now, request, &mut self.outputs);
         self.set_registrant(id, State::Trying(tx), None);
     }

@@ -7,12 +7,14 @@ use crate::dialog::Dialog;
 use crate::envelope::Envelope;
 use crate::header::Name;
 use crate::message::{Message, Response};
+use crate::method::Method;
 use crate::param;
 use crate::peer::Peer;
 use crate::transaction::{Key, OurRequest, TxId};
 use crate::uri::{self, SipUri};
 use crate::{body, via};
 use bytes::Bytes;
+use std::sync::Arc;
 use std::time::Instant;
 
 impl UserAgent {
@@ -33,9 +35,13 @@ impl UserAgent {
         };
         let id = self.next_leg_id();
         let key = Key::client(&branch, "INVITE");
-        let request = OurRequest { key, is_invite: true, peer, bytes, leg: Some(id) };
+        let method = Method::Invite;
+        let request = OurRequest { key, method, peer, bytes, leg: Some(id) };
         let tx = self.transactions.open_client(now, request, &mut self.outputs);
-        self.insert(Leg::new(id, State::Calling { tx }, dialog));
+        let credentials = invite.credentials.map(Arc::new);
+        let local_sdp = Bytes::copy_from_slice(&invite.sdp);
+        let leg = Leg::new(id, State::Calling { tx }, dialog);
+        self.insert(Leg { credentials, local_sdp, ..leg });
         Ok(id)
     }
 
@@ -52,8 +58,12 @@ impl UserAgent {
         request.header("Via", via).header("Max-Forwards", invite.max_forwards);
         request.header("From", from).header("To", format_args!("<{}>", invite.target));
         request.header("Call-ID", self.tokens.call_id()).header("CSeq", "1 INVITE");
-        request.header("Contact", self.contact(invite.peer)).allow();
+        request.header("Contact", self.contact(invite.peer)).allow().supported();
         request.header("Accept", body::ACCEPT);
+        if let Some(interval) = self.wish().interval {
+            request.header("Session-Expires", interval.as_secs());
+            request.header("Min-SE", self.config.min_session_interval.as_secs());
+        }
         request.header("User-Agent", &self.config.user_agent);
         for (name, value) in &invite.headers {
             request.header(name, value);
@@ -69,11 +79,16 @@ impl UserAgent {
             return self.discard("foreign_via"); // RFC 3261 §18.1.2
         }
         let key = Key::client(envelope.via.branch().unwrap_or_default(), envelope.cseq_method);
-        if self.transactions.find(&key).is_none() {
+        let Some(tx) = self.transactions.find(&key) else {
             return self.discard("stray_response");
-        }
+        };
+        // The transaction may be over after this, and what it asked is needed to ask again.
+        let request = self.transactions.request(tx);
         let tx = self.transactions.receive_response(now, &key, response, &mut self.outputs);
         let Some((tx, leg)) = tx else { return }; // A retransmission, absorbed.
+        if self.prove_or_lengthen(now, leg, request, response) {
+            return;
+        }
         match (envelope.cseq_method, leg) {
             ("INVITE", _) => {
                 self.receive_invite_response(now, tx, leg, source, response, &envelope)
@@ -82,7 +97,12 @@ impl UserAgent {
             ("BYE", Some(leg)) if response.status >= 200 => {
                 self.end(leg, End::HungUp { bye_status: Some(response.status) });
             }
-            _ => (), // 1xx of BYE, any of CANCEL: the INVITE's own response decides.
+            ("UPDATE", Some(leg)) if response.status >= 200 => {
+                self.update_answered(now, leg, response);
+            }
+            ("REFER", Some(leg)) if response.status >= 200 => self.refer_answered(leg, response),
+            ("NOTIFY", Some(leg)) => self.notify_answered(leg, response.status),
+            _ => (), // 1xx, any of CANCEL and PRACK: the INVITE's own response decides.
         }
     }
 
@@ -95,12 +115,19 @@ impl UserAgent {
         response: &Response,
         envelope: &Envelope<'_>,
     ) {
+        if let Some(id) = leg.filter(|_| self.is_reinvite(leg, tx) && response.status >= 300) {
+            return self.reinvite_refused(now, id, response);
+        }
         let leg = leg.and_then(|leg| self.legs.get(&leg));
         let state = leg.map(|leg| (leg.id, leg.state.clone()));
         match (state, response.status) {
             (_, 200..=299) => self.receive_2xx(now, tx, source, response, envelope),
+            // A person may let a first INVITE ring; a dialog that stands has no reason to wait long.
+            (_, 100..=199) if self.is_in_dialog(tx) => {
+                self.transactions.limit(now, tx, &mut self.outputs);
+            }
             (Some((id, State::Calling { .. } | State::Proceeding { .. })), 100..=199) => {
-                self.proceed(tx, id, source, response);
+                self.proceed(now, tx, id, source, response, envelope);
             }
             (Some((id, State::CancelWaiting { reason, .. })), 100..=199) => {
                 self.cancel(now, tx, Some(id), reason);
@@ -116,12 +143,28 @@ impl UserAgent {
         }
     }
 
-    fn proceed(&mut self, tx: TxId, id: LegId, source: Peer, response: &Response) {
+    /// Whether a transaction is that of a re-INVITE.
+    fn is_in_dialog(&self, tx: TxId) -> bool {
+        let request = self.transactions.request(tx);
+        let dialog = request.and_then(|(invite, peer)| our_dialog(&invite, peer));
+        dialog.is_some_and(|dialog| dialog.remote_tag.is_some())
+    }
+
+    fn proceed(
+        &mut self,
+        now: Instant,
+        tx: TxId,
+        id: LegId,
+        source: Peer,
+        response: &Response,
+        envelope: &Envelope<'_>,
+    ) {
         if let Some(leg) = self.legs.get_mut(&id) {
             leg.state = State::Proceeding { tx };
             leg.dialog.peer = source;
         }
-        if (180..=189).contains(&response.status) {
+        let is_news = self.receive_early(now, tx, id, source, response, envelope);
+        if is_news && (180..=189).contains(&response.status) {
             let sdp = body::sdp(&response.headers, &response.body).unwrap_or_default();
             self.tell(Event::Ringing { leg: id, status: response.status, sdp });
         }
@@ -141,8 +184,17 @@ impl UserAgent {
         if let Some((peer, bytes)) = self.transactions.ack(tx, to_tag) {
             return self.outputs.push_back(Output::Send { peer, bytes });
         }
+        let leg = self.transactions.leg(tx);
+        if self.receive_reinvite_2xx(now, tx, leg, response, envelope) {
+            return;
+        }
+        let early = leg.and_then(|leg| self.legs.get_mut(&leg)).and_then(|leg| {
+            let at =
+                leg.early.iter().position(|it| it.dialog.remote_tag.as_deref() == Some(to_tag));
+            at.map(|at| leg.early.swap_remove(at).dialog)
+        });
         let Some((invite, invite_peer)) = self.transactions.request(tx) else { return };
-        let Some(mut dialog) = our_dialog(&invite, invite_peer) else { return };
+        let Some(mut dialog) = early.or_else(|| our_dialog(&invite, invite_peer)) else { return };
         dialog.confirm(response, envelope, source);
         let branch = self.tokens.branch();
         let (mut ack, peer) =
@@ -158,6 +210,7 @@ impl UserAgent {
             Some((id, State::Calling { .. } | State::Proceeding { .. })) => {
                 let sdp = body::sdp(&response.headers, &response.body).unwrap_or_default();
                 self.confirm(id, dialog, State::Confirmed);
+                self.agree_as_uac(now, id, &response.headers);
                 self.tell(Event::Answered { leg: id, sdp });
             }
             Some((id, State::CancelWaiting { reason, .. } | State::Cancelling { reason })) => {
@@ -172,6 +225,8 @@ impl UserAgent {
         if let Some(leg) = self.legs.get_mut(&id) {
             leg.dialog = dialog;
             leg.state = state;
+            leg.early = Vec::new();
+            leg.challenges = 0;
         }
         self.reschedule(id);
     }
@@ -218,7 +273,8 @@ impl UserAgent {
         let branch = branch_of(&invite);
         let (Some(cancel), Some(branch)) = (cancel, branch) else { return };
         let key = Key::client(&branch, "CANCEL");
-        let request = OurRequest { key, is_invite: false, peer, bytes: cancel, leg };
+        let method = Method::Cancel;
+        let request = OurRequest { key, method, peer, bytes: cancel, leg };
         self.transactions.open_client(now, request, &mut self.outputs);
         if let Some(leg) = leg.and_then(|leg| self.legs.get_mut(&leg)) {
             leg.state = State::Cancelling { reason };
@@ -241,7 +297,8 @@ impl UserAgent {
             bye.header("Reason", reason);
         }
         let key = Key::client(&branch, "BYE");
-        let request = OurRequest { key, is_invite: false, peer, bytes: bye.empty(), leg };
+        let method = Method::Bye;
+        let request = OurRequest { key, method, peer, bytes: bye.empty(), leg };
         self.transactions.open_client(now, request, &mut self.outputs);
     }
 }
@@ -264,7 +321,7 @@ fn check(invite: &OutboundInvite) -> Result<(), InviteError> {
 }
 
 /// The dialog that an INVITE of ours may make, out of its bytes.
-fn our_dialog(invite: &Bytes, peer: Peer) -> Option<Dialog> {
+pub(super) fn our_dialog(invite: &Bytes, peer: Peer) -> Option<Dialog> {
     let Ok(Message::Request(request)) = Message::parse(invite.clone()) else { return None };
     let envelope = Envelope::of_request(&request).ok()?;
     Some(Dialog::of_our_invite(&request, &envelope, peer))

@@ -1,18 +1,21 @@
 //! Requests to us: which transaction and dialog they belong to, and new calls (RFC 3261 §8.2, §13.3).
 
 use super::leg::{Incoming, Leg, State};
+use super::refer;
+use super::reliable::Reliability;
 use super::{End, Event, Invited, LegId, MAX_FORWARDS, Rejection, UserAgent};
 use crate::body;
 use crate::compose::{self, Composer};
 use crate::dialog::{Dialog, MAX_ROUTES};
 use crate::digest::Proof;
 use crate::envelope::{Defect, Envelope};
-use crate::header::Name;
+use crate::header::{Headers, Name};
 use crate::message::Request;
-use crate::method::Method;
+use crate::method::{Method, OPTIONS};
 use crate::name_addr::NameAddr;
 use crate::param;
 use crate::peer::{Peer, Transport};
+use crate::replaces::Replaces;
 use crate::transaction::{Key, Match, TheirRequest};
 use crate::via::Via;
 use bytes::Bytes;
@@ -76,7 +79,10 @@ impl UserAgent {
             (Method::Unknown, _) => self.refuse(now, &incoming, 501),
             (Method::Foreign, _) => self.refuse(now, &incoming, 405),
             (_, Some(tag)) => self.receive_in_dialog(now, incoming, &envelope, tag),
-            (Method::Bye | Method::Info | Method::Ack, None) => self.refuse(now, &incoming, 481),
+            (Method::Refer, None) => {
+                self.refuse_because(now, &incoming, 403, "REFER Is Taken Inside a Dialog Only");
+            }
+            _ => self.refuse(now, &incoming, 481),
         }
     }
 
@@ -183,10 +189,19 @@ impl UserAgent {
         if self.legs.len() >= self.config.max_dialogs {
             return self.refuse(now, &incoming, 503);
         }
+        if self.refuse_interval(now, &incoming) {
+            return;
+        }
+        let request = &incoming.request;
+        let replaces = match refer::replaces(&request.headers).and_then(|it| self.replaced(it)) {
+            Ok(replaces) => replaces,
+            Err(status) => return self.refuse(now, &incoming, status),
+        };
         let values = request.headers.all(Name::Authorization);
         let proof = self.authenticator.verify(wall_unix_s, "INVITE", values);
         let id = self.next_leg_id();
         let invite = invited(&incoming, envelope, sdp, max_forwards, &proof);
+        let invite = Invited { replaces, ..invite };
         let tag = self.tokens.tag();
         let peer = incoming.source;
         let dialog = Dialog::of_invite(&incoming.request, envelope, tag, peer);
@@ -196,18 +211,37 @@ impl UserAgent {
         let is_stale = proof == Proof::Stale;
         let leg = Leg { pending: Some(incoming), is_stale, ..Leg::new(id, State::Invited, dialog) };
         self.insert(leg);
-        self.tell(Event::Invited { leg: id, invite });
+        self.tell(Event::Invited { leg: id, invite: Box::new(invite) });
     }
 
-    /// Whether the request wants an extension, none of which we have (RFC 3261 §8.2.2.3).
+    /// The leg that an INVITE with Replaces is about; `Err` is the status that refuses it (RFC 3891
+    /// §3): there is no such leg, or it is early and not ours to give, or confirmed and not to be.
+    fn replaced(&self, replaces: Option<Replaces>) -> Result<Option<LegId>, u16> {
+        let Some(replaces) = replaces else { return Ok(None) };
+        let leg = self.leg_of(&replaces).and_then(|leg| self.legs.get(&leg)).ok_or(481_u16)?;
+        match leg.state {
+            State::Confirmed if replaces.early_only => Err(486),
+            State::Confirmed => Ok(Some(leg.id)),
+            State::Calling { .. } | State::Proceeding { .. } => Ok(Some(leg.id)),
+            State::Invited => Err(481),
+            State::CancelWaiting { .. } | State::Cancelling { .. } | State::Closing { .. } => {
+                Err(603)
+            }
+        }
+    }
+
+    /// Whether the request wants an extension that we do not have (RFC 3261 §8.2.2.3).
     pub(super) fn refuse_extensions(&mut self, now: Instant, incoming: &Incoming) -> bool {
-        let options: Vec<_> = incoming.request.headers.all(Name::Require).collect();
-        let options = options.join(", ");
-        let wanted = !options.trim().is_empty();
+        let options = incoming.request.headers.all(Name::Require);
+        let options = options.flat_map(|text| param::split(text, b',')).map(str::trim);
+        let is_known = |option: &&str| OPTIONS.iter().any(|it| it.eq_ignore_ascii_case(option));
+        let unknown: Vec<_> = options.filter(|it| !it.is_empty() && !is_known(it)).collect();
+        let wanted = !unknown.is_empty();
         if wanted {
+            let unknown = unknown.join(", ");
             let tag = self.tokens.tag();
             let mut response = self.compose(incoming, 420, Some(&tag));
-            response.header("Unsupported", options);
+            response.header("Unsupported", unknown);
             self.send(now, incoming, 420, response.empty());
         }
         wanted
@@ -219,7 +253,7 @@ impl UserAgent {
         }
         let tag = self.tokens.tag();
         let mut response = self.compose(incoming, 200, Some(&tag));
-        response.allow().header("Accept", body::ACCEPT).header("Supported", "");
+        response.allow().header("Accept", body::ACCEPT).supported();
         self.send(now, incoming, 200, response.empty());
     }
 
@@ -227,15 +261,36 @@ impl UserAgent {
     pub fn ring(&mut self, now: Instant, leg: LegId, status: u16, sdp: Option<Bytes>) {
         let status = if (101..=199).contains(&status) { status } else { 180 };
         let Some((incoming, tag)) = self.pending(leg) else { return };
+        if incoming.request.method != Method::Invite {
+            return; // An UPDATE is answered at once, or not at all.
+        }
+        let has_offer = !incoming.request.body.is_empty();
+        // Without an offer there is nothing that a provisional response could answer.
+        let sdp = sdp.filter(|_| has_offer);
+        let headers = &incoming.request.headers;
+        let reliability = Reliability::of(headers, has_offer, sdp.is_some());
         let contact = self.contact(incoming.source);
         let mut response = self.compose(&incoming, status, Some(&tag));
         record_route(&mut response, &incoming.request);
-        response.header("Contact", contact).allow();
+        response.header("Contact", contact).allow().supported();
+        match reliability {
+            Reliability::Plain => (),
+            Reliability::Impossible => return,
+            Reliability::Reliable => {
+                if !self.number_reliably(leg, status, sdp.as_ref(), &mut response) {
+                    return;
+                }
+            }
+        }
+        let has_sdp = sdp.is_some();
         let response = match sdp {
             Some(sdp) => response.sdp(&sdp),
             None => response.empty(),
         };
-        self.send(now, &incoming, status, response);
+        self.send(now, &incoming, status, response.clone());
+        if reliability == Reliability::Reliable {
+            self.await_prack(now, leg, &incoming, response, has_sdp);
+        }
         if let Some(leg) = self.legs.get_mut(&leg) {
             leg.refresh_at = Some(now + REFRESH_PROVISIONAL);
         }
@@ -243,14 +298,25 @@ impl UserAgent {
     }
 
     /// Sends 200 to the pending INVITE or re-INVITE, and repeats it until its ACK comes. Nothing
-    /// happens if none is pending, as after a CANCEL that crossed this order.
+    /// happens if none is pending, as after a CANCEL that crossed this order. A 200 waits until a
+    /// reliable provisional response with the answer is acknowledged (RFC 3262 §3).
     pub fn answer(&mut self, now: Instant, leg: LegId, sdp: Bytes) {
         let Some((incoming, tag)) = self.pending(leg) else { return };
+        if incoming.request.method == Method::Update {
+            return self.answer_update(now, leg, &incoming, &sdp);
+        }
+        if self.defer_answer(leg, &sdp) {
+            return;
+        }
         let contact = self.contact(incoming.source);
         let mut response = self.compose(&incoming, 200, Some(&tag));
         record_route(&mut response, &incoming.request);
-        response.header("Contact", contact).allow();
+        response.header("Contact", contact).allow().supported();
+        self.agree_as_uas(now, leg, &incoming.request.headers, &mut response);
         let response = response.sdp(&sdp);
+        if let Some(leg) = self.legs.get_mut(&leg) {
+            leg.local_sdp = sdp;
+        }
         self.send(now, &incoming, 200, response.clone());
         self.await_ack(now, leg, &incoming, response);
     }
@@ -302,6 +368,7 @@ impl UserAgent {
         let Some(leg) = self.legs.get_mut(&leg) else { return };
         let Some(incoming) = leg.pending.take() else { return };
         leg.refresh_at = None;
+        leg.unpracked = None;
         let (id, tag) = (leg.id, leg.dialog.local_tag.clone());
         let mut response = self.compose(&incoming, status, Some(&tag));
         add(&mut response);
@@ -388,7 +455,25 @@ fn invited(
             Proof::Absent | Proof::Stale | Proof::Wrong => None,
         },
         max_forwards,
+        replaces: None,
+        history: history(headers),
     }
+}
+
+/// Values of P-Asserted-Identity (RFC 3325), Diversion (RFC 5806) and History-Info (RFC 7044) that
+/// are handed on.
+const MAX_HISTORY: usize = 16;
+
+fn history(headers: &Headers) -> Vec<(String, String)> {
+    let names = [
+        (Name::PAssertedIdentity, "P-Asserted-Identity"),
+        (Name::Diversion, "Diversion"),
+        (Name::HistoryInfo, "History-Info"),
+    ];
+    let fields = names.into_iter().flat_map(|(name, title)| {
+        headers.all(name).map(move |value| (title.to_owned(), value.to_owned()))
+    });
+    fields.take(MAX_HISTORY).collect()
 }
 
 /// Copies Record-Route into a response that makes a dialog (RFC 3261 §12.1.1).

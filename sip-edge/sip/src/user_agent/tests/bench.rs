@@ -7,7 +7,7 @@ use crate::peer::{Peer, Transport};
 use crate::user_agent::{
     Config, Event, Hangup, LegId, OutboundInvite, Output, RegistrantId, Rejection, UserAgent,
 };
-use crate::{HostPort, Response};
+use crate::{Credentials, HostPort, Response};
 use bytes::Bytes;
 use expect_test::Expect;
 use std::fmt::Write as _;
@@ -28,6 +28,8 @@ pub(super) fn tcp_phone() -> Peer {
 pub(super) struct Bench {
     pub(super) ua: UserAgent,
     pub(super) phone: Peer,
+    /// Of our INVITEs.
+    pub(super) credentials: Option<Credentials>,
     start: Instant,
     pub(super) now: Instant,
     log: String,
@@ -49,6 +51,7 @@ impl Bench {
         Self {
             ua,
             phone,
+            credentials: None,
             start,
             now: start,
             log: String::new(),
@@ -103,6 +106,19 @@ impl Bench {
         self.order(|ua, now| ua.hangup(now, LegId(leg), Hangup { reason, unanswered_status: 480 }))
     }
 
+    pub(super) fn reinvite(&mut self, leg: u64) -> &mut Self {
+        self.order(|ua, now| assert!(ua.reinvite(now, LegId(leg), "v=1".into())))
+    }
+
+    /// A call that the phone made, we answered, and the phone acknowledged, at 40 s; and our tag.
+    pub(super) fn standing(invite: Phone) -> (Self, String) {
+        let mut bench = Self::new();
+        bench.receive(invite).answer(1);
+        let tag = bench.tag();
+        bench.receive(Phone::sends("ACK").tag(&tag)).until(40.0).forget();
+        (bench, tag)
+    }
+
     /// An INVITE of ours to the phone.
     pub(super) fn invite(&mut self) -> &mut Self {
         let invite = OutboundInvite {
@@ -113,6 +129,7 @@ impl Bench {
             from_display: Some("The \"Queue\"".into()),
             sdp: SDP.into(),
             headers: vec![("X-Call".into(), "7".into())],
+            credentials: self.credentials.clone(),
         };
         self.order(|ua, now| assert!(ua.invite(now, invite).is_ok()))
     }
@@ -148,6 +165,27 @@ impl Bench {
             sdp.len()
         );
         self.receive(text)
+    }
+
+    /// A request of the phone, tagged `from_tag`, inside a dialog of our last INVITE.
+    pub(super) fn request_in(
+        &mut self,
+        method: &str,
+        from_tag: &str,
+        cseq: u32,
+        rest: &str,
+    ) -> &mut Self {
+        let invite = self.last_request("INVITE");
+        let value = |name| invite.headers.get(name).unwrap().to_owned();
+        let text = format!(
+            "{method} sip:198.51.100.1 SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK{method}{from_tag}{cseq}\r\n\
+             From: <sip:bob@192.0.2.1>;tag={from_tag}\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: {cseq} {method}\r\n\
+             Max-Forwards: 70\r\n{rest}",
+            value(Name::From),
+            value(Name::CallId),
+        );
+        let end = if rest.contains("\r\n\r\n") { "" } else { "\r\n" };
+        self.receive(text + end)
     }
 
     pub(super) fn last_request(&self, method: &str) -> Request {
@@ -250,7 +288,9 @@ fn event_text(event: &Event) -> String {
     match event {
         Event::Invited { leg, invite } => {
             let user = invite.user.as_ref().map(|user| format!(" by {user}"));
-            format!("Invited {}{}{}", leg.0, sdp(&invite.sdp), user.unwrap_or_default())
+            let replaces = invite.replaces.map(|leg| format!(" replacing {}", leg.0));
+            let (user, replaces) = (user.unwrap_or_default(), replaces.unwrap_or_default());
+            format!("Invited {}{}{user}{replaces}", leg.0, sdp(&invite.sdp))
         }
         Event::Acknowledged { leg, sdp: it } => format!("Acknowledged {}{}", leg.0, sdp(it)),
         Event::Ringing { leg, status, sdp: it } => {
@@ -258,6 +298,16 @@ fn event_text(event: &Event) -> String {
         }
         Event::Answered { leg, sdp: it } => format!("Answered {}{}", leg.0, sdp(it)),
         Event::Reinvited { leg, sdp: it } => format!("Reinvited {}{}", leg.0, sdp(it)),
+        Event::Reanswered { leg, sdp: it } => format!("Reanswered {}{}", leg.0, sdp(it)),
+        Event::ReinviteFailed { leg, status } => format!("ReinviteFailed {} {status}", leg.0),
+        Event::Referred { leg, refer } => {
+            let by = refer.referred_by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+            let replaced = refer.replaced.map(|leg| format!(" replacing {}", leg.0));
+            format!("Referred {} to {}{}{by}", leg.0, refer.to.uri, replaced.unwrap_or_default())
+        }
+        Event::ReferProgress { leg, status, is_over } => {
+            format!("ReferProgress {} {status}{}", leg.0, if *is_over { " over" } else { "" })
+        }
         Event::Info { leg, content_type, body } => {
             format!("Info {} {content_type} {:?}", leg.0, body)
         }

@@ -4,13 +4,8 @@ use super::bench::{Bench, Phone, SDP};
 use crate::peer::{Peer, Transport};
 use expect_test::expect;
 
-/// A call that the phone made, we answered, and the phone acknowledged; and our tag in it.
 fn standing() -> (Bench, String) {
-    let mut bench = Bench::new();
-    bench.receive(Phone::invite()).answer(1);
-    let tag = bench.tag();
-    bench.receive(Phone::sends("ACK").tag(&tag)).until(40.0).forget();
-    (bench, tag)
+    Bench::standing(Phone::invite())
 }
 
 #[test]

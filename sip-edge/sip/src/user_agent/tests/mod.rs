@@ -1,9 +1,15 @@
 //! Ladders of the whole user agent in virtual time: messages and orders in, what it did out.
 
 mod bench;
+mod early;
 mod in_dialog;
 mod lossy;
+mod proof;
+mod refer;
 mod register;
 mod registrant;
+mod reinvite;
+mod reliable;
+mod session;
 mod uac;
 mod uas;

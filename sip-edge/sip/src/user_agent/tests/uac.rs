@@ -38,8 +38,11 @@ fn our_invite_is_this() {
         Call-ID: f66d22c18495153b637bcda8cac4cfec
         CSeq: 1 INVITE
         Contact: <sip:198.51.100.1:5060>
-        Allow: INVITE, ACK, BYE, CANCEL, OPTIONS, REGISTER, INFO
+        Allow: INVITE, ACK, BYE, CANCEL, OPTIONS, REGISTER, INFO, PRACK, UPDATE, REFER, NOTIFY
+        Supported: 100rel, timer, replaces, norefersub
         Accept: application/sdp
+        Session-Expires: 1800
+        Min-SE: 90
         User-Agent: Holdfast/0.1.0
         X-Call: 7
         Content-Type: application/sdp
@@ -279,6 +282,7 @@ fn responses_that_are_not_ours_are_discarded() {
 #[test]
 fn orders_that_cannot_stand_in_a_message_are_refused() {
     let good = OutboundInvite {
+        credentials: None,
         max_forwards: 70,
         target: "sip:bob@192.0.2.1".into(),
         peer: udp_phone(),
@@ -307,6 +311,7 @@ fn orders_that_cannot_stand_in_a_message_are_refused() {
 fn an_invite_has_the_hops_it_is_given() {
     let mut ua = Bench::with(|_| ()).ua;
     let invite = OutboundInvite {
+        credentials: None,
         max_forwards: 7,
         target: "sip:bob@192.0.2.1".into(),
         peer: udp_phone(),
