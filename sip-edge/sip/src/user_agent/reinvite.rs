@@ -167,7 +167,6 @@ impl UserAgent {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         let Some(ours) = leg.ours.take() else { return };
         leg.local_sdp = ours.offer;
-        leg.challenges = 0;
         self.reschedule(id);
         if !ours.is_refresh {
             self.tell(Event::Reanswered { leg: id, sdp });

@@ -89,6 +89,11 @@ impl UserAgent {
         if self.prove_or_lengthen(now, leg, request, response) {
             return;
         }
+        if response.status / 100 == 2
+            && let Some(leg) = leg.and_then(|id| self.legs.get_mut(&id))
+        {
+            leg.challenges = 0; // It believed us: some challenge each request.
+        }
         match (envelope.cseq_method, leg) {
             ("INVITE", _) => {
                 self.receive_invite_response(now, tx, leg, source, response, &envelope)
@@ -226,7 +231,6 @@ impl UserAgent {
             leg.dialog = dialog;
             leg.state = state;
             leg.early = Vec::new();
-            leg.challenges = 0;
         }
         self.reschedule(id);
     }

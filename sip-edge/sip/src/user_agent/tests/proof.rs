@@ -113,3 +113,18 @@ fn a_challenged_reinvite_is_proved_too() {
     "#]]);
     assert_eq!(bench.last_request("INVITE").body, "v=1");
 }
+
+#[test]
+fn a_carrier_that_challenges_each_refresh_is_answered_each_time() {
+    let mut bench = bench();
+    let timer = "Allow: INVITE, BYE, UPDATE\r\nRequire: timer\r\n\
+                 Session-Expires: 600;refresher=uac\r\n";
+    bench.invite().respond_with("INVITE", 200, "t", timer, SDP);
+    let stale = WWW.replace("qop", "stale=true, qop");
+    for refresh in 1..=20 {
+        bench.until(f64::from(refresh) * 300.0).respond_with("UPDATE", 401, "", &stale, "");
+        bench.respond_with("UPDATE", 200, "", timer, "");
+    }
+    let updates = bench.sent.iter().filter(|(_, bytes)| bytes.starts_with(b"UPDATE")).count();
+    assert_eq!((updates, bench.ua.dialogs()), (40, 1));
+}
