@@ -49,9 +49,15 @@ pub struct Baresip {
 impl Baresip {
     /// Starts it; with a password, waits until it has registered.
     pub fn start(account: &Account) -> anyhow::Result<Self> {
+        Self::start_by(account, "udp", account.registrar)
+    }
+
+    /// As [`Baresip::start`], where all that it sends goes by `transport` ("udp", "tcp" or "tls") to
+    /// `proxy`.
+    pub fn start_by(account: &Account, transport: &str, proxy: SocketAddr) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("make a folder for baresip")?;
         let ports = free_ports()?;
-        configure(folder.path(), account, &ports)?;
+        configure(folder.path(), account, (transport, proxy), &ports)?;
         let mut command = Command::new("baresip");
         command.arg("-f").arg(folder.path());
         let process = Process::spawn(&format!("baresip {}", account.user), &mut command)?;
@@ -232,7 +238,12 @@ fn free_ports() -> anyhow::Result<Ports> {
     bail!("found no {} free ports in a row", RTP_PORTS + 2)
 }
 
-fn configure(folder: &Path, account: &Account, ports: &Ports) -> anyhow::Result<()> {
+fn configure(
+    folder: &Path,
+    account: &Account,
+    (transport, proxy): (&str, SocketAddr),
+    ports: &Ports,
+) -> anyhow::Result<()> {
     let voice = folder.join("voice.wav");
     let looped = Reference::new(account.voice).into_samples().into_iter().cycle();
     Wav::mono(PHONE_RATE_HZ, looped.take(VOICE_S * PHONE_RATE_HZ as usize).collect())
@@ -269,8 +280,12 @@ fn configure(folder: &Path, account: &Account, ports: &Ports) -> anyhow::Result<
         Some(password) => format!("auth_user={user};auth_pass={password};regint=300"),
         None => "regint=0".to_owned(),
     };
+    let outbound = match (transport, proxy == *registrar) {
+        ("udp", true) => String::new(),
+        _ => format!("outbound=\"sip:{proxy};transport={transport}\";"),
+    };
     let account = format!(
-        "<sip:{user}@{registrar};transport=udp>;{registration};answermode=auto;audio_codecs={codec};dtmfmode=rtpevent\n"
+        "<sip:{user}@{registrar};transport={transport}>;{registration};{outbound}answermode=auto;audio_codecs={codec};dtmfmode=rtpevent\n"
     );
     std::fs::write(folder.join("accounts"), account)?;
     std::fs::write(folder.join("contacts"), "")?;

@@ -3,7 +3,7 @@
 use crate::Process;
 use crate::audio::{Codec, Reference, Wav};
 use anyhow::{Context as _, ensure};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -33,6 +33,8 @@ pub struct Scenario {
     /// How long a caller stays, in ms.
     stay_ms: u32,
     transport: Transport,
+    /// Where it is, on this machine.
+    from: Ipv4Addr,
 }
 
 /// How SIPp carries SIP.
@@ -100,13 +102,18 @@ impl Scenario {
 
     fn new(script: Script, remote: Option<SocketAddr>, service: &str, stay_ms: u32) -> Self {
         let service = service.to_owned();
-        let transport = Transport::Udp;
-        Self { script, remote, service, calls: 1, calls_per_second: 1, stay_ms, transport }
+        let (transport, from) = (Transport::Udp, Ipv4Addr::LOCALHOST);
+        Self { script, remote, service, calls: 1, calls_per_second: 1, stay_ms, transport, from }
     }
 
     /// By another transport than UDP.
     pub fn by(self, transport: Transport) -> Self {
         Self { transport, ..self }
+    }
+
+    /// From another address of this machine, 127.0.0.0/8.
+    pub fn from(self, from: Ipv4Addr) -> Self {
+        Self { from, ..self }
     }
 
     /// So many calls at such a rate, instead of one.
@@ -143,7 +150,7 @@ impl Sipp {
             let payload = Codec::Pcmu.encode(&Reference::new(voice).into_samples());
             std::fs::write(folder.path().join("voice.ulaw"), payload)?;
         }
-        let local = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+        let local = UdpSocket::bind((scenario.from, 0))?.local_addr()?;
         let limit = scenario.duration() + SLACK;
         let mut command = Command::new("sipp");
         command.current_dir(folder.path()).env("TERM", "dumb");
@@ -155,7 +162,8 @@ impl Sipp {
             Script::BuiltIn(name) => command.args(["-sn", name]),
         };
         command
-            .args(["-i", "127.0.0.1", "-p", &local.port().to_string(), "-mi", "127.0.0.1"])
+            .args(["-i", &local.ip().to_string(), "-p", &local.port().to_string()])
+            .args(["-mi", &local.ip().to_string()])
             .args(["-t", scenario.transport.flag()])
             .args(["-max_socket", &CONNECTIONS_MAX.to_string()])
             .args(["-s", &scenario.service, "-d", &scenario.stay_ms.to_string()])

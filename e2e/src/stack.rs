@@ -144,14 +144,14 @@ pub struct Setup {
     pub ports: Ports,
     pub echo: Option<Echo>,
     /// More flags for sip-edge.
-    pub sip_edge_flags: &'static [&'static str],
+    pub sip_edge_flags: Vec<String>,
     /// More flags for media-relay.
     pub media_relay_flags: &'static [&'static str],
 }
 
 impl Setup {
     pub fn on(ports: Ports) -> Self {
-        Self { ports, echo: None, sip_edge_flags: &[], media_relay_flags: &[] }
+        Self { ports, echo: None, sip_edge_flags: Vec::new(), media_relay_flags: &[] }
     }
 }
 
@@ -159,7 +159,7 @@ pub struct Stack {
     ports: Ports,
     folder: PathBuf,
     echo: Option<Echo>,
-    sip_edge_flags: &'static [&'static str],
+    sip_edge_flags: Vec<String>,
     media_relay_flags: &'static [&'static str],
     /// Dropped in this order.
     services: BTreeMap<Service, Process>,
@@ -172,11 +172,19 @@ pub struct Stack {
 impl Stack {
     /// On free ports, in a folder that goes with it; waits until no other test has a stack.
     pub fn start() -> anyhow::Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// As [`Stack::start`], with more flags for sip-edge.
+    pub fn start_with(flags: &[&str]) -> anyhow::Result<Self> {
         let alone = File::create(std::env::temp_dir().join("holdfast-e2e.lock"))?;
         alone.lock().context("wait for the other tests")?;
         let temporary = tempfile::tempdir().context("make a folder for the stack")?;
-        let sip_edge_flags = &["--digest", "sha-256,md5"]; // Our phones know both.
-        let setup = Setup { sip_edge_flags, ..Setup::on(Ports::free()?) };
+        // Our phones know both.
+        let digest = ["--digest", "sha-256,md5"];
+        let digest = if flags.contains(&digest[0]) { &[][..] } else { &digest };
+        let flags = digest.iter().chain(flags).map(|flag| (*flag).to_owned());
+        let setup = Setup { sip_edge_flags: flags.collect(), ..Setup::on(Ports::free()?) };
         let mut stack = Self::start_in(temporary.path(), setup)?;
         stack._temporary = Some(temporary);
         stack._alone = Some(alone);
@@ -261,11 +269,25 @@ impl Stack {
                     ("--dial-plan", "dial-plan.yaml"),
                 ]);
                 flags.extend(pairs(users));
-                flags.extend(self.sip_edge_flags.iter().map(|it| (*it).to_owned()));
+                flags.extend(self.sip_edge_flags.iter().cloned());
                 flags
             }
         });
         flags
+    }
+
+    /// Starts sip-edge again with this dial plan.
+    pub fn change_dial_plan(&mut self, yaml: &str) -> anyhow::Result<()> {
+        self.kill(Service::SipEdge);
+        std::fs::write(self.folder.join("dial-plan.yaml"), yaml).context("write the dial plan")?;
+        self.start_service(Service::SipEdge)
+    }
+
+    /// Waits until a service has printed a line with `text`.
+    pub fn wait_line(&self, service: Service, text: &str) -> anyhow::Result<()> {
+        let process = self.services.get(&service).context("find the service")?;
+        let has = |line: &str| line.contains(text).then_some(());
+        process.wait_for(&format!("{text:?}"), READY_LIMIT, has)
     }
 
     /// SIGKILL.

@@ -1,4 +1,5 @@
-//! A user with two phones: the one that registered last is called, the other when that one is dead.
+//! A user with two phones: both ring, the first that answers has the call, and what is said at the
+//! end is what tells most.
 
 use anyhow::Context as _;
 use e2e::audio::Codec;
@@ -12,31 +13,43 @@ const TARGET: &str = "user/1000";
 const PLAN: &str = r#"{"actions": [{"conference": {"name": "test1"}}]}"#;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_binding_that_is_broken_or_dead_is_passed_by_and_one_that_refuses_is_not()
--> anyhow::Result<()> {
+async fn all_phones_of_a_user_ring_and_the_first_that_answers_has_the_call() -> anyhow::Result<()> {
     let stack = Stack::start()?;
-    let [older, newer] = [registered(&stack)?, registered(&stack)?];
+    let [one, two] = [registered(&stack)?, registered(&stack)?];
 
     let originating = stack.start_originate(TARGET, PLAN);
-    newer.invited()?.refuse("503 Service Unavailable");
-    let call = older.invited()?.answer()?;
+    let (at_one, at_two) = (one.invited()?, two.invited()?);
+    at_two.ring();
+    let call = at_one.answer()?;
+    two.wait_cancel()?;
     originating.await??;
     call.bye()?;
 
     let originating = stack.start_originate(TARGET, PLAN);
-    newer.invited()?.refuse("486 Busy Here");
+    let at_one = one.invited()?;
+    two.invited()?.refuse("486 Busy Here");
+    let call = at_one.answer()?;
+    originating.await??;
+    call.bye()?;
+
+    let originating = stack.start_originate(TARGET, PLAN);
+    let at_one = one.invited()?;
+    two.invited()?.refuse("486 Busy Here");
+    at_one.refuse("503 Service Unavailable");
     let error = format!("{:#}", originating.await?.unwrap_err());
     assert!(error.contains("USER_BUSY"), "{error}");
 
     let originating = stack.start_originate(TARGET, PLAN);
-    newer.invited()?.refuse("500 Server Internal Error");
-    older.invited()?.refuse("503 Service Unavailable");
+    let at_one = one.invited()?;
+    at_one.ring();
+    two.invited()?.refuse("603 Decline");
+    one.wait_cancel()?;
     let error = format!("{:#}", originating.await?.unwrap_err());
-    assert!(error.contains("503"), "{error}");
+    assert!(error.contains("CALL_REJECTED"), "{error}");
 
-    let _mute = mute(newer)?;
+    let _mute = mute(two)?;
     let originating = stack.start_originate(TARGET, PLAN);
-    let call = older.invited()?.answer()?;
+    let call = one.invited()?.answer()?;
     originating.await??;
     call.bye()?;
     stack.wait_clean().await?;

@@ -1,8 +1,10 @@
 //! The flags of sip-edge: `--help` is the manual.
 
+use crate::defence::Limits;
 use crate::transport::{Files, Listen};
 use anyhow::{Context as _, bail};
 use clap::Parser;
+use ipnet::IpNet;
 use sip::{Algorithm, HostPort, Transport};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -11,6 +13,8 @@ use std::time::Duration;
 
 /// Where SIP listens if no flag says so.
 const DEFAULT_SIP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5060);
+/// Longest `--ban`.
+const BAN_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// Longest `--ended-retention`.
 const RETENTION_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
 
@@ -72,6 +76,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(crate) dial_plan: Option<PathBuf>,
 
+    /// Name server for SIP host names (NAPTR, SRV, addresses). May be given many times. Default:
+    /// those of this system.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) dns: Vec<SocketAddr>,
+
     /// A user who may register, with the password for digest. May be given many times.
     #[arg(long, value_name = "NAME:PASSWORD", value_parser = credentials)]
     pub(crate) user: Vec<(String, String)>,
@@ -95,6 +104,25 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = retention)]
     pub(crate) ended_retention: Duration,
 
+    /// Requests outside of dialogs that one source (an address, or a /64 of IPv6) may send in a
+    /// second, and twice as many at once; what is more is discarded.
+    #[arg(long, value_name = "REQUESTS", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) source_rate: u32,
+
+    /// Live calls at a time from one source; more are refused with 503.
+    #[arg(long, value_name = "CALLS", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) source_calls: u32,
+
+    /// How long a source is not heard that scans, guesses passwords, or calls what does not exist;
+    /// `0s` bans nobody.
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = ban)]
+    pub(crate) ban: Duration,
+
+    /// A source without limits and bans: an address or a CIDR block, such as a proxy's; instead of
+    /// the default, this host. May be given many times.
+    #[arg(long, value_name = "ADDR[/LENGTH]", default_values = ["127.0.0.1", "::1"], value_parser = block)]
+    pub(crate) trust: Vec<IpNet>,
+
     /// Live calls at a time; more are refused with 503, or RESOURCE_EXHAUSTED.
     #[arg(long, value_name = "CALLS", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_calls: u32,
@@ -109,6 +137,13 @@ impl Args {
             Listen { transports, addr, advertise: self.advertise.clone() }
         });
         sip.into_iter().chain(self.listen.clone()).collect()
+    }
+
+    /// What every source may do, but for the trusted and `trunks`.
+    pub(crate) fn limits(&self, trunks: impl IntoIterator<Item = IpNet>) -> Limits {
+        let trusted = self.trust.iter().copied().chain(trunks);
+        let (rate_per_s, ban) = (self.source_rate, self.ban);
+        Limits { rate_per_s, ban, trusted: trusted.collect() }
     }
 
     /// The files of TLS, if there are any.
@@ -176,6 +211,20 @@ fn retention(text: &str) -> Result<Duration, String> {
         Ok(_) => Err("wanted at most 7d".to_owned()),
         Err(e) => Err(format!("{e}; wanted e.g. 10m, at most 7d")),
     }
+}
+
+fn ban(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(ban) if ban <= BAN_MAX => Ok(ban),
+        Ok(_) => Err("wanted at most 7d".to_owned()),
+        Err(e) => Err(format!("{e}; wanted e.g. 5m, at most 7d")),
+    }
+}
+
+fn block(text: &str) -> Result<IpNet, String> {
+    let address = text.parse::<IpAddr>().map(IpNet::from);
+    let block = address.or_else(|_| text.parse());
+    block.map_err(|_| "wanted an address or a CIDR block, e.g. 10.0.0.0/8".to_owned())
 }
 
 fn edge_name(text: &str) -> Result<String, String> {

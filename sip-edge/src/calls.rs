@@ -75,6 +75,8 @@ pub(crate) struct Calls {
     /// When the timers of which call are due.
     deadlines: BTreeSet<(Instant, CallId)>,
     sessions: HashMap<String, CallId>,
+    /// Live calls by the address that their INVITE came from.
+    sources: HashMap<String, usize>,
     ended: HashMap<CallId, Entry>,
     /// In the order of their ends.
     ended_at: VecDeque<(Instant, CallId)>,
@@ -87,6 +89,7 @@ impl Calls {
             live: HashMap::new(),
             deadlines: BTreeSet::new(),
             sessions: HashMap::new(),
+            sources: HashMap::new(),
             ended: HashMap::new(),
             ended_at: VecDeque::new(),
             retention,
@@ -95,11 +98,19 @@ impl Calls {
 
     pub(crate) fn insert(&mut self, id: CallId, entry: Entry) {
         self.sessions.insert(entry.session_id.clone(), id.clone());
+        if !entry.source.is_empty() {
+            *self.sources.entry(entry.source.clone()).or_default() += 1;
+        }
         self.live.insert(id, entry);
     }
 
     pub(crate) fn live(&self) -> usize {
         self.live.len()
+    }
+
+    /// Live calls whose INVITE came from this address.
+    pub(crate) fn of_source(&self, source: &str) -> usize {
+        self.sources.get(source).copied().unwrap_or_default()
     }
 
     pub(crate) fn live_ids(&self) -> Vec<CallId> {
@@ -154,6 +165,12 @@ impl Calls {
             && let Some(entry) = self.live.remove(id)
         {
             self.sessions.remove(&entry.session_id);
+            if let Some(count) = self.sources.get_mut(&entry.source) {
+                *count -= 1;
+                if *count == 0 {
+                    self.sources.remove(&entry.source);
+                }
+            }
             self.ended.insert(id.clone(), entry);
             self.ended_at.push_back((now, id.clone()));
             self.forget_ended(now);

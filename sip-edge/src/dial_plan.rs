@@ -1,6 +1,7 @@
 //! The dial plan: which call plan an INVITE gets. Read once, at start.
 
 use crate::plan::{self, Invalid};
+use crate::trunk::{Trunk, Trunks, block};
 use anyhow::{Context as _, bail};
 use call::{Action, Plan};
 use ipnet::IpNet;
@@ -9,6 +10,7 @@ use regex::Regex;
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Routes of a dial plan.
 const ROUTES_MAX: usize = 1_000;
@@ -16,6 +18,7 @@ const ROUTES_MAX: usize = 1_000;
 #[derive(Debug)]
 pub(crate) struct DialPlan {
     routes: Vec<Route>,
+    trunks: Trunks,
 }
 
 #[derive(Debug)]
@@ -26,6 +29,7 @@ pub(crate) struct Route {
     source: Option<IpNet>,
     queue_uri: bool,
     require_auth: bool,
+    trunk: Option<Arc<Trunk>>,
 }
 
 /// What an INVITE is matched by.
@@ -59,8 +63,9 @@ impl Default for DialPlan {
             source: None,
             queue_uri: true,
             require_auth: false,
+            trunk: None,
         };
-        Self { routes: vec![route] }
+        Self { routes: vec![route], trunks: Trunks::default() }
     }
 }
 
@@ -70,10 +75,15 @@ impl DialPlan {
     pub(crate) fn read(file: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(file)
             .with_context(|| format!("read --dial-plan {}", file.display()))?;
-        Self::parse(&text).with_context(|| format!("read --dial-plan {}", file.display()))
+        let folder = file.parent().unwrap_or(Path::new("."));
+        Self::parse(&text, folder).with_context(|| format!("read --dial-plan {}", file.display()))
     }
 
-    fn parse(yaml: &str) -> anyhow::Result<Self> {
+    pub(crate) fn trunks(&self) -> &Trunks {
+        &self.trunks
+    }
+
+    fn parse(yaml: &str, folder: &Path) -> anyhow::Result<Self> {
         let value: serde_yaml_ng::Value = serde_yaml_ng::from_str(yaml).context("parse YAML")?;
         let json = serde_json::to_value(&value).context("read YAML as JSON")?;
         let routes = json.get("routes").and_then(serde_json::Value::as_array);
@@ -90,6 +100,7 @@ impl DialPlan {
             let wanted = format!("at most {ROUTES_MAX}");
             return Err(Invalid::new("routes", wire.routes.len(), wanted).into());
         }
+        let trunks = Trunks::read(&wire.trunks, folder)?;
         let mut names = HashSet::new();
         let mut routes = Vec::with_capacity(wire.routes.len());
         for (index, route) in wire.routes.iter().enumerate() {
@@ -99,9 +110,11 @@ impl DialPlan {
                     Invalid::new(format!("routes[{index}].name"), &route.name, wanted).into()
                 );
             }
-            routes.push(Route::new(route).with_context(|| format!("route {:?}", route.name))?);
+            routes.push(
+                Route::new(route, &trunks).with_context(|| format!("route {:?}", route.name))?,
+            );
         }
-        Ok(Self { routes })
+        Ok(Self { routes, trunks })
     }
 
     /// The first route that `subject` fits.
@@ -109,7 +122,8 @@ impl DialPlan {
         let uri = without_parameters(subject.request_uri);
         for (index, route) in self.routes.iter().enumerate() {
             let fits = route.uri.as_ref().is_none_or(|it| it.is_match(uri))
-                && route.source.as_ref().is_none_or(|it| it.contains(&subject.source));
+                && route.source.as_ref().is_none_or(|it| it.contains(&subject.source))
+                && route.trunk.as_ref().is_none_or(|it| it.has_source(subject.source));
             if !fits || route.queue_uri && subject.queue_uri == Some(false) {
                 continue;
             }
@@ -134,12 +148,18 @@ fn without_position(e: &impl std::fmt::Display) -> String {
 }
 
 impl Route {
-    fn new(wire: &wire::Route) -> anyhow::Result<Self> {
+    fn new(wire: &wire::Route, trunks: &Trunks) -> anyhow::Result<Self> {
         let uri = Some(wire.uri.as_str()).filter(|it| !it.is_empty());
         let source = Some(wire.source.as_str()).filter(|it| !it.is_empty());
         let wanted = "a call plan, e.g. `plan: {actions: [{enqueue: {}}]}`";
         let plan = wire.plan.as_ref().ok_or_else(|| Invalid::new("plan", "nothing", wanted))?;
+        let trunk = Some(wire.trunk.as_str()).filter(|it| !it.is_empty());
+        let named = |name| {
+            let wanted = "the name of one of the trunks";
+            trunks.named(name).ok_or_else(|| Invalid::new("trunk", name, wanted))
+        };
         Ok(Self {
+            trunk: trunk.map(named).transpose()?,
             name: wire.name.clone(),
             plan: plan::plan("plan", plan)?,
             uri: uri.map(Regex::new).transpose().context("uri: read the regular expression")?,
@@ -154,13 +174,6 @@ impl Route {
     fn asks_queue(&self) -> bool {
         matches!(self.plan.action(0), Some(Action::Enqueue { queue: None }))
     }
-}
-
-fn block(text: &str) -> Result<IpNet, Invalid> {
-    let address = text.parse::<IpAddr>().map(IpNet::from);
-    address
-        .or_else(|_| text.parse())
-        .map_err(|_| Invalid::new("source", text, "an address or a CIDR block, e.g. `10.0.0.0/8`"))
 }
 
 /// The URI up to its parameters and headers; those of the user part are part of the user.
@@ -194,7 +207,7 @@ routes:
 
     #[test]
     fn the_first_route_that_fits_is_taken() {
-        let plan = DialPlan::parse(PLAN).unwrap();
+        let plan = parse(PLAN).unwrap();
         check(&plan, "sip:1008@h;x=y", "192.0.2.1", false, None, "support");
         check(&plan, "sip:9@h;a=sip:1008@", "192.0.2.1", false, Some(false), "menu");
         check(&plan, "sip:9@h", "10.1.2.3", false, None, "challenge");
@@ -206,7 +219,7 @@ routes:
     #[test]
     fn without_a_file_queue_svc_decides_alone() {
         check(&DialPlan::default(), "sip:1008@h", "192.0.2.1", false, None, "queues");
-        let none = DialPlan::parse("routes: []").unwrap();
+        let none = parse("routes: []").unwrap();
         check(&none, "sip:1008@h", "192.0.2.1", false, None, "nothing");
     }
 
@@ -233,9 +246,28 @@ routes:
             ("rotes: []", "not a sip_edge.v1.DialPlan: unrecognized field name 'rotes'"),
             ("routes: [", "parse YAML: "),
         ] {
-            let error = format!("{:#}", DialPlan::parse(yaml).unwrap_err());
+            let error = format!("{:#}", parse(yaml).unwrap_err());
             assert!(error.starts_with(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn a_route_of_a_trunk_is_taken_from_its_sources_only() {
+        let yaml = r#"
+trunks: [{name: carrier, uri: "sip:carrier.example", sources: [192.0.2.0/24, 198.51.100.7]}]
+routes: [{name: inbound, trunk: carrier, plan: {actions: [{enqueue: {queue: abc}}]}}]
+"#;
+        let plan = parse(yaml).unwrap();
+        check(&plan, "sip:1@h", "192.0.2.9", false, None, "inbound");
+        check(&plan, "sip:1@h", "198.51.100.7", false, None, "inbound");
+        check(&plan, "sip:1@h", "198.51.100.8", false, None, "nothing");
+        let unknown = yaml.replace("trunk: carrier", "trunk: other");
+        let error = format!("{:#}", parse(&unknown).unwrap_err());
+        assert!(error.starts_with("route \"inbound\": trunk: got \"other\""), "{error}");
+    }
+
+    fn parse(yaml: &str) -> anyhow::Result<DialPlan> {
+        DialPlan::parse(yaml, Path::new("."))
     }
 
     fn check(

@@ -2,11 +2,14 @@
 //!
 //! Nothing here waits for another service: commands run beside the loop and come back as inputs.
 
-use crate::bindings::Others;
 use crate::calls::{CallId, Calls};
 use crate::chain::{Chains, Performed};
+use crate::defence::{Defence, Turned};
 use crate::dial_plan::DialPlan;
 use crate::events::Events;
+use crate::failover::Others;
+use crate::forks::Fork;
+use crate::locate::Locator;
 use crate::media::{Media, Watched};
 use crate::metrics;
 use crate::queue::Queues;
@@ -15,13 +18,14 @@ use crate::resolve::Resolved;
 use crate::routing::Checked;
 use crate::scheduler::Scheduler;
 use crate::transport::{Received, Transports};
+use crate::trunks::{Located, Registering};
 use call::{Input, LegEnd, LegNumber, LegSignal, Now, Reply};
-use sip::{End, Event, LegId, Output, UserAgent};
+use sip::{End, Event, LegId, Output, Peer, Suspicion, UserAgent};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 /// How many inputs of one kind may wait for the loop; who brings more waits.
 pub(crate) const INPUTS_MAX: usize = 4_096;
@@ -33,6 +37,8 @@ pub(crate) struct Settings {
     /// Where peers reach us.
     pub(crate) advertised: sip::Advertised,
     pub(crate) max_calls: usize,
+    /// Live calls from one source that is not trusted.
+    pub(crate) max_source_calls: usize,
     pub(crate) dial_plan: Arc<DialPlan>,
 }
 
@@ -41,12 +47,14 @@ pub(crate) struct Services {
     pub(crate) media: Media,
     pub(crate) queues: Queues,
     pub(crate) scheduler: Scheduler,
+    pub(crate) locator: Locator,
 }
 
 /// What came back from work beside the loop.
 pub(crate) enum Done {
     Resolved(Resolved),
     Checked(Checked),
+    TrunkLocated(Located),
     /// A phone may not be silent any longer, if it still is.
     Silent(LegId),
 }
@@ -69,11 +77,16 @@ pub(crate) struct Edge {
     pub(crate) calls: Calls,
     /// Whose leg it is.
     pub(crate) legs: HashMap<LegId, (CallId, LegNumber)>,
-    /// Further bindings for legs whose phones have not rung.
+    /// Further places for legs that have heard nothing yet.
     pub(crate) others: HashMap<LegId, Others>,
+    /// Legs that are at several phones.
+    pub(crate) forks: HashMap<(CallId, LegNumber), Fork>,
+    /// Our registrations with trunks.
+    pub(crate) registering: Vec<Registering>,
     /// Legs whose INVITE waits for what queue-svc says.
     pub(crate) checking: HashSet<LegId>,
     pub(crate) chains: Chains,
+    pub(crate) defence: Defence,
     pub(crate) done: mpsc::Sender<Done>,
     pub(crate) waiting: Waiting,
     /// Calls that have been told something and may want something.
@@ -93,6 +106,7 @@ pub(crate) struct Parts {
     pub(crate) services: Services,
     pub(crate) events: Events,
     pub(crate) calls: Calls,
+    pub(crate) defence: Defence,
     pub(crate) performed: mpsc::Sender<Performed>,
     pub(crate) done: mpsc::Sender<Done>,
     pub(crate) drained: watch::Sender<bool>,
@@ -109,8 +123,11 @@ impl Edge {
             calls: parts.calls,
             legs: HashMap::new(),
             others: HashMap::new(),
+            forks: HashMap::new(),
+            registering: Vec::new(),
             checking: HashSet::new(),
             chains: Chains::new(parts.performed),
+            defence: parts.defence,
             done: parts.done,
             waiting: Waiting::default(),
             dirty: VecDeque::new(),
@@ -122,6 +139,7 @@ impl Edge {
 
     /// Runs for ever; ends only if its inputs do.
     pub(crate) async fn run(mut self, mut inputs: Inputs) -> anyhow::Result<()> {
+        self.register_trunks();
         loop {
             self.pump();
             self.report_drain();
@@ -132,6 +150,7 @@ impl Edge {
                 Some(done) = inputs.done.recv() => match done {
                     Done::Resolved(resolved) => self.handle_resolved(resolved),
                     Done::Checked(checked) => self.handle_checked(checked),
+                    Done::TrunkLocated(located) => self.handle_trunk_located(located),
                     Done::Silent(leg) => self.handle_silent(leg),
                 },
                 Some(request) = inputs.requests.recv() => self.handle_request(request),
@@ -164,6 +183,7 @@ impl Edge {
             match output {
                 Output::Send { peer, bytes } => self.transports.send(peer, bytes),
                 Output::Alias { peer, alias } => self.transports.alias(peer, alias),
+                Output::Judged { source, what } => self.judge(source, what),
                 Output::Discarded(reason) => metrics::sip_discarded(reason),
                 Output::Event(event) => self.handle_sip_event(event),
             }
@@ -174,15 +194,36 @@ impl Edge {
         let now = Instant::now();
         match received {
             Received::Message { source, bytes } => {
-                self.user_agent.handle_message(now, unix_s(), source, bytes);
+                match self.defence.admit(now, source.addr.ip(), &bytes) {
+                    Ok(()) => self.user_agent.handle_message(now, unix_s(), source, bytes),
+                    Err(turned) => self.turn_away(source, turned),
+                }
             }
-            Received::Failed { peer } | Received::Malformed { peer } => {
-                self.user_agent.handle_transport_failed(now, peer)
+            Received::Failed { peer } => self.user_agent.handle_transport_failed(now, peer),
+            Received::Malformed { peer } => {
+                self.judge(peer, Suspicion::Malformed);
+                self.user_agent.handle_transport_failed(now, peer);
             }
         }
     }
 
+    /// Takes note of what a message said about its source.
+    pub(crate) fn judge(&mut self, source: Peer, what: Suspicion) {
+        if let Some(turned) = self.defence.judge(Instant::now(), source.addr.ip(), what) {
+            self.turn_away(source, turned);
+        }
+    }
+
+    fn turn_away(&mut self, source: Peer, turned: Turned) {
+        if let Turned::Banning(reason) = turned {
+            metrics::source_banned(reason);
+            warn!(ip = %source.addr.ip(), reason, "banned a source");
+        }
+        metrics::sip_discarded(turned.reason());
+    }
+
     fn handle_sip_event(&mut self, event: Event) {
+        let Some(event) = self.of_fork(event) else { return };
         match event {
             Event::Invited { leg, invite } => self.handle_invited(leg, *invite, None),
             Event::Acknowledged { leg, sdp } => self.tell(leg, LegSignal::Acknowledged { sdp }),
@@ -205,7 +246,7 @@ impl Edge {
                 self.tell(leg, LegSignal::Ended(leg_end(end)));
                 self.forget_leg(leg);
             }
-            Event::Registrant { state, .. } => debug!(?state, "registration of ours"),
+            Event::Registrant { registrant, state } => self.handle_registrant(registrant, &state),
             Event::Reanswered { .. } | Event::ReinviteFailed { .. } => (), // We send none yet.
             Event::Referred { leg, .. } => self.user_agent.reject_refer(Instant::now(), leg, 603),
             Event::ReferProgress { .. } => (), // We send none yet.

@@ -1,13 +1,16 @@
 //! sip-edge: SIP transactions, dialogs, legs, calls and registrations, and the plans calls run.
 
 mod args;
-mod bindings;
 mod calls;
 mod chain;
+mod defence;
 mod dial_plan;
 mod edge;
 mod events;
+mod failover;
+mod forks;
 mod grpc;
+mod locate;
 mod media;
 mod metrics;
 mod orders;
@@ -19,20 +22,24 @@ mod routing;
 mod scheduler;
 mod target;
 mod transport;
+mod trunk;
+mod trunks;
 
 use anyhow::Context as _;
 use args::Args;
 use boot::Service;
 use calls::Calls;
 use clap::Parser as _;
+use defence::Defence;
 use dial_plan::DialPlan;
 use edge::{Edge, INPUTS_MAX, Inputs, Parts, Services, Settings};
 use events::Events;
+use locate::Locator;
 use proto::sip_edge::v1::sip_edge_server::SipEdgeServer;
 use sip::{Advertised, UserAgent};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tonic::service::Routes;
@@ -58,6 +65,7 @@ async fn run(service: Service, args: Args) -> anyhow::Result<()> {
         media: media::Media::new(&args.media_relay, &args.edge_name)?,
         queues: queue::Queues::new(&args.queue_svc)?,
         scheduler: scheduler::Scheduler::new(&args.scheduler, &args.edge_name)?,
+        locator: Locator::new(&args.dns, spoken(&transports))?,
     };
     let (publisher, publishing) = service.connect_nats().await?.publisher();
     service.spawn_vital("publishing events", publishing);
@@ -78,13 +86,20 @@ async fn run(service: Service, args: Args) -> anyhow::Result<()> {
     let (watched, watched_in) = mpsc::channel(INPUTS_MAX);
     let (drained, mut drained_in) = watch::channel(false);
     service.spawn_vital("watching media-relay", services.media.clone().watch(watched));
+    let defence = Defence::new(Instant::now(), args.limits(dial_plan.trunks().sources()));
     let edge = Edge::new(Parts {
-        settings: Settings { advertised, max_calls, dial_plan: Arc::new(dial_plan) },
+        settings: Settings {
+            advertised,
+            max_calls,
+            max_source_calls: args.source_calls as usize,
+            dial_plan: Arc::new(dial_plan),
+        },
         user_agent,
         transports,
         services,
         events: events.clone(),
         calls: Calls::new(args.ended_retention),
+        defence,
         performed,
         done,
         drained,
@@ -126,6 +141,11 @@ async fn reload_at_sighup(tls: Tls) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What our listeners speak.
+fn spoken(transports: &Transports) -> Vec<sip::Transport> {
+    transports.bound().iter().map(|bound| bound.transport).collect()
 }
 
 fn user_agent(

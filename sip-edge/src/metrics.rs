@@ -6,6 +6,17 @@ pub(crate) fn sip_discarded(reason: &'static str) {
     metrics::counter!("holdfast_sip_discarded_total", "reason" => reason).increment(1);
 }
 
+/// Whether our registration with a trunk stands.
+pub(crate) fn trunk_registered(trunk: &str, is_registered: bool) {
+    let gauge = metrics::gauge!("holdfast_trunk_registered", "trunk" => trunk.to_owned());
+    gauge.set(f64::from(u8::from(is_registered)));
+}
+
+/// A source is not heard for a while.
+pub(crate) fn source_banned(reason: &'static str) {
+    metrics::counter!("holdfast_sources_banned_total", "reason" => reason).increment(1);
+}
+
 pub(crate) fn invite_refused(reason: &'static str) {
     metrics::counter!("holdfast_invites_refused_total", "reason" => reason).increment(1);
 }

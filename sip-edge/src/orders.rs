@@ -3,7 +3,8 @@
 use crate::calls::{CallId, Slot};
 use crate::chain::Service;
 use crate::edge::{Edge, now};
-use crate::resolve::{NextHop, Resolved};
+use crate::forks::Fork;
+use crate::resolve::{NextHop, NextHops, Resolved};
 use crate::{media, metrics, queue};
 use bytes::Bytes;
 use call::{
@@ -11,6 +12,7 @@ use call::{
     SchedulerCommand, SipOrder, View, Warning,
 };
 use sip::{Hangup, InviteError, LegId, OutboundInvite, Rejection};
+use std::collections::VecDeque;
 use std::time::Instant;
 use tracing::{info, warn};
 
@@ -47,8 +49,10 @@ impl Edge {
             }
             (Some(Slot::Live(leg)), SipOrder::Hangup { reason, unanswered_status }) => {
                 self.forget_others(leg);
-                let hangup = Hangup { reason: Some(reason), unanswered_status };
-                self.user_agent.hangup(at, leg, hangup);
+                for leg in self.branches(id, number, leg) {
+                    let hangup = Hangup { reason: Some(reason.clone()), unanswered_status };
+                    self.user_agent.hangup(at, leg, hangup);
+                }
             }
             // Its lookup will find nobody who wants to know.
             (Some(Slot::Resolving), SipOrder::Hangup { .. }) => {
@@ -92,38 +96,13 @@ impl Edge {
         if !matches!(entry.legs.get(&number), Some(Slot::Resolving)) || entry.call.has_ended() {
             return;
         }
-        let (from_uri, from_display) = (entry.our_uri.clone(), entry.our_display.clone());
-        let max_forwards = entry.max_forwards;
-        let sent = next_hops.and_then(|mut next_hops| {
-            let first = next_hops.pop_front().ok_or(Cause::UserNotRegistered)?;
-            let NextHop { uri: target, peer, name } = first;
-            if let Some(name) = name {
-                self.transports.expect_name(peer.addr, &name);
-            }
-            let (headers, offer) = (Vec::new(), sdp.clone());
-            let invite = OutboundInvite {
-                target,
-                peer,
-                from_uri,
-                from_display,
-                max_forwards,
-                sdp: offer,
-                headers,
-                credentials: None,
-            };
-            let sent = self.user_agent.invite(Instant::now(), invite);
-            sent.map(|leg| (leg, next_hops)).map_err(|e| {
-                warn!(call_id = %id, "failed to send INVITE: {}", without_uri(&e));
-                match e {
-                    InviteError::Full { .. } => Cause::SwitchCongestion,
-                    _ => Cause::InvalidUrl,
-                }
-            })
-        });
+        let sent = match next_hops {
+            Ok(NextHops::InTurn(next_hops)) => self.invite_in_turn(&id, number, &sdp, next_hops),
+            Ok(NextHops::AtOnce(next_hops)) => self.invite_all(&id, number, &sdp, next_hops),
+            Err(cause) => Err(cause),
+        };
         match sent {
-            Ok((leg, others)) => {
-                self.legs.insert(leg, (id.clone(), number));
-                self.keep_others(leg, sdp, others);
+            Ok(leg) => {
                 let sip_call_id = self.user_agent.call_id(leg).unwrap_or_default().to_owned();
                 if let Some(entry) = self.calls.get_mut(&id) {
                     entry.legs.insert(number, Slot::Live(leg));
@@ -141,6 +120,71 @@ impl Edge {
                 self.feed(&id, Input::Leg { leg: number, signal });
             }
         }
+    }
+
+    /// The first now; the others are kept for when it is dead.
+    fn invite_in_turn(
+        &mut self,
+        id: &CallId,
+        number: LegNumber,
+        sdp: &Bytes,
+        mut next_hops: VecDeque<NextHop>,
+    ) -> Result<LegId, Cause> {
+        let first = next_hops.pop_front().ok_or(Cause::NoRouteDestination)?;
+        let (peer, tcp_if_large) = (first.peer, first.tcp_if_large);
+        let leg = self.send_invite(id, first, sdp)?;
+        self.legs.insert(leg, (id.clone(), number));
+        if tcp_if_large && self.user_agent.transport(leg) == Some(peer.transport) {
+            next_hops.pop_front(); // The same once more, for when TCP is not spoken there.
+        }
+        self.keep_others(leg, sdp.clone(), next_hops);
+        Ok(leg)
+    }
+
+    /// To all phones of a user; the first leg, which stands for the others.
+    fn invite_all(
+        &mut self,
+        id: &CallId,
+        number: LegNumber,
+        sdp: &Bytes,
+        next_hops: Vec<NextHop>,
+    ) -> Result<LegId, Cause> {
+        let sent = next_hops.into_iter().map(|next_hop| self.send_invite(id, next_hop, sdp));
+        let sent: Vec<Result<LegId, Cause>> = sent.collect();
+        let legs: Vec<LegId> = sent.iter().filter_map(|it| it.as_ref().ok()).copied().collect();
+        let first = sent.into_iter().reduce(Result::or).unwrap_or(Err(Cause::UserNotRegistered))?;
+        for leg in &legs {
+            self.legs.insert(*leg, (id.clone(), number));
+        }
+        self.forks.insert((id.clone(), number), Fork::new(legs));
+        Ok(first)
+    }
+
+    fn send_invite(&mut self, id: &CallId, next_hop: NextHop, sdp: &Bytes) -> Result<LegId, Cause> {
+        let NextHop { uri: target, peer, name, tcp_if_large, trunk } = next_hop;
+        if let Some(name) = name {
+            self.transports.expect_name(peer.addr, &name);
+        }
+        let entry = self.calls.get(id).ok_or(Cause::NormalTemporaryFailure)?;
+        let record = trunk.as_ref().and_then(|trunk| trunk.record());
+        let invite = OutboundInvite {
+            target,
+            peer,
+            from_uri: record.unwrap_or_else(|| entry.our_uri.clone()),
+            from_display: entry.our_display.clone(),
+            max_forwards: entry.max_forwards,
+            sdp: sdp.clone(),
+            headers: Vec::new(),
+            credentials: trunk.and_then(|trunk| trunk.credentials.clone()),
+            tcp_if_large,
+        };
+        self.user_agent.invite(Instant::now(), invite).map_err(|e| {
+            warn!(call_id = %id, "failed to send INVITE: {}", without_uri(&e));
+            match e {
+                InviteError::Full { .. } => Cause::SwitchCongestion,
+                _ => Cause::InvalidUrl,
+            }
+        })
     }
 
     fn perform_media(&mut self, id: &CallId, number: CommandNumber, command: MediaCommand) {

@@ -6,7 +6,7 @@ use crate::edge::{Done, Edge, now, unix_s};
 use crate::metrics;
 use crate::target::{SipUri, display_name};
 use call::{Call, Facts, LegNumber};
-use sip::{Invited, LegId, Rejection};
+use sip::{Invited, LegId, Rejection, Suspicion};
 use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
@@ -35,6 +35,11 @@ impl Edge {
         if self.calls.live() >= self.settings.max_calls {
             return self.refuse_invite(leg, 503, "max-calls");
         }
+        let ip = invite.source.addr.ip();
+        let max = self.settings.max_source_calls;
+        if !self.defence.is_trusted(ip) && self.calls.of_source(&ip.to_string()) >= max {
+            return self.refuse_invite(leg, 503, "source-calls");
+        }
         let dial_plan = self.settings.dial_plan.clone();
         let subject = Subject {
             request_uri: &invite.request_uri,
@@ -46,7 +51,10 @@ impl Edge {
             Match::Route(route) => self.begin_call(leg, invite, &route.name, route.plan.clone()),
             Match::Challenge => self.user_agent.challenge(Instant::now(), unix_s(), leg),
             Match::AskQueues => self.ask_queues(leg, invite),
-            Match::Nothing => self.refuse_invite(leg, 404, "no-route"),
+            Match::Nothing => {
+                self.judge(invite.source, Suspicion::NoSuchPlace);
+                self.refuse_invite(leg, 404, "no-route");
+            }
         }
     }
 

@@ -1,4 +1,5 @@
-//! Whom to call: a SIP URI, or `user/NAME` for a registered user.
+//! Whom to call: a SIP URI, `user/NAME` for a registered user, `trunk/NAME/NUMBER` or `tel:NUMBER` by
+//! way of a carrier.
 
 use sip::{HostPort, Transport};
 
@@ -11,6 +12,13 @@ pub(crate) enum Target {
     /// A user of the registrar.
     User(String),
     Uri(SipUri),
+    /// A number, by way of the trunk of this name.
+    Trunk {
+        trunk: String,
+        number: String,
+    },
+    /// A number, by way of the trunk that its prefix belongs to.
+    Number(String),
 }
 
 /// A `sip:` URI and what its parts say about the next hop.
@@ -20,11 +28,14 @@ pub(crate) struct SipUri {
     pub(crate) text: String,
     pub(crate) user: Option<String>,
     pub(crate) host_port: HostPort,
-    pub(crate) transport: Transport,
+    /// What the URI says; nothing is left to DNS if it does.
+    pub(crate) transport: Option<Transport>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{got:?}, wanted `sip:[USER@]HOST[:PORT]` or `user/NAME`")]
+#[error(
+    "{got:?}, wanted `sip:[USER@]HOST[:PORT]`, `user/NAME`, `trunk/NAME/NUMBER` or `tel:NUMBER`"
+)]
 pub(crate) struct NoTarget {
     got: String,
 }
@@ -35,6 +46,17 @@ impl Target {
             let plain = |c: char| c.is_ascii_graphic() && !"@;?/<>\"".contains(c);
             !name.is_empty() && name.len() <= 64 && name.chars().all(plain)
         };
+        if let Some((trunk, number)) = text.strip_prefix("trunk/").and_then(|it| it.split_once('/'))
+        {
+            return match user(trunk) && user(number) {
+                true => Ok(Self::Trunk { trunk: trunk.to_owned(), number: number.to_owned() }),
+                false => Err(NoTarget { got: shortened(text) }),
+            };
+        }
+        if text.get(..4).is_some_and(|scheme| scheme.eq_ignore_ascii_case("tel:")) {
+            let number = number(&text[4..]).map(Self::Number);
+            return number.ok_or_else(|| NoTarget { got: shortened(text) });
+        }
         match text.strip_prefix("user/") {
             Some(name) if user(name) => Ok(Self::User(name.to_owned())),
             Some(_) => Err(NoTarget { got: shortened(text) }),
@@ -63,8 +85,8 @@ impl SipUri {
             name.eq_ignore_ascii_case("transport").then(|| value.to_ascii_lowercase())
         };
         let transport = match parts.find_map(named).as_deref() {
-            None => Transport::Udp,
-            Some(name) => Transport::of_parameter(name)?, // WebSocket is not spoken here yet.
+            None => None,
+            Some(name) => Some(Transport::of_parameter(name)?), // No WebSocket yet.
         };
         let user = user.map(|it| it.split(':').next().unwrap_or(it).to_owned());
         Some(Self { text: text.to_owned(), user, host_port, transport })
@@ -78,6 +100,15 @@ impl SipUri {
             && self.host_port.host.eq_ignore_ascii_case(&other.host_port.host)
             && port(self) == port(other)
     }
+}
+
+/// The number of a `tel:` URI without its separators and parameters (RFC 3966 §3).
+fn number(text: &str) -> Option<String> {
+    let digits = text.split(';').next()?.replace(['-', '.', '(', ')'], "");
+    let plain = |c: char| c.is_ascii_digit() || "*#".contains(c);
+    let rest = digits.strip_prefix('+').unwrap_or(&digits);
+    let is_number = (1..=64).contains(&rest.len()) && rest.chars().all(plain);
+    is_number.then_some(digits)
 }
 
 /// Longest display name that is passed on, in bytes.
@@ -121,9 +152,13 @@ mod tests {
         };
         assert_eq!(uri.user.as_deref(), Some("bob"));
         assert_eq!(uri.host_port, HostPort::new("10.0.0.7", 5070));
-        assert_eq!(uri.transport, Transport::Tcp);
+        assert_eq!(uri.transport, Some(Transport::Tcp));
+        let number = |text: &str| Ok(Target::Number(text.into()));
+        assert_eq!(Target::parse("tel:+49-(30).1;phone-context=x"), number("+49301"));
+        let trunk = Target::Trunk { trunk: "carrier".into(), number: "+49".into() };
+        assert_eq!(Target::parse("trunk/carrier/+49"), Ok(trunk));
         let plain = SipUri::parse("sip:example.com").unwrap();
-        assert_eq!((plain.user, plain.host_port.port), (None, None));
+        assert_eq!((plain.user, plain.host_port.port, plain.transport), (None, None, None));
         let v6 = SipUri::parse("sip:a@[::1]:5062").unwrap();
         assert_eq!(v6.host_port, HostPort::new("::1", 5062));
     }
@@ -138,7 +173,11 @@ mod tests {
             "user/a@b",
             "sip:",
             "sip:a@",
-            "tel:+49",
+            "tel:",
+            "tel:49x",
+            "trunk/a",
+            "trunk//1",
+            "trunk/a/b@c",
             "sips:a@b",
             "sip:a@b:0",
             "sip:a@b:99999",

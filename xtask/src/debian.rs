@@ -17,6 +17,8 @@ pub(crate) const NATS_SERVER: Program = Program { name: "nats-server", package: 
 pub(crate) const CMAKE: Program = Program { name: "cmake", package: "cmake" };
 pub(crate) const SIPP: Program = Program { name: "sipp", package: "sip-tester" };
 pub(crate) const BARESIP: Program = Program { name: "baresip", package: "baresip-core" };
+pub(crate) const SVWAR: Program = Program { name: "svwar", package: "sipvicious" };
+pub(crate) const DNSMASQ: Program = Program { name: "dnsmasq", package: "dnsmasq-base" };
 pub(crate) const SQLITE3: Program = Program { name: "sqlite3", package: "sqlite3" };
 pub(crate) const POSTGRES: Program =
     Program { name: "/usr/lib/postgresql/15/bin/postgres", package: "postgresql-15" };

@@ -9,11 +9,13 @@ use std::process::{Command, ExitCode, Stdio};
 const RUSTDOC_FLAGS: &str = "-D warnings -A rustdoc::private_intra_doc_links";
 
 /// What tests run.
-const PROGRAMS: [debian::Program; 8] = [
+const PROGRAMS: [debian::Program; 10] = [
     debian::CMAKE,
     debian::NATS_SERVER,
     debian::SIPP,
     debian::BARESIP,
+    debian::SVWAR,
+    debian::DNSMASQ,
     debian::SQLITE3,
     debian::POSTGRES,
     debian::RTPENGINE,

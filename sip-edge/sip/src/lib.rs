@@ -47,6 +47,6 @@ pub use uri::{HostPort, SipUri, UriError};
 pub use user_agent::{
     Config, Contact, End, Event, Hangup, InviteError, Invited, LegId, MAX_FORWARDS, OutboundInvite,
     OutboundRefer, OutboundRegistration, Output, Referred, RegisterError, RegistrantId,
-    RegistrantState, Registration, Rejection, UserAgent,
+    RegistrantState, Registration, Rejection, Suspicion, UserAgent,
 };
 pub use via::Via;

@@ -93,6 +93,7 @@ proptest! {
             sdp: "v=0".into(),
             headers: vec![],
             credentials: None,
+            tcp_if_large: false,
         };
         ua.invite(start, invite).unwrap();
         let mut sent = drain(&mut ua);

@@ -23,10 +23,27 @@ pub enum Output {
     /// `alias` is the address where the one behind the connection `peer` listens: what is meant
     /// for it goes over that connection, as long as it stands (RFC 5923).
     Alias { peer: Peer, alias: Peer },
+    /// What a message of `source` says about it, for whoever defends us against floods and guesses.
+    Judged { source: Peer, what: Suspicion },
     /// Tell the owner of the calls.
     Event(Event),
     /// A message was ignored; the text is a metric label.
     Discarded(&'static str),
+}
+
+/// What a message says about its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suspicion {
+    /// It proved to know a password.
+    Proven,
+    /// It was asked who it is, and had not said so: every phone begins like that.
+    Unproven,
+    /// It named a user, and did not know the password.
+    WrongProof,
+    /// It sent what is no SIP message.
+    Malformed,
+    /// It called what does not exist; only the owner of the calls knows that.
+    NoSuchPlace,
 }
 
 /// What has happened to a leg or a registration.
@@ -146,6 +163,9 @@ pub struct OutboundInvite {
     pub headers: Vec<(String, String)>,
     /// What a challenge (401, 407) of this INVITE, or within its dialog, is answered with.
     pub credentials: Option<Credentials>,
+    /// If `peer` is one of UDP and the request is over 1,300 bytes, it goes by TCP (RFC 3261
+    /// §18.1.1).
+    pub tcp_if_large: bool,
 }
 
 /// How to end a leg.

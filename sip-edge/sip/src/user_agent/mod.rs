@@ -25,7 +25,7 @@ mod uas;
 pub use config::Config;
 pub use event::{
     Contact, End, Event, Hangup, InviteError, Invited, LegId, MAX_FORWARDS, OutboundInvite,
-    OutboundRefer, Output, Referred, Registration, Rejection,
+    OutboundRefer, Output, Referred, Registration, Rejection, Suspicion,
 };
 pub use registrant::{OutboundRegistration, RegisterError, RegistrantId, RegistrantState};
 
@@ -33,7 +33,7 @@ use crate::deadlines::Deadlines;
 use crate::digest::Authenticator;
 use crate::message::Message;
 use crate::method::Method;
-use crate::peer::Peer;
+use crate::peer::{Peer, Transport};
 use crate::registrar::Registrar;
 use crate::tokens::Tokens;
 use crate::transaction::{Failed, Failure, Room, Timing, Transactions};
@@ -105,7 +105,10 @@ impl UserAgent {
                 self.receive_request(now, wall_unix_s, source, request);
             }
             Ok(Message::Response(response)) => self.receive_response(now, source, &response),
-            Err(error) => self.discard(error.label()),
+            Err(error) => {
+                self.judge(source, Suspicion::Malformed);
+                self.discard(error.label());
+            }
         }
     }
 
@@ -161,6 +164,11 @@ impl UserAgent {
     /// Call-ID of a leg that has not ended.
     pub fn call_id(&self, leg: LegId) -> Option<&str> {
         self.legs.get(&leg).map(|leg| leg.dialog.call_id.as_str())
+    }
+
+    /// What carries a leg that has not ended: of an INVITE of ours, what it went by.
+    pub fn transport(&self, leg: LegId) -> Option<Transport> {
+        self.legs.get(&leg).map(|leg| leg.dialog.peer.transport)
     }
 
     /// Whether there has been no response at all to our INVITE, not even 100.
@@ -304,6 +312,10 @@ impl UserAgent {
 
     fn tell(&mut self, event: Event) {
         self.outputs.push_back(Output::Event(event));
+    }
+
+    fn judge(&mut self, source: Peer, what: Suspicion) {
+        self.outputs.push_back(Output::Judged { source, what });
     }
 
     fn discard(&mut self, reason: &'static str) {

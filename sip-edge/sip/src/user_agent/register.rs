@@ -1,7 +1,7 @@
 //! REGISTER, wholly answered here (RFC 3261 §10.3).
 
 use super::leg::Incoming;
-use super::{Event, UserAgent};
+use super::{Event, Suspicion, UserAgent};
 use crate::compose;
 use crate::digest::Proof;
 use crate::envelope::Envelope;
@@ -24,9 +24,19 @@ impl UserAgent {
     ) -> Option<String> {
         let values = request.headers.all(Name::Authorization);
         let stale = match self.authenticator.verify(wall_unix_s, "REGISTER", values) {
-            Proof::Valid(user) => return Some(user),
+            Proof::Valid(user) => {
+                self.judge(source, Suspicion::Proven);
+                return Some(user);
+            }
             Proof::Stale => true,
-            Proof::Absent | Proof::Wrong => false,
+            Proof::Absent => {
+                self.judge(source, Suspicion::Unproven);
+                false
+            }
+            Proof::Wrong => {
+                self.judge(source, Suspicion::WrongProof);
+                false
+            }
         };
         let challenges = self.authenticator.challenge(wall_unix_s, stale);
         self.respond_stateless(source, peer, request, 401, compose::phrase(401), |response| {

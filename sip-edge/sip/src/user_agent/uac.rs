@@ -9,13 +9,17 @@ use crate::header::Name;
 use crate::message::{Message, Response};
 use crate::method::Method;
 use crate::param;
-use crate::peer::Peer;
+use crate::peer::{Peer, Transport};
 use crate::transaction::{Key, OurRequest, TxId};
 use crate::uri::{self, SipUri};
 use crate::{body, via};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Instant;
+
+/// A larger request goes by TCP, if nobody has said UDP: the path's MTU is not known (RFC 3261
+/// §18.1.1).
+const MAX_UDP_REQUEST_BYTES: usize = 1_300;
 
 impl UserAgent {
     /// Sends an INVITE; what becomes of it comes as events of the returned leg.
@@ -28,8 +32,14 @@ impl UserAgent {
             return Err(InviteError::Full { max: self.config.max_dialogs });
         }
         let branch = self.tokens.branch();
+        let mut invite = invite;
+        let mut bytes = self.compose_invite(&invite, &branch);
+        let is_large = bytes.len() > MAX_UDP_REQUEST_BYTES && invite.tcp_if_large;
+        if let Some(peer) = self.by_tcp(invite.peer).filter(|_| is_large) {
+            invite.peer = peer;
+            bytes = self.compose_invite(&invite, &branch);
+        }
         let peer = invite.peer;
-        let bytes = self.compose_invite(&invite, &branch);
         let Some(dialog) = our_dialog(&bytes, peer) else {
             return Err(InviteError::Uri { field: "target", got: invite.target });
         };
@@ -43,6 +53,13 @@ impl UserAgent {
         let leg = Leg::new(id, State::Calling { tx }, dialog);
         self.insert(Leg { credentials, local_sdp, ..leg });
         Ok(id)
+    }
+
+    /// The same address by TCP; `None` if it is no UDP peer, or we have no TCP.
+    fn by_tcp(&self, peer: Peer) -> Option<Peer> {
+        let tcp = Peer { transport: Transport::Tcp, ..peer };
+        let tcp = self.config.advertised.towards(tcp, peer.listener);
+        tcp.filter(|_| peer.transport == Transport::Udp)
     }
 
     fn compose_invite(&mut self, invite: &OutboundInvite, branch: &str) -> Bytes {

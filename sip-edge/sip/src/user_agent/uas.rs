@@ -3,7 +3,7 @@
 use super::leg::{Incoming, Leg, State};
 use super::refer;
 use super::reliable::Reliability;
-use super::{End, Event, Invited, LegId, MAX_FORWARDS, Rejection, UserAgent};
+use super::{End, Event, Invited, LegId, MAX_FORWARDS, Rejection, Suspicion, UserAgent};
 use crate::body;
 use crate::compose::{self, Composer};
 use crate::dialog::{Dialog, MAX_ROUTES};
@@ -106,6 +106,7 @@ impl UserAgent {
     /// A request that is no proper one is answered without a transaction; to its source, if its
     /// Via says no better.
     fn refuse_defect(&mut self, source: Peer, request: &Request, defect: Defect) {
+        self.judge(source, Suspicion::Malformed);
         self.discard("malformed_request");
         if request.headers.count(Name::Via) == 0 {
             return;
@@ -199,6 +200,11 @@ impl UserAgent {
         };
         let values = request.headers.all(Name::Authorization);
         let proof = self.authenticator.verify(wall_unix_s, "INVITE", values);
+        match proof {
+            Proof::Valid(_) => self.judge(incoming.source, Suspicion::Proven),
+            Proof::Wrong => self.judge(incoming.source, Suspicion::WrongProof),
+            Proof::Absent | Proof::Stale => (),
+        }
         let id = self.next_leg_id();
         let invite = invited(&incoming, envelope, sdp, max_forwards, &proof);
         let invite = Invited { replaces, ..invite };
@@ -347,6 +353,11 @@ impl UserAgent {
         let Some(is_stale) = self.legs.get(&leg).map(|leg| leg.is_stale) else { return };
         if self.legs[&leg].state != State::Invited {
             return;
+        }
+        if let Some(source) = self.legs[&leg].pending.as_ref().map(|it| it.source)
+            && !is_stale
+        {
+            self.judge(source, Suspicion::Unproven);
         }
         let challenges = self.authenticator.challenge(wall_unix_s, is_stale);
         self.finish_pending(now, leg, 401, |response| {

@@ -44,6 +44,7 @@ pub(crate) fn outcome(ua: &mut UserAgent, bytes: Bytes) -> String {
                 format!("Invited{}", sdp.unwrap_or_default())
             }
             Output::Event(event) => format!("{event:?}"),
+            Output::Judged { .. } => continue,
             Output::Alias { peer, alias } => format!("{peer} is {alias}"),
             Output::Discarded(reason) => format!("({reason})"),
         });

@@ -152,6 +152,7 @@ impl World {
                     sdp: sdp(),
                     headers: vec![],
                     credentials: None,
+                    tcp_if_large: false,
                 };
                 let leg = self.agents[by].invite(now, invite).unwrap();
                 self.legs[by].insert(leg, false);
@@ -218,7 +219,7 @@ impl World {
                     self.carry(now, side, bytes);
                 }
                 Output::Event(event) => self.react(now, side, event),
-                Output::Alias { .. } | Output::Discarded(_) => (),
+                Output::Alias { .. } | Output::Judged { .. } | Output::Discarded(_) => (),
             }
         }
     }

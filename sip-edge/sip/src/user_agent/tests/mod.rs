@@ -3,6 +3,7 @@
 mod bench;
 mod early;
 mod in_dialog;
+mod large;
 mod lossy;
 mod proof;
 mod refer;

@@ -1,8 +1,8 @@
 //! REGISTER from the wire to the bindings.
 
 use super::bench::{Bench, Phone, WALL, tcp_phone, udp_phone};
-use crate::Peer;
 use crate::digest::{Algorithm, authorize};
+use crate::{Peer, Suspicion};
 use expect_test::expect;
 
 #[test]
@@ -79,6 +79,8 @@ fn wrong_password_is_challenged_again_and_a_foreign_record_forbidden() {
     let challenge = challenges(&bench).swap_remove(0);
     let wrong = authorize(&challenge, "anna", "guess", "REGISTER", "sip:h", 1);
     bench.receive(Phone::sends("REGISTER").cseq(2).header(&format!("Authorization: {wrong}")));
+    let judged = std::mem::take(&mut bench.judged);
+    assert_eq!(judged, [Suspicion::Unproven, Suspicion::WrongProof]);
     let text = String::from_utf8(register(&challenge, 3, 1).text().to_vec()).unwrap();
     bench.receive(text.replace("To: <sip:anna@", "To: <sip:boss@"));
     let why = "\r\nWarning: 399 holdfast \"The Proven User Is Not That of the To URI\"\r\n";
@@ -89,6 +91,9 @@ fn wrong_password_is_challenged_again_and_a_foreign_record_forbidden() {
         00.000 > 403 REGISTER 3
     "#]]);
     assert_eq!(bench.ua.registrations(WALL), []);
+    assert_eq!(bench.judged, [Suspicion::Proven]);
+    bench.receive("nonsense");
+    assert_eq!(bench.judged[1..], [Suspicion::Malformed]);
 }
 
 #[test]

@@ -283,6 +283,7 @@ fn responses_that_are_not_ours_are_discarded() {
 fn orders_that_cannot_stand_in_a_message_are_refused() {
     let good = OutboundInvite {
         credentials: None,
+        tcp_if_large: false,
         max_forwards: 70,
         target: "sip:bob@192.0.2.1".into(),
         peer: udp_phone(),
@@ -312,6 +313,7 @@ fn an_invite_has_the_hops_it_is_given() {
     let mut ua = Bench::with(|_| ()).ua;
     let invite = OutboundInvite {
         credentials: None,
+        tcp_if_large: false,
         max_forwards: 7,
         target: "sip:bob@192.0.2.1".into(),
         peer: udp_phone(),
