@@ -4,6 +4,7 @@
 //! a transaction has changed is told to the firing loop in the order of the commits, before the
 //! replies.
 
+mod ahead;
 mod batch;
 mod counts;
 mod kept;
@@ -17,6 +18,7 @@ use crate::clock::Pinned;
 use crate::shard_set::ShardSet;
 use crate::store::{Old, ROWS_PER_STATEMENT, Scope, Task};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use wheel::{Claim, Event, Granted, News, Settled, Settlement, State, TaskId, Tick};
 
@@ -28,6 +30,10 @@ const WAITING_KIB_MAX: usize = 32_768;
 const FIRING_WAITING_MAX: usize = 4_096;
 /// Batches of news that the firing loop has not taken yet; the writer waits when there are more.
 const NEWS_WAITING_MAX: usize = 64;
+
+/// How often a step of a sweep is tried, and the wait in between.
+const SWEEP_TRIES: usize = 4;
+const SWEEP_AGAIN: Duration = Duration::from_millis(250);
 
 /// A task to be stored.
 #[derive(Clone, Debug)]
@@ -137,6 +143,17 @@ enum Write {
     Forget { shard: u8, old: Old, commits: u32, reply: Reply<u32> },
 }
 
+impl Write {
+    /// How many tasks it claims or settles.
+    fn firing(&self) -> usize {
+        match self {
+            Self::Claim { claims, .. } => claims.len(),
+            Self::Settle { settlements, .. } => settlements.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// A write that counts as so much of what waits.
 struct Waiting {
     write: Write,
@@ -222,9 +239,8 @@ impl Commits {
         let (mut done, mut firing, mut from) = (0, 0, TaskId(0));
         // Bounded, because others may add to the scope as fast as this goes on.
         for _ in 0..=self.tasks_max / ROWS_PER_STATEMENT {
-            let (scope, action) = (scope.clone(), action.clone());
-            let swept = self.ask(1, |reply| Write::Sweep { scope, shards, from, action, reply });
-            let swept = swept.await.map_err(|e| if done > 0 { Unwritten::InDoubt } else { e })?;
+            let swept = self.sweep_step(scope, action, shards, from).await;
+            let swept = swept.map_err(|e| if done > 0 { Unwritten::InDoubt } else { e })?;
             (done, firing) = (done + swept.done, firing + swept.firing);
             match swept.next {
                 Some(next) => from = next,
@@ -232,6 +248,26 @@ impl Commits {
             }
         }
         Ok((done, firing))
+    }
+
+    /// One step, again if nothing was done: whoever asks for many should not have half of them done
+    /// because a connection was lost in between.
+    async fn sweep_step(
+        &self,
+        scope: &Scope,
+        action: &Action,
+        shards: ShardSet,
+        from: TaskId,
+    ) -> Result<Swept, Unwritten> {
+        for _ in 1..SWEEP_TRIES {
+            let (scope, action) = (scope.clone(), action.clone());
+            match self.ask(1, |reply| Write::Sweep { scope, shards, from, action, reply }).await {
+                Err(Unwritten::Failed) => tokio::time::sleep(SWEEP_AGAIN).await,
+                answer => return answer,
+            }
+        }
+        let (scope, action) = (scope.clone(), action.clone());
+        self.ask(1, |reply| Write::Sweep { scope, shards, from, action, reply }).await
     }
 
     /// Those of the claims that are granted: the tasks are firing.
@@ -283,7 +319,7 @@ async fn ask<T>(
 /// Bytes of what clients may make long.
 fn size(task: &Task) -> usize {
     use wheel::{Effect, TransferTo};
-    let effect = match &task.effect {
+    let effect = match &*task.effect {
         Effect::HangUp { .. } => 0,
         Effect::Play { file, .. } => file.len(),
         Effect::Transfer { to: TransferTo::Uri(text) | TransferTo::Plan(text), .. } => text.len(),

@@ -31,7 +31,7 @@ const EDGE_BEGUN_MAX: usize = 64;
 /// With so many tasks in flight, the world is told of them later.
 const BUSY: usize = 1_000;
 /// Messages between claim and answer at a time.
-const PUBLISH_BEGUN_MAX: usize = 16_384;
+const PUBLISH_BEGUN_MAX: usize = 24_576;
 
 /// What the loop works with.
 pub(crate) struct Firing {

@@ -343,7 +343,7 @@ impl Api {
             state: State::Pending,
             fires_at_unix_ms,
             revision: 1,
-            effect,
+            effect: effect.into(),
             group,
             label: fields::text("label", request.label, fields::LABEL_MAX_BYTES)?,
             tenant: fields::text("tenant", request.tenant, fields::TENANT_MAX_BYTES)?,

@@ -95,7 +95,7 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
         busy,
     };
     service.spawn_vital("firing tasks", firing.run());
-    let outbox = events::Outbox::new(store.clone(), leases.clone(), nats.clone(), is_busy);
+    let outbox = events::Outbox::new(store.clone(), leases.clone(), nats.clone(), is_busy.clone());
     let (told, mut all_told) = tokio::sync::watch::channel(false);
     let telling = outbox.run(commits.committed(), is_idle.clone(), told);
     service.spawn_vital("telling of tasks", telling);
@@ -106,7 +106,7 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
     let draining_leases = leases.clone();
     let api = grpc::Api { clock, commits: commits.clone(), store: store.clone(), forward, watches };
     service.spawn_vital("reading the ends of calls", events::expire_with_calls(nats, api.clone()));
-    service.spawn_vital("checkpointing", checkpoint::keep_up(store.clone()));
+    service.spawn_vital("checkpointing", checkpoint::keep_up(store.clone(), is_busy));
     let retention = retention::Retention {
         store: store.clone(),
         commits: commits.clone(),

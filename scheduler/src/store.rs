@@ -18,6 +18,7 @@ pub(crate) use postgres::{Grip, Replica, View};
 
 use crate::clock::Pinned;
 use anyhow::bail;
+use std::sync::Arc;
 use std::time::Duration;
 use wheel::{Effect, Repeat, State, TaskId};
 
@@ -40,7 +41,7 @@ pub(crate) struct Task {
     pub(crate) state: State,
     pub(crate) fires_at_unix_ms: i64,
     pub(crate) revision: i64,
-    pub(crate) effect: Effect,
+    pub(crate) effect: Arc<Effect>,
     pub(crate) group: String,
     pub(crate) label: String,
     pub(crate) tenant: String,
@@ -119,7 +120,7 @@ pub(crate) struct Filter {
 }
 
 /// A shard with the fencing token under which this process holds it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Held {
     pub(crate) shard: u8,
     pub(crate) fence: i64,
@@ -150,7 +151,7 @@ pub(crate) struct Update<'a> {
     pub(crate) task: &'a Task,
     /// Its revision on disk: the update is made only to this one.
     pub(crate) was: i64,
-    /// Only state and revision differ.
+    /// It is a claim: only state and revision differ, the latter by one.
     pub(crate) claim: bool,
 }
 
@@ -224,6 +225,18 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<Live>> {
         each!(self, it => it.live(shard, after, before_unix_ms, limit).await)
+    }
+
+    /// Pending tasks of the shard that are due before then, in the order of their deadlines; at most
+    /// `limit`, those after `after`.
+    pub(crate) async fn soon(
+        &self,
+        shard: u8,
+        after: Option<Cursor>,
+        before_unix_ms: i64,
+        limit: u32,
+    ) -> Result<Vec<Task>> {
+        each!(self, it => it.soon(shard, after, before_unix_ms, limit).await)
     }
 
     pub(crate) async fn get(&self, id: TaskId) -> Result<Option<Task>> {

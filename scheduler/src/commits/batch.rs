@@ -6,6 +6,7 @@
 
 mod adding;
 
+use super::ahead;
 use super::counts::{Counts, Deltas};
 use super::kept::Kept;
 use super::seen::Seen;
@@ -18,13 +19,15 @@ use crate::store::{
     self, Held, LogRow, LogWriter, ROWS_PER_STATEMENT, Scope, Task, Transaction, Update,
 };
 use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasherDefault;
 use wheel::{
-    Claim, Event, Fence, Granted, News, Settled, Settlement, Standing, State, TaskId, Tick,
+    Claim, Event, Fence, Granted, IdHasher, News, Settled, Settlement, Standing, State, TaskId,
+    Tick,
 };
 
 /// A task as it is now, and its revision on disk.
 struct Row {
-    task: Task,
+    task: Box<Task>,
     was: i64,
     /// Nothing but a claim was made since it was read.
     claim: bool,
@@ -38,8 +41,10 @@ pub(super) struct Made {
     pub(super) log: Vec<LogRow>,
     pub(super) news: Vec<News>,
     pub(super) ends: Vec<Seen>,
-    /// All that it is about, of what is firing now.
-    pub(super) firing: Vec<(Held, Task)>,
+    /// What it was about.
+    pub(super) touched: Vec<TaskId>,
+    /// Those of them that something will soon be written of, as they are now.
+    pub(super) kept: Vec<(Held, Box<Task>)>,
     pub(super) deltas: Deltas,
     pub(super) replies: Vec<Answer>,
 }
@@ -49,7 +54,7 @@ pub(super) struct Batch<'d> {
     held: Vec<Held>,
     desk: &'d Desk,
     now: Moment,
-    rows: HashMap<TaskId, Row>,
+    rows: HashMap<TaskId, Row, BuildHasherDefault<IdHasher>>,
     logs: BTreeMap<u8, LogWriter>,
     last_seqs: HashMap<u8, i64>,
     made: Made,
@@ -61,7 +66,8 @@ impl<'d> Batch<'d> {
             log: Vec::new(),
             news: Vec::new(),
             ends: Vec::new(),
-            firing: Vec::new(),
+            touched: Vec::new(),
+            kept: Vec::new(),
             deltas: Deltas::default(),
             replies: Vec::new(),
         };
@@ -70,7 +76,7 @@ impl<'d> Batch<'d> {
             held,
             desk,
             now: desk.clock.moment(),
-            rows: HashMap::new(),
+            rows: HashMap::default(),
             logs: BTreeMap::new(),
             last_seqs: HashMap::new(),
             made,
@@ -150,10 +156,14 @@ impl<'d> Batch<'d> {
         let logs = std::mem::take(&mut self.logs);
         self.made.log = logs.into_values().map(|log| log.finish(at_unix_ms)).collect();
         self.transaction.append(&self.made.log).await?;
-        let firing = self.rows.into_values().map(|row| row.task);
-        let firing = firing.filter(|task| task.state == State::Firing);
-        self.made.firing =
-            firing.filter_map(|task| Some((held_of(&self.held, task.id)?, task))).collect();
+        self.made.touched = self.rows.keys().copied().collect();
+        let kept = self.rows.into_values().map(|row| row.task).filter(|task| match task.state {
+            State::Firing => true,
+            State::Pending => ahead::is_soon(task.fires_at_unix_ms, at_unix_ms),
+            _ => false,
+        });
+        self.made.kept =
+            kept.filter_map(|task| Some((held_of(&self.held, task.id)?, task))).collect();
         Ok((self.transaction, self.made))
     }
 
@@ -186,12 +196,12 @@ impl<'d> Batch<'d> {
         });
         let found = self.transaction.by_ids(&ids).await?;
         for task in found {
-            self.keep(task);
+            self.keep(task.into());
         }
         Ok(())
     }
 
-    fn keep(&mut self, task: Task) {
+    fn keep(&mut self, task: Box<Task>) {
         let was = task.revision;
         self.rows.entry(task.id).or_insert(Row { task, was, claim: true });
     }
@@ -374,7 +384,7 @@ impl<'d> Batch<'d> {
         }
         for task in found {
             let id = task.id;
-            self.keep(task);
+            self.keep(task.into());
             debug_assert!(scope.holds(&self.rows[&id].task));
             let before = self.rows[&id].task.state;
             swept.done += u32::from(match action {
@@ -477,7 +487,7 @@ impl<'d> Batch<'d> {
         if let Some(log) = logs.get_mut(&id.shard()) {
             return log.push(task);
         }
-        let task = task.clone();
+        let task = task.clone(); // Once for each shard.
         self.log(&task);
     }
 
@@ -512,7 +522,7 @@ impl<'d> Batch<'d> {
     }
 
     fn task(&self, id: TaskId) -> Task {
-        self.rows[&id].task.clone()
+        Task::clone(&self.rows[&id].task)
     }
 
     /// Once committed. Who asked may have gone.

@@ -7,6 +7,7 @@
 use super::Declined;
 use crate::store::Held;
 use std::collections::HashMap;
+use wheel::SHARDS;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
@@ -80,19 +81,13 @@ impl Counts {
 
     /// A commit has added so many tasks (or ended them, if negative), and gone on to `last_seq`.
     pub(super) fn apply(&mut self, changes: &Deltas) {
-        for ((number, tenant), by) in &changes.by {
-            if let Some(shard) = self.shards.get_mut(number) {
-                let live = shard.live.entry(tenant.clone()).or_default();
-                *live += by;
-                if *live == 0 {
-                    shard.live.remove(tenant);
+        for (tenant, of_shards) in &changes.by {
+            for (number, by) in (0..SHARDS).zip(of_shards).filter(|(_, by)| **by != 0) {
+                if let Some(shard) = self.shards.get_mut(&number) {
+                    change(&mut shard.live, tenant, *by);
                 }
-            }
-            self.total += by;
-            let all = self.of_tenants.entry(tenant.clone()).or_default();
-            *all += by;
-            if *all == 0 {
-                self.of_tenants.remove(tenant);
+                self.total += by;
+                change(&mut self.of_tenants, tenant, *by);
             }
         }
     }
@@ -112,18 +107,30 @@ impl Counts {
     }
 }
 
+/// Those of a tenant that has none are left out.
+fn change(counts: &mut HashMap<String, i64>, tenant: &str, by: i64) {
+    let count = counts.entry(tenant.to_owned()).or_default();
+    *count += by;
+    if *count == 0 {
+        counts.remove(tenant);
+    }
+}
+
 /// What a transaction will have changed in the counts once it is committed.
 #[derive(Debug, Default)]
 pub(super) struct Deltas {
-    by: HashMap<(u8, String), i64>,
+    /// By tenant, and by shard.
+    by: HashMap<String, [i64; SHARDS as usize]>,
     total: i64,
-    of_tenants: HashMap<String, i64>,
 }
 
 impl Deltas {
     pub(super) fn add(&mut self, shard: u8, tenant: &str, by: i64) {
-        *self.by.entry((shard, tenant.to_owned())).or_default() += by;
-        *self.of_tenants.entry(tenant.to_owned()).or_default() += by;
+        let of_tenant = match self.by.get_mut(tenant) {
+            Some(of_tenant) => of_tenant,
+            None => self.by.entry(tenant.to_owned()).or_default(),
+        };
+        of_tenant[usize::from(shard)] += by;
         self.total += by;
     }
 
@@ -140,7 +147,7 @@ impl Deltas {
             return Err(Declined::TooManyTasks { max: tasks_max });
         }
         let max = limits.tenant_quotas.get(tenant).copied().unwrap_or(limits.tenant_quota);
-        let of_tenant = self.of_tenants.get(tenant).copied().unwrap_or(0);
+        let of_tenant: i64 = self.by.get(tenant).map_or(0, |of_shards| of_shards.iter().sum());
         if counts.of_tenant(tenant) + of_tenant >= i64::from(max) {
             return Err(Declined::TooManyOfTenant { tenant: tenant.to_owned(), max });
         }

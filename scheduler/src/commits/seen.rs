@@ -18,7 +18,7 @@ pub(super) struct Seen {
 
 impl Seen {
     pub(super) fn new(task: &Task) -> Self {
-        let publishes = matches!(task.effect, Effect::Publish { .. });
+        let publishes = matches!(*task.effect, Effect::Publish { .. });
         let worth = task.state.has_ended() && !publishes || task.state == State::Failed;
         let text = |text: &String| if worth { text.clone() } else { String::new() };
         Self {

@@ -1,5 +1,6 @@
 //! The one who writes: takes what waits, has a batch of it made, and answers after the commit.
 
+use super::ahead::Ahead;
 use super::batch::{Batch, Made};
 use super::counts::{Counts, Limits};
 use super::kept::Kept;
@@ -18,9 +19,10 @@ use wheel::News;
 
 /// Writes of clients in one transaction.
 const WRITES_PER_COMMIT: usize = 1_024;
-/// Tasks that are claimed and settled in one transaction, before it begins no further batch of them:
-/// at about 10 µs each, clients wait so long for the others.
-const FIRING_PER_COMMIT: usize = 2_048;
+/// Tasks that are claimed and settled in one transaction, before it begins no further batch of them.
+const FIRING_PER_COMMIT: usize = 4_096;
+/// The same if clients wait for that transaction, at a few µs for each task.
+const FIRING_BESIDE_WRITES: usize = 1_024;
 /// Bytes that are scheduled in one transaction, about.
 const KIB_PER_COMMIT: usize = 4_096;
 /// Settlements make a commit of their own so often: a task that is due would wait for it. Mostly they
@@ -50,6 +52,7 @@ pub(crate) struct Writer {
     desk: Desk,
     counts: Counts,
     kept: Kept,
+    ahead: Ahead,
     queues: Queues,
     news: mpsc::Sender<Vec<News>>,
     committed: watch::Sender<u64>,
@@ -76,7 +79,8 @@ impl Writer {
         committed: watch::Sender<u64>,
     ) -> Self {
         let (counts, kept, now) = (Counts::default(), Kept::default(), Instant::now());
-        Self { desk, counts, kept, queues, news, committed, tallied: now, settled: now }
+        let ahead = Ahead::new(desk.store.clone());
+        Self { desk, counts, kept, ahead, queues, news, committed, tallied: now, settled: now }
     }
 
     /// Writes whatever is asked for. A failure of the database is the answer to those who wait, not
@@ -86,6 +90,9 @@ impl Writer {
         let mut waiting = Vec::with_capacity(WRITES_PER_COMMIT);
         loop {
             let tally = tokio::time::sleep_until(self.tallied + TALLY_INTERVAL);
+            let held = self.desk.leases.all_held();
+            self.kept.retain(&held);
+            self.ahead.read_on(self.desk.clock.moment().unix_ms(), &self.kept, &held);
             tokio::select! {
                 biased;
                 first = self.queues.claims.recv() => waiting.extend(first),
@@ -94,6 +101,10 @@ impl Writer {
                     waiting.extend(first);
                 }
                 () = tally, if replicated => {}
+                page = self.ahead.ready(&self.kept) => {
+                    page.into_iter().for_each(|page| self.ahead.keep(page, &mut self.kept));
+                    continue;
+                }
             }
             if waiting.is_empty() && !replicated {
                 return Ok(()); // Nobody can ask any more.
@@ -130,15 +141,13 @@ impl Writer {
             kib += next._room.as_ref().map_or(0, |room| room.num_permits());
             waiting.push(next);
         }
-        let mut tasks = 0;
-        while tasks < FIRING_PER_COMMIT
+        let clients = waiting.iter().any(|it| it._room.is_some());
+        let most = if clients { FIRING_BESIDE_WRITES } else { FIRING_PER_COMMIT };
+        let mut tasks = waiting.iter().map(|it| it.write.firing()).sum::<usize>();
+        while tasks < most
             && let Some(next) = self.queues.firing()
         {
-            tasks += match &next.write {
-                Write::Claim { claims, .. } => claims.len(),
-                Write::Settle { settlements, .. } => settlements.len(),
-                _ => 1,
-            };
+            tasks += next.write.firing();
             waiting.push(next);
         }
         if waiting.iter().any(|it| matches!(it.write, Write::Settle { .. })) {
@@ -204,7 +213,9 @@ impl Writer {
         for row in &made.log {
             self.counts.advance(row.shard, row.seq);
         }
-        self.kept.keep(made.firing);
+        made.touched.iter().for_each(|id| drop(self.kept.take(*id)));
+        self.ahead.changes(made.touched);
+        self.kept.keep(made.kept);
         made.ends.iter().for_each(Seen::log);
         if !made.news.is_empty() {
             let _ = self.news.send(made.news).await; // The firing loop ends with the process.

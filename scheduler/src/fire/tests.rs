@@ -91,7 +91,7 @@ impl Rig {
             state: State::Pending,
             fires_at_unix_ms,
             revision: 1,
-            effect: Effect::Publish { subject: SUBJECT.to_owned(), payload },
+            effect: Effect::Publish { subject: SUBJECT.to_owned(), payload }.into(),
             group: String::new(),
             label: String::new(),
             tenant: String::new(),

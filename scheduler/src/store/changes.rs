@@ -4,7 +4,7 @@
 //! change: what of a task can change, as it is afterwards. The rest is read from the task's row,
 //! which is kept for as long as its changes are.
 
-use super::{Error, Held, Result, Task};
+use super::{Error, Held, Result, Task, row};
 use std::collections::HashMap;
 use wheel::{State, TaskId};
 
@@ -50,33 +50,51 @@ pub(crate) struct Changed {
 }
 
 /// Id, state, revision, fires_at, ended, late, occurrence, missed, remaining, cancel requested, result.
-type Words<'a> = (String, u8, i64, i64, i64, i64, u32, u32, i64, bool, std::borrow::Cow<'a, str>);
+type Words<'a> = (
+    std::borrow::Cow<'a, str>,
+    u8,
+    i64,
+    i64,
+    i64,
+    i64,
+    u32,
+    u32,
+    i64,
+    bool,
+    std::borrow::Cow<'a, str>,
+);
 
 /// What a transaction has changed in one shard so far.
 #[derive(Debug)]
 pub(crate) struct LogWriter {
+    /// Without its changes.
     row: LogRow,
+    /// Those, but for the last bracket.
+    json: Vec<u8>,
 }
 
 impl LogWriter {
     /// A row that goes on after `last_seq`.
     pub(crate) fn new(Held { shard, fence }: Held, last_seq: i64) -> Self {
-        let (first_seq, seq, changes) = (last_seq + 1, last_seq, "[".to_owned());
-        Self { row: LogRow { shard, first_seq, seq, fence, at_unix_ms: 0, changes } }
+        let (first_seq, seq, changes) = (last_seq + 1, last_seq, String::new());
+        let row = LogRow { shard, first_seq, seq, fence, at_unix_ms: 0, changes };
+        Self { row, json: b"[".to_vec() }
     }
 
     /// The task as it is after a change.
     pub(crate) fn push(&mut self, task: &Task) {
         if self.row.seq >= self.row.first_seq {
-            self.row.changes.push(',');
+            self.json.push(b',');
         }
-        self.row.changes += &serde_json::to_string(&words(task)).expect("numbers and strings");
+        let id = row::hex(&task.id.0.to_be_bytes());
+        serde_json::to_writer(&mut self.json, &words(&id, task)).expect("numbers and strings");
         self.row.seq += 1;
     }
 
     pub(crate) fn finish(mut self, at_unix_ms: i64) -> LogRow {
-        self.row.changes.push(']');
-        LogRow { at_unix_ms, ..self.row }
+        self.json.push(b']');
+        let changes = String::from_utf8(self.json).expect("JSON is text");
+        LogRow { at_unix_ms, changes, ..self.row }
     }
 }
 
@@ -112,9 +130,9 @@ impl LogRow {
     }
 }
 
-fn words(task: &Task) -> Words<'_> {
+fn words<'a>(id: &'a str, task: &'a Task) -> Words<'a> {
     (
-        format!("{:032x}", task.id.0),
+        id.into(),
         task.state as u8,
         task.revision,
         task.fires_at_unix_ms,

@@ -136,6 +136,36 @@ impl Postgres {
         .await
     }
 
+    pub(super) async fn soon(
+        &self,
+        shard: u8,
+        after: Option<Cursor>,
+        before_unix_ms: i64,
+        limit: u32,
+    ) -> Result<Vec<Task>> {
+        let after = after.unwrap_or(Cursor { fires_at_unix_ms: i64::MIN, id: TaskId(0) });
+        let sql = format!(
+            "SELECT {COLUMNS} FROM tasks
+             WHERE shard = $1 AND ended_unix_ms = 0 AND state = 1 AND fires_at_unix_ms < $2
+               AND (fires_at_unix_ms, task_id) > ($3, $4)
+             ORDER BY fires_at_unix_ms, task_id LIMIT $5"
+        );
+        self.read(move |connection| {
+            Box::pin(async move {
+                sqlx::query(AssertSqlSafe(sql))
+                    .bind(i16::from(shard))
+                    .bind(before_unix_ms)
+                    .bind(after.fires_at_unix_ms)
+                    .bind(Uuid::from_u128(after.id.0))
+                    .bind(i64::from(limit))
+                    .try_map(|it: PgRow| row::task(&it))
+                    .fetch_all(connection)
+                    .await
+            })
+        })
+        .await
+    }
+
     pub(super) async fn get(&self, id: TaskId) -> Result<Option<Task>> {
         let found = self
             .read(move |connection| Box::pin(async move { by_ids(connection, &[id]).await }))

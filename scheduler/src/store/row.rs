@@ -102,7 +102,7 @@ where
         state: state(number(2)?)?,
         fires_at_unix_ms: number(3)?,
         revision: number(4)?,
-        effect: effect(&call_id, row.try_get(5)?)?,
+        effect: effect(&call_id, row.try_get(5)?)?.into(),
         call_id,
         group: text(6)?,
         label: text(7)?,
@@ -166,10 +166,15 @@ fn legs(name: &str) -> Option<Legs> {
     [Legs::Both, Legs::A, Legs::B].into_iter().find(|legs| legs_name(*legs) == name)
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// In lower case.
+pub(super) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+    let mut digits = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        digits.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        digits.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    digits
 }
 
 fn unhex(digits: &str) -> Option<Vec<u8>> {

@@ -3,13 +3,15 @@
 //! Statements for many tasks take them as rows of `VALUES`, padded with NULLs to one of a few sizes, so that
 //! they are prepared once.
 
+mod file;
+
 use super::changes::{Changed, LogRow, Old};
 use super::row::{self, COLUMNS, LIVE_COLUMNS};
 use super::{
     CommitError, Cursor, Filter, Held, Live, READERS, ROWS_PER_STATEMENT, Reach, Result, Scope,
-    Task, Update, list, schema,
+    Task, Update, list,
 };
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use futures::TryStreamExt as _;
 use sqlx::pool::PoolConnection;
 use sqlx::query::Query;
@@ -18,13 +20,13 @@ use sqlx::sqlite::{
     SqliteRow, SqliteSynchronous,
 };
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _, SqlitePool};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
-use wheel::TaskId;
+use wheel::{State, TaskId};
 
 /// How long another process (a backup, an operator's shell) may lock the database before a write is
 /// given up; readers wait as long for a connection.
@@ -40,7 +42,7 @@ const READER_CACHE_KIB: &str = "-2048";
 /// other row by row.
 const ROWS_AHEAD: usize = 1_024;
 /// How many rows a statement can be for.
-const SIZES: [usize; 4] = [1, 8, 64, 512];
+const SIZES: [usize; 10] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -71,14 +73,14 @@ impl Sqlite {
             .pragma("wal_autocheckpoint", LOG_PAGES_MAX)
             .pragma("cache_size", CACHE_KIB)
             .disable_statement_logging();
-        let lock = lock(&options).with_context(context)?;
+        let lock = file::lock(&options).with_context(context)?;
         let pool = || {
             let wait = BUSY_TIMEOUT + busy_timeout;
             SqlitePoolOptions::new().acquire_timeout(wait).test_before_acquire(false)
         };
         let writer = pool().max_connections(1).connect_with(options.clone());
         let writer = writer.await.with_context(context)?;
-        migrate(&writer).await.with_context(context)?;
+        file::migrate(&writer).await.with_context(context)?;
         let options = options.pragma("query_only", "1").pragma("cache_size", READER_CACHE_KIB);
         let readers = pool().max_connections(READERS).connect_lazy_with(options);
         Ok(Self { writer, readers, _lock: lock.into() })
@@ -121,6 +123,31 @@ impl Sqlite {
             .bind(Uuid::from_u128(after.id.0))
             .bind(limit)
             .try_map(|it: SqliteRow| row::live(&it))
+            .fetch_all(&self.readers)
+            .await
+    }
+
+    pub(super) async fn soon(
+        &self,
+        shard: u8,
+        after: Option<Cursor>,
+        before_unix_ms: i64,
+        limit: u32,
+    ) -> Result<Vec<Task>> {
+        let after = after.unwrap_or(Cursor { fires_at_unix_ms: i64::MIN, id: TaskId(0) });
+        let sql = format!(
+            "SELECT {COLUMNS} FROM tasks
+             WHERE shard = ?1 AND ended_unix_ms = 0 AND state = 1 AND fires_at_unix_ms < ?2
+               AND (fires_at_unix_ms, task_id) > (?3, ?4)
+             ORDER BY fires_at_unix_ms, task_id LIMIT ?5"
+        );
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(shard)
+            .bind(before_unix_ms)
+            .bind(after.fires_at_unix_ms)
+            .bind(Uuid::from_u128(after.id.0))
+            .bind(limit)
+            .try_map(|it: SqliteRow| row::task(&it))
             .fetch_all(&self.readers)
             .await
     }
@@ -273,8 +300,9 @@ impl Transaction {
         let mut found = Vec::new();
         for (chunk, size) in chunks(calls) {
             let sql = format!(
-                "SELECT call_id, COUNT(*) FROM ({}) AS asked CROSS JOIN tasks
-                 ON call_id = asked.column1 AND call_id <> '' AND ended_unix_ms = 0 GROUP BY 1",
+                "SELECT column1, (SELECT COUNT(*) FROM tasks WHERE call_id = column1
+                                  AND call_id <> '' AND ended_unix_ms = 0) AS live
+                 FROM ({}) WHERE live > 0",
                 values(1, size)
             );
             let query = pad(sqlx::query(AssertSqlSafe(sql)), chunk, size, |query, call| {
@@ -323,19 +351,28 @@ impl Transaction {
     }
 
     pub(super) async fn update(&mut self, updates: &[Update<'_>]) -> Result<u64> {
-        let (claims, others): (Vec<_>, Vec<_>) = updates.iter().partition(|it| it.claim);
+        let (claims, others): (Vec<&Update<'_>>, Vec<&Update<'_>>) =
+            updates.iter().partition(|it| it.claim);
         let mut written = 0;
-        for (chunk, size) in chunks(&claims) {
-            let sql = format!(
-                "UPDATE tasks SET state = to_be.column3, revision = to_be.column4
-                 FROM ({}) AS to_be
-                 WHERE task_id = to_be.column1 AND revision = to_be.column2",
-                values(4, size)
-            );
-            let query = pad(sqlx::query(AssertSqlSafe(sql)), chunk, size, |query, update| {
-                bind_state(query, update.copied())
-            });
-            written += query.execute(&mut *self.connection).await?.rows_affected();
+        // Most are claimed in the revision in which they were added.
+        let mut by_revision: BTreeMap<i64, Vec<TaskId>> = BTreeMap::new();
+        for Update { task, was, .. } in claims {
+            by_revision.entry(*was).or_default().push(task.id);
+        }
+        for (was, ids) in by_revision {
+            for (chunk, size) in chunks(&ids) {
+                let sql = format!(
+                    "UPDATE tasks SET state = {}, revision = revision + 1
+                     WHERE revision = ? AND task_id IN ({})",
+                    State::Firing as i64,
+                    vec!["?"; size].join(",")
+                );
+                let query = sqlx::query(AssertSqlSafe(sql)).bind(was);
+                let query = pad(query, chunk, size, |query, id| {
+                    query.bind(id.map(|id| Uuid::from_u128(id.0)))
+                });
+                written += query.execute(&mut *self.connection).await?.rows_affected();
+            }
         }
         for (chunk, size) in chunks(&others) {
             let sql = format!(
@@ -552,43 +589,4 @@ async fn log_rows(
     })
     .fetch_all(connection)
     .await
-}
-
-/// Takes the file for this process, for as long as it lives, however it dies.
-fn lock(options: &SqliteConnectOptions) -> anyhow::Result<File> {
-    let mut path = options.get_filename().as_os_str().to_owned();
-    path.push("-lock");
-    let file = File::options().create(true).append(true).open(&path);
-    let file = file.with_context(|| format!("open {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => bail!("another scheduler uses it"),
-        Err(std::fs::TryLockError::Error(e)) => Err(e).context(format!("lock {}", path.display())),
-    }
-}
-
-async fn migrate(writer: &SqlitePool) -> anyhow::Result<()> {
-    let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.context("begin")?;
-    sqlx::raw_sql("CREATE TABLE IF NOT EXISTS scheduler_schema (applied INTEGER NOT NULL) STRICT")
-        .execute(&mut *transaction)
-        .await
-        .context("read its schema")?;
-    let applied: i64 = sqlx::query("SELECT COALESCE(MAX(applied), 0) FROM scheduler_schema")
-        .fetch_one(&mut *transaction)
-        .await
-        .and_then(|row| row.try_get(0))
-        .context("read its schema")?;
-    let known = schema::SQLITE.len();
-    let applied = schema::applied_of(applied, known)?;
-    for migration in &schema::SQLITE[applied..] {
-        sqlx::raw_sql(*migration).execute(&mut *transaction).await.context("migrate it")?;
-    }
-    if applied < known {
-        sqlx::query("INSERT INTO scheduler_schema (applied) VALUES (?1)")
-            .bind(known as i64)
-            .execute(&mut *transaction)
-            .await
-            .context("migrate it")?;
-    }
-    transaction.commit().await.context("migrate it")
 }

@@ -63,11 +63,11 @@ fn sample(id: u128) -> Task {
         state: State::Pending,
         fires_at_unix_ms: 1_000 + (id as i64 * 7) % 50,
         revision: 1,
-        effect: Effect::HangUp {
+        effect: Arc::new(Effect::HangUp {
             call_id: call_id.clone(),
             cause: "ALLOTTED_TIMEOUT".to_owned(),
             legs: Legs::Both,
-        },
+        }),
         call_id,
         group: if id.is_multiple_of(2) { "even".to_owned() } else { String::new() },
         label: "grüße".to_owned(),
@@ -268,7 +268,7 @@ async fn a_file_of_the_version_before_keeps_its_tasks() {
         cause: "USER_BUSY".to_owned(),
         legs: Legs::Both,
     };
-    assert_eq!((kept.state, kept.revision, kept.effect), (State::Firing, 3, effect));
+    assert_eq!((kept.state, kept.revision, &*kept.effect), (State::Firing, 3, &effect));
     assert_eq!(store.live(11, None, i64::MAX, 9).await.unwrap().len(), 1);
     // What has ended is forgotten in its time, like what ends now.
     assert_eq!(store.get(ended).await.unwrap().unwrap().result, "me");

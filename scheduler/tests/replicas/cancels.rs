@@ -1,6 +1,6 @@
 //! Cancels within 5 ms of the deadline: CANCELLED if and only if the effect does not happen.
 //!
-//! `HOLDFAST_CANCELS` of them (default 2,000; issue D asks for 100,000).
+//! `HOLDFAST_CANCELS` of them (default 2,000; 100,000 are what a release is held to).
 
 use crate::cluster::{Cluster, LIMIT, LOOK};
 use proto::scheduler::v1::scheduler_client::SchedulerClient;

@@ -54,7 +54,6 @@ pub(crate) struct Conclusion {
 impl Firing {
     pub(crate) fn new(granted: Granted, began: Tick) -> Box<Self> {
         let Granted { occurrence, fires_at_unix_ms, effect, repeat, .. } = granted;
-        let effect = Arc::new(effect);
         Box::new(Self { occurrence, fires_at_unix_ms, effect, repeat, began, attempts: 0 })
     }
 }

@@ -10,6 +10,7 @@
 //! gets no answer gives up its place and is tried again later. Nothing more is claimed while the
 //! store fails; what is overdue stays in order until it is back.
 
+use crate::IdHasher;
 use crate::Tick;
 use crate::active::{Active, Firing, Phase, Unanswered, conclude, newest, retry_after_ms};
 use crate::lane::{CLAIMS_PER_BATCH, LaneLimits, LaneState};
@@ -17,9 +18,9 @@ use crate::step::{
     Attempt, Claim, Fence, Granted, Lane, News, Settled, Settlement, Standing, Ticket,
 };
 use crate::task::{Answer, SHARDS, TaskId};
-use crate::waiting::{Due, Waiting, hash};
+use crate::waiting::{Due, Waiting};
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 
 /// Settlements in one batch.
 pub const SETTLEMENTS_PER_BATCH: usize = 1_000;
@@ -28,7 +29,7 @@ pub const ATTEMPTS_PER_BATCH: usize = 1_000;
 /// Batches of settlements that wait for the store.
 const SETTLE_BATCHES_MAX: usize = 4;
 /// Settlements that are not committed; while there are so many, nothing more is claimed.
-const UNSETTLED_MAX: usize = 131_072;
+const UNSETTLED_MAX: usize = 393_216;
 /// With so many claims at the store, settlements let them pass first.
 const HERD: usize = CLAIMS_PER_BATCH;
 /// Repeated attempts of a lane are not more per ms: a sip-edge that is away must not cost a core, nor
@@ -208,7 +209,11 @@ impl Agenda {
         self.handle_timeout(now);
     }
 
-    /// The answer to [`Output::Claim`]; claims that are not in it were not granted.
+    /// The answer to [`Output::Claim`], in the order of the claims; those that are not in it were not
+    /// granted.
+    ///
+    /// # Panics
+    /// If something is granted that was not claimed, or in another order.
     pub fn handle_claimed(
         &mut self,
         now: Tick,
@@ -218,16 +223,16 @@ impl Agenda {
     ) {
         self.lane(lane).claim_batches -= 1;
         let failed = self.store_answered(now, answer.is_err());
-        let mut granted: HashMap<TaskId, Granted, BuildHasherDefault<IdHasher>> =
-            answer.unwrap_or_default().into_iter().map(|granted| (granted.task, granted)).collect();
+        let mut granted = answer.unwrap_or_default().into_iter().peekable();
         for Claim { task, ticket, .. } in claims {
-            let input = match granted.remove(task) {
+            let input = match granted.next_if(|granted| granted.task == *task) {
                 Some(granted) => Input::Claimed(granted),
                 None if failed => Input::ClaimFailed,
                 None => Input::NotClaimed,
             };
             self.answer(now, *task, *ticket, input);
         }
+        assert!(granted.next().is_none(), "granted is what was claimed, in that order");
         self.handle_timeout(now);
     }
 
@@ -243,7 +248,11 @@ impl Agenda {
         self.handle_timeout(now);
     }
 
-    /// The answer to [`Output::Settle`]; settlements that are not in it were not written.
+    /// The answer to [`Output::Settle`], in the order of the settlements; those that are not in it were
+    /// not written.
+    ///
+    /// # Panics
+    /// If something is settled that was not to be, or in another order.
     pub fn handle_settled(
         &mut self,
         now: Tick,
@@ -252,16 +261,16 @@ impl Agenda {
     ) {
         self.settle_batches -= 1;
         let failed = self.store_answered(now, answer.is_err());
-        let mut settled: HashMap<TaskId, Settled, BuildHasherDefault<IdHasher>> =
-            answer.unwrap_or_default().into_iter().map(|settled| (settled.task, settled)).collect();
+        let mut settled = answer.unwrap_or_default().into_iter().peekable();
         for Settlement { task, ticket, .. } in settlements {
-            let input = match settled.remove(task) {
+            let input = match settled.next_if(|settled| settled.task == *task) {
                 Some(settled) => Input::Settled(settled),
                 None if failed => Input::SettleFailed,
                 None => Input::NotSettled,
             };
             self.answer(now, *task, *ticket, input);
         }
+        assert!(settled.next().is_none(), "what is settled was to be, in that order");
         self.handle_timeout(now);
     }
 
@@ -530,24 +539,6 @@ fn take<T>(all: &mut Vec<T>, most: usize) -> Vec<T> {
     }
     let rest = all.split_off(most);
     std::mem::replace(all, rest)
-}
-
-/// Ids are random already.
-#[derive(Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write_u128(&mut self, id: u128) {
-        self.0 = hash(TaskId(id));
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("a task's id is one u128")
-    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 
 mod active;
 mod agenda;
+mod id_hasher;
 mod lane;
 mod step;
 mod task;
@@ -14,6 +15,7 @@ mod waiting;
 mod wheel;
 
 pub use agenda::{ATTEMPTS_PER_BATCH, Agenda, Output, SETTLEMENTS_PER_BATCH, StoreFailed};
+pub use id_hasher::IdHasher;
 pub use lane::{CLAIMS_PER_BATCH, LaneLimits};
 pub use step::{Attempt, Claim, Fence, Granted, Lane, News, Settled, Settlement, Standing, Ticket};
 pub use task::{

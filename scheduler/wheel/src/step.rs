@@ -41,7 +41,7 @@ pub struct Granted {
     pub occurrence: u32,
     /// When this occurrence was due.
     pub fires_at_unix_ms: i64,
-    pub effect: Effect,
+    pub effect: Arc<Effect>,
     pub repeat: Option<Repeat>,
 }
 

@@ -2,10 +2,12 @@
 //!
 //! This is what a million tasks cost, so it holds nothing but what decides: id, time, revision.
 
+use crate::id_hasher::{halves, hash, whole};
 use crate::step::Lane;
 use crate::task::TaskId;
 use crate::{Handle, Tick, Wheel};
 use hashbrown::HashTable;
+use std::num::NonZeroU64;
 
 pub(crate) struct Waiting {
     /// By lane.
@@ -17,8 +19,26 @@ pub(crate) struct Waiting {
 struct Entry {
     /// An `u128` would be aligned to 16 bytes.
     id: [u64; 2],
-    revision: i64,
-    again: bool,
+    known: Known,
+}
+
+/// A revision, 0 or more, and whether it is claimed again; in 8 bytes, of which the wheel uses 0.
+#[derive(Clone, Copy)]
+struct Known(NonZeroU64);
+
+impl Known {
+    fn new(revision: i64, again: bool) -> Self {
+        let revision = revision.max(0) as u64 + 1;
+        Self(NonZeroU64::new(revision << 1 | u64::from(again)).expect("1 is added"))
+    }
+
+    fn revision(self) -> i64 {
+        (self.0.get() >> 1) as i64 - 1
+    }
+
+    fn again(self) -> bool {
+        self.0.get() & 1 == 1
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -51,7 +71,7 @@ impl Waiting {
     /// The revision in which a task waits; `None` if it does not.
     pub(crate) fn revision(&self, id: TaskId) -> Option<i64> {
         let place = self.places.find(hash(id), |place| self.is_at(id, place))?;
-        Some(self.entry(place).revision)
+        Some(self.entry(place).known.revision())
     }
 
     /// # Panics
@@ -59,7 +79,7 @@ impl Waiting {
     pub(crate) fn insert(&mut self, lane: Lane, task: Due) {
         let Due { id, due, revision, again } = task;
         assert!(self.revision(id).is_none(), "{id} waits already");
-        let entry = Entry { id: halves(id), revision, again };
+        let entry = Entry { id: halves(id), known: Known::new(revision, again) };
         let handle = self.wheels[usize::from(lane.0)].insert(due, entry);
         let handle = handle.expect("the store admits no more than the wheel can count");
         let wheels = &self.wheels;
@@ -79,8 +99,8 @@ impl Waiting {
         let wheel = &mut self.wheels[usize::from(lane.0)];
         let Entry { id, .. } = *wheel.peek(now)?;
         self.unplace(whole(id));
-        let (due, Entry { revision, again, .. }) = self.wheels[usize::from(lane.0)].pop(now)?;
-        Some(Due { id: whole(id), due, revision, again })
+        let (due, Entry { known, .. }) = self.wheels[usize::from(lane.0)].pop(now)?;
+        Some(Due { id: whole(id), due, revision: known.revision(), again: known.again() })
     }
 
     /// As [`Wheel::poll_timeout`].
@@ -120,18 +140,18 @@ fn entry_of<'a>(wheels: &'a [Wheel<Entry>], place: &Place) -> &'a Entry {
     wheels[usize::from(place.lane.0)].get(place.handle).expect("what has a place is in its wheel")
 }
 
-fn halves(TaskId(id): TaskId) -> [u64; 2] {
-    [(id >> 64) as u64, id as u64]
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn whole([high, low]: [u64; 2]) -> TaskId {
-    TaskId(u128::from(high) << 64 | u128::from(low))
-}
-
-/// Ids are ours and random in most of their bits; a multiplication spreads what is not.
-pub(crate) fn hash(id: TaskId) -> u64 {
-    let [high, low] = halves(id);
-    let product =
-        u128::from(high ^ 0x9e37_79b9_7f4a_7c15) * u128::from(low ^ 0xd1b5_4a32_d192_ed03);
-    (product >> 64) as u64 ^ product as u64
+    #[test]
+    fn what_is_known_of_a_task_comes_out_as_it_went_in_and_costs_8_bytes() {
+        for revision in [0, 1, 2, i64::MAX >> 1] {
+            for again in [false, true] {
+                let known = Known::new(revision, again);
+                assert_eq!((known.revision(), known.again()), (revision, again));
+            }
+        }
+        assert_eq!(size_of::<Option<Entry>>(), 24);
+    }
 }

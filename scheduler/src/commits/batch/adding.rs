@@ -32,7 +32,7 @@ impl Batch<'_> {
         let mut known = Known::default();
         for (key, task) in self.transaction.by_keys(&keys).await? {
             known.by_key.insert((task.tenant.clone(), key), task.id);
-            self.keep(task);
+            self.keep(task.into());
         }
         known.of_call = self.transaction.live_of_calls(&calls).await?.into_iter().collect();
         let mut added: Vec<&New> = Vec::new();
@@ -112,7 +112,7 @@ impl Batch<'_> {
                 self.made.deltas.add(task.id.shard(), &task.tenant, -1);
                 continue;
             }
-            self.keep(task.clone());
+            self.keep(task.clone().into());
             self.log(task);
             if self.is_near(task.fires_at_unix_ms) {
                 self.tell(task, Some(*due));
@@ -127,7 +127,7 @@ impl Batch<'_> {
         new: &New,
         lost: &HashMap<TaskId, Task>,
     ) -> Result<Task, Declined> {
-        let task = lost.get(&id).unwrap_or_else(|| &self.rows[&id].task);
+        let task = lost.get(&id).unwrap_or_else(|| &*self.rows[&id].task);
         let same = task.call_id == new.task.call_id && task.effect == new.task.effect;
         if same { Ok(task.clone()) } else { Err(Declined::KeyTaken(task.id)) }
     }

@@ -81,11 +81,12 @@ async fn carry_out(bench: &Bench, ask: Ask) -> Option<bool> {
     let commits = &bench.commits;
     Some(match ask {
         Ask::Schedule(id, key) => {
-            let _ = bench.schedule(id, &format!("call-{id}"), &format!("key-{key}")).await;
+            let new = soon_or_not(new(id, &format!("call-{id}"), &format!("key-{key}")));
+            let _ = commits.schedule(new).await.unwrap();
             return None;
         }
         Ask::Reschedule(id, revision) => {
-            let fires_at_unix_ms = boot::unix_ms() + 9_000;
+            let fires_at_unix_ms = boot::unix_ms() + if revision % 2 == 0 { 2_000 } else { 9_000 };
             let to = To::At { fires_at_unix_ms, due: 9, pinned: crate::clock::Pinned::default() };
             commits.reschedule(TaskId(id), revision, to).await.unwrap().is_ok()
         }
@@ -127,6 +128,13 @@ fn ask() -> impl Strategy<Value = Ask> {
         1 => id().prop_map(Ask::ClaimAgain),
         4 => (id(), verdict).prop_map(|(id, verdict)| Ask::Settle(id, verdict)),
     ]
+}
+
+/// Every other task is soon due: then it is kept in memory, ready to be claimed.
+pub(super) fn soon_or_not(new: New) -> New {
+    let fires_at_unix_ms =
+        boot::unix_ms() + if new.task.id.0.is_multiple_of(2) { 1_000 } else { 60_000 };
+    New { task: Task { fires_at_unix_ms, ..new.task }, ..new }
 }
 
 /// Carries the asks out one by one, and compares after each.

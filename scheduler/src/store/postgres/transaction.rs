@@ -304,6 +304,35 @@ impl Transaction {
         updates: &[Update<'_>],
         held: &[Held],
     ) -> Result<u64> {
+        let (claims, others): (Vec<_>, Vec<_>) =
+            updates.iter().copied().partition(|update| update.claim);
+        Ok(self.claim(&claims, held).await? + self.change(&others, held).await?)
+    }
+
+    async fn claim(&mut self, claims: &[Update<'_>], held: &[Held]) -> Result<u64> {
+        if claims.is_empty() {
+            return Ok(0);
+        }
+        // One probe of the index for each, and one look at all tokens for the statement.
+        let query = sqlx::query(
+            "UPDATE tasks SET state = 2, revision = tasks.revision + 1
+             FROM UNNEST($1::uuid[], $2::bigint[]) AS to_be(id, was)
+             WHERE task_id = to_be.id AND tasks.revision = to_be.was
+               AND shard = ANY (ARRAY(
+                   SELECT shards.shard FROM UNNEST($3::smallint[], $4::bigint[]) AS of(shard, fence)
+                   JOIN shards ON shards.shard = of.shard AND shards.fence = of.fence))",
+        )
+        .bind(claims.iter().map(|it| Uuid::from_u128(it.task.id.0)).collect::<Vec<_>>())
+        .bind(claims.iter().map(|it| it.was).collect::<Vec<_>>())
+        .bind(held.iter().map(|it| i16::from(it.shard)).collect::<Vec<_>>())
+        .bind(held.iter().map(|it| it.fence).collect::<Vec<_>>());
+        self.run(|connection| {
+            Box::pin(async move { Ok(query.execute(connection).await?.rows_affected()) })
+        })
+        .await
+    }
+
+    async fn change(&mut self, updates: &[Update<'_>], held: &[Held]) -> Result<u64> {
         if updates.is_empty() {
             return Ok(0);
         }
@@ -311,8 +340,6 @@ impl Transaction {
             updates.iter().map(|update| value(update.task)).collect()
         };
         let ids: Vec<Uuid> = updates.iter().map(|it| Uuid::from_u128(it.task.id.0)).collect();
-        let fence = |task: &Task| held.iter().find(|it| it.shard == task.id.shard());
-        let fences = updates.iter().map(|it| fence(it.task).map_or(-1, |held| held.fence));
         let results: Vec<String> = updates.iter().map(|it| clean(&it.task.result)).collect();
         let query = sqlx::query(
             "UPDATE tasks SET state = to_be.state, revision = to_be.revision,
@@ -321,17 +348,17 @@ impl Transaction {
                  missed = to_be.missed, remaining_ms = to_be.remaining,
                  cancel_requested = to_be.cancel, pinned_tick = to_be.pinned
              FROM UNNEST($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[],
-                         $6::bigint[], $7::bigint[], $8::bigint[], $9::text[], $10::bigint[],
-                         $11::bigint[], $12::bigint[], $13::boolean[], $14::bigint[])
-                  AS to_be(id, was, fence, state, revision, fires_at, ended, late, result,
+                         $6::bigint[], $7::bigint[], $8::text[], $9::bigint[], $10::bigint[],
+                         $11::bigint[], $12::boolean[], $13::bigint[])
+                  AS to_be(id, was, state, revision, fires_at, ended, late, result,
                            occurrence, missed, remaining, cancel, pinned)
-             WHERE task_id = to_be.id AND tasks.revision = to_be.was AND EXISTS (
-                 SELECT 1 FROM shards
-                 WHERE shards.shard = tasks.shard AND shards.fence = to_be.fence)",
+             WHERE task_id = to_be.id AND tasks.revision = to_be.was
+               AND shard = ANY (ARRAY(
+                   SELECT shards.shard FROM UNNEST($14::smallint[], $15::bigint[]) AS of(shard, fence)
+                   JOIN shards ON shards.shard = of.shard AND shards.fence = of.fence))",
         )
         .bind(ids)
         .bind(updates.iter().map(|it| it.was).collect::<Vec<_>>())
-        .bind(fences.collect::<Vec<_>>())
         .bind(each(|it| it.state as i64))
         .bind(each(|it| it.revision))
         .bind(each(|it| it.fires_at_unix_ms))
@@ -342,7 +369,9 @@ impl Transaction {
         .bind(each(|it| i64::from(it.missed)))
         .bind(each(|it| it.remaining_ms))
         .bind(updates.iter().map(|it| it.task.cancel_requested).collect::<Vec<_>>())
-        .bind(each(|it| it.pinned.0));
+        .bind(each(|it| it.pinned.0))
+        .bind(held.iter().map(|it| i16::from(it.shard)).collect::<Vec<_>>())
+        .bind(held.iter().map(|it| it.fence).collect::<Vec<_>>());
         self.run(|connection| {
             Box::pin(async move { Ok(query.execute(connection).await?.rows_affected()) })
         })

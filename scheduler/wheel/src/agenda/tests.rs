@@ -35,7 +35,8 @@ pub(super) fn waiting(task: u128, revision: i64, due: Tick) -> News {
 
 pub(super) fn granted(task: u128) -> Granted {
     let (occurrence, fires_at_unix_ms, repeat) = (0, 0, None);
-    Granted { task: TaskId(task), occurrence, fires_at_unix_ms, effect: hang_up(task), repeat }
+    let effect = hang_up(task).into();
+    Granted { task: TaskId(task), occurrence, fires_at_unix_ms, effect, repeat }
 }
 
 /// What happens at a tick. Answers are to the last step of that kind of the task.
