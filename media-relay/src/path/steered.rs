@@ -145,11 +145,12 @@ fn raw_socket(address: IpAddr) -> anyhow::Result<Socket> {
     }
     let socket = open(Domain::IPV4, libc::IPPROTO_UDP)?;
     socket.set_recv_buffer_size(0).context("shrink a receive buffer")?; // There is a least size.
-    socket.set_tos_v4(TRAFFIC_CLASS_EF).context("mark what we send")?;
     set_option(&socket, libc::SOL_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO)
         .context("forbid fragments")?;
     socket.bind(&SocketAddr::new(address, 0).into()).context("bind a raw socket")?;
     socket.connect(&SocketAddr::from((NOBODY, 0)).into()).context("connect a raw socket")?;
+    // Last: it makes the kernel forget the route to the peer, which it would check after each send.
+    socket.set_tos_v4(TRAFFIC_CLASS_EF).context("mark what we send")?;
     Ok(socket)
 }
 
