@@ -251,9 +251,7 @@ impl PacketThread {
 
     /// Does what is due at `now`, and relays what has come; true if there was anything.
     fn take_turn(&mut self, now: Instant) -> anyhow::Result<bool> {
-        let mut busy = self.relay.poll_timeout().is_some_and(|it| it <= now);
-        self.relay.handle_timeout(now);
-        self.transmit(now);
+        let mut busy = self.do_due(now);
         for _ in 0..BATCHES_PER_TURN {
             self.path.receive(&mut self.inbox).context("ask which sockets are readable")?;
             let now = Instant::now();
@@ -273,9 +271,20 @@ impl PacketThread {
                 break;
             }
             // What is due must not wait for all that has come.
-            self.relay.handle_timeout(now);
+            self.do_due(now);
         }
         Ok(busy)
+    }
+
+    /// Does and sends all that is due; true if there was anything.
+    fn do_due(&mut self, now: Instant) -> bool {
+        let mut busy = false;
+        while self.relay.poll_timeout().is_some_and(|it| it <= now) {
+            self.relay.handle_timeout(now);
+            self.transmit(now);
+            busy = true;
+        }
+        busy
     }
 
     /// Sends what is to be sent.

@@ -10,21 +10,24 @@ use crate::relay::{EventKind, Output, Relay, TimerKey};
 use crate::rtcp;
 use crate::session::SideKey;
 use rand::RngExt as _;
+use rand::rngs::StdRng;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A mix that is later than this skips what it missed.
 const LATE_MAX: Duration = Duration::from_millis(100);
+/// Timers that are handled before what they send must leave: after a stall all are due at once.
+const TIMERS_MAX: usize = 256;
 
 impl Relay {
-    /// Does everything that is due at `now`.
+    /// Does what is due at `now`, at most so much that what it sends fits in little memory:
+    /// [`Relay::poll_timeout`] says if there is more. Send it first.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let mut done = 0;
-        while let Some(due) = self.timers.pop_due(now) {
+        for done in 0..TIMERS_MAX {
+            let Some(due) = self.timers.pop_due(now) else { return };
             if done % PREFETCHED == 0 {
                 self.prefetch_due();
             }
-            done += 1;
             match due {
                 TimerKey::Side(key) => self.handle_side_timeout(now, key),
                 TimerKey::Conference(name) => self.handle_conference_timeout(now, &name),
@@ -35,7 +38,6 @@ impl Relay {
 
     fn handle_side_timeout(&mut self, now: Instant, key: SideKey) {
         let wallclock = self.wallclock(now);
-        let interval = self.rtcp_interval();
         let inactivity = self.config.inactivity;
         let Some(endpoint) =
             self.sessions.get_mut(&key.session).and_then(|it| it.side_mut(key.side))
@@ -47,7 +49,7 @@ impl Relay {
         let anchored = endpoint.outgoing.take_anchored();
         if endpoint.rtcp_at.is_some_and(|at| at <= now) {
             endpoint.send_report(now, wallclock, false, &mut self.transmits);
-            endpoint.rtcp_at = Some(now + interval);
+            endpoint.rtcp_at = Some(now + rtcp_interval(&mut self.rng));
         }
         let inactive = endpoint.inactive_at(inactivity).is_some_and(|at| at <= now);
         endpoint.reported_inactive |= inactive;
@@ -105,7 +107,6 @@ impl Relay {
     /// side across from it are due.
     pub(crate) fn note_change(&mut self, now: Instant, key: SideKey) {
         self.note_snapshot(key);
-        let interval = self.rtcp_interval();
         for side in [key.side, key.side.other()] {
             let key = SideKey { side, ..key };
             let session = self.sessions.get_mut(&key.session);
@@ -121,7 +122,7 @@ impl Relay {
                 endpoint.reported_inactive = false;
             }
             if endpoint.rtcp_at.is_none() && endpoint.remote.is_some() {
-                endpoint.rtcp_at = Some(now + interval);
+                endpoint.rtcp_at = Some(now + rtcp_interval(&mut self.rng));
             }
             self.arm(key);
         }
@@ -137,11 +138,11 @@ impl Relay {
         let next = deadlines.into_iter().flatten().min();
         self.timers.arm(&TimerKey::Side(key), &mut endpoint.armed, next);
     }
+}
 
-    /// Half to one and a half of the mean (RFC 3550 §6.3.1).
-    fn rtcp_interval(&mut self) -> Duration {
-        rtcp::INTERVAL.mul_f64(self.rng.random_range(0.5..1.5))
-    }
+/// Half to one and a half of the mean (RFC 3550 §6.3.1).
+fn rtcp_interval(rng: &mut StdRng) -> Duration {
+    rtcp::INTERVAL.mul_f64(rng.random_range(0.5..1.5))
 }
 
 /// The last slot that is not after `now`, of those that follow `slot` every `step`. Who skips slots

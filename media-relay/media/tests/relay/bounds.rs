@@ -4,6 +4,7 @@ use crate::bench::{A, B, Bench, SESSION, audio, rtp, sdp};
 use media::sdp::Remote;
 use media::{Codec, Side};
 use proptest::prelude::*;
+use std::time::Duration;
 
 /// Bytes that get past the first checks more often than chance would let them.
 fn datagram() -> impl Strategy<Value = Vec<u8>> {
@@ -119,4 +120,26 @@ proptest! {
             prop_assert_eq!(Some(answer.codec()), described.codec);
         }
     }
+}
+
+#[test]
+fn after_a_stall_what_leaves_at_once_is_bounded() {
+    let mut bench = Bench::with(|it| (it.rtp_ports, it.sessions_max) = (20_000..=20_799, 300));
+    let music = audio(Codec::Pcmu, 1, 8_000);
+    for nth in 0..300 {
+        let session_id = format!("session-{nth}");
+        bench.offer(&session_id, Side::A, Some(&sdp(A, "0"))).unwrap();
+        let (play_id, file) = ("music".into(), "music".into());
+        let audio = music.clone();
+        let play = media::Play { play_id, file, audio, repeat: true, offset_ms: 0, radio: false };
+        bench.relay.play(bench.now(), &session_id, Side::A, play).unwrap();
+    }
+    bench.run(100);
+    let now = bench.now() + Duration::from_millis(60);
+    bench.relay.handle_timeout(now);
+    assert_eq!(bench.relay.transmits().count(), 3 * 256, "of 300 listeners");
+    assert!(bench.relay.poll_timeout().is_some_and(|it| it <= now), "the rest are due still");
+    bench.stall(60);
+    bench.run(0);
+    assert_eq!(bench.take_rtp(A).len(), 300 * 9);
 }
