@@ -12,6 +12,7 @@ use crate::reception::Reception;
 use crate::rtcp::{self, LastSenderReport, Report, SenderInfo};
 use crate::sdp::{Formats, Origin, Remote, TelephoneEvents};
 use crate::sending::Sending;
+use crate::snapshot::LatchSnapshot;
 use crate::transcoder::{self, Transcoder};
 use crate::transmit::Transmits;
 use rtp_types::RtpPacket;
@@ -34,47 +35,54 @@ pub(crate) enum Hears {
     Conference(Arc<str>),
 }
 
+/// Its fields lie in memory as they are listed: the first ones are what each packet needs, so that
+/// it waits for few lines of memory.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Endpoint {
     pub ports: PortPair,
-    pub origin: Origin,
-    /// What the remote said last, as far as it counts.
-    pub remote: Option<Remote>,
-    /// Our offer, until it is answered.
-    pub open_offer: Option<Formats>,
-    /// The numbers that we offered: the remote may send with them.
-    ours: Option<Formats>,
-    pub rtp: Latch,
-    pub rtcp: Latch,
+    pub reported_inactive: bool,
+    pub was_latched: bool,
+    /// What audio was recognised by last, of what was negotiated.
+    recognised: Option<(u8, Codec)>,
+    /// Follows from what was negotiated and latched; see [`Endpoint::route`].
+    route: Option<Route>,
     pub outgoing: Outgoing,
-    pub reception: Option<Reception>,
-    pub dtmf: DtmfReceiver,
     pub player: Player,
-    pub hears: Hears,
     /// What we send by our own clock: the player's packets, mixes, digits.
     pub sending: Sending,
-    /// Of what the remote says, if somebody needs it as sound.
-    decoder: Option<Decoder>,
-    /// From what the other side speaks, if that is unlike.
-    pub transcoder: Option<Box<Transcoder>>,
-    /// When the last one was made.
-    transcoder_made: Option<Instant>,
+    /// Where the timers have it.
+    pub armed: Option<Instant>,
     pub rtcp_at: Option<Instant>,
     /// Since when somebody needs to hear this side.
     pub needed_since: Option<Instant>,
-    pub reported_inactive: bool,
-    pub was_latched: bool,
     pub last_arrival: Option<Instant>,
-    pub negotiated: Instant,
+    pub hears: Hears,
+    /// From what the other side speaks, if that is unlike.
+    pub transcoder: Option<Box<Transcoder>>,
     pub packets_received: u64,
+    pub reception: Option<Reception>,
+    pub rtp: Latch,
+    pub dtmf: DtmfReceiver,
+    /// Of what the remote says, if somebody needs it as sound.
+    decoder: Option<Decoder>,
+    /// What the remote said last, as far as it counts.
+    pub remote: Option<Remote>,
+    /// The numbers that we offered: the remote may send with them.
+    ours: Option<Formats>,
+    /// Our offer, until it is answered.
+    pub open_offer: Option<Formats>,
+    pub origin: Origin,
+    pub rtcp: Latch,
+    /// When the last transcoder was made.
+    transcoder_made: Option<Instant>,
+    pub negotiated: Instant,
     pub comfort_noise_received: u64,
     pub discards: Discards,
     pub remote_fraction_lost: u8,
     last_sender_report: Option<LastSenderReport>,
     /// Packets sent by the last report.
     reported_packets: u64,
-    /// Where the timers have it.
-    pub armed: Option<Instant>,
 }
 
 /// A valid RTP packet of a side.
@@ -87,7 +95,7 @@ pub(crate) enum Received<'a> {
 }
 
 /// Where and as what to send audio.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Route {
     pub to: SocketAddr,
     pub payload_type: u8,
@@ -103,6 +111,8 @@ impl Endpoint {
         Self {
             ports,
             origin,
+            recognised: None,
+            route: None,
             remote: None,
             open_offer: None,
             ours: None,
@@ -143,6 +153,8 @@ impl Endpoint {
         }
         self.outgoing.set_clock_rate(remote.codec().clock_rate_hz());
         self.remote = Some(remote);
+        self.recognised = None;
+        self.route = self.find_route();
         self.negotiated = now;
         self.wake_player(now);
     }
@@ -154,6 +166,11 @@ impl Endpoint {
 
     /// None while it is not negotiated or on hold.
     pub(crate) fn route(&self) -> Option<Route> {
+        debug_assert_eq!(self.route, self.find_route(), "it was found when something changed");
+        self.route
+    }
+
+    fn find_route(&self) -> Option<Route> {
         let audio = &self.remote.as_ref()?.audio;
         if audio.held() {
             return None;
@@ -327,6 +344,9 @@ impl Endpoint {
             (packet.ssrc(), packet.sequence_number(), packet.timestamp());
         let received = self.recognise(packet)?;
         let latched = self.rtp.receive(source).map_err(|_| Discard::Stranger)?;
+        if latched == Latched::First {
+            self.route = self.find_route();
+        }
         self.note_arrival(now);
         self.packets_received += 1;
         self.comfort_noise_received += u64::from(matches!(received, Received::ComfortNoise(..)));
@@ -343,11 +363,15 @@ impl Endpoint {
     }
 
     /// What a packet is, by the numbers of the remote or those that we offered.
-    fn recognise<'a>(&self, packet: RtpPacket<'a>) -> Result<Received<'a>, Discard> {
+    fn recognise<'a>(&mut self, packet: RtpPacket<'a>) -> Result<Received<'a>, Discard> {
         let number = packet.payload_type();
+        if let Some((_, codec)) = self.recognised.filter(|(known, _)| *known == number) {
+            return Ok(Received::Audio(codec, packet));
+        }
         let remote = self.remote.as_ref().map(|it| &it.audio.formats);
         for formats in self.ours.iter().chain(remote) {
             if let Some(codec) = formats.codec_of(number) {
+                self.recognised = Some((number, codec));
                 return Ok(Received::Audio(codec, packet));
             }
             if let Some(events) = formats.events_of(number) {
@@ -369,6 +393,13 @@ impl Endpoint {
     pub(crate) fn detects_tones(&self) -> bool {
         let formats = self.remote.as_ref().map(|it| &it.audio.formats);
         self.dtmf.listens(formats.is_some_and(|it| !it.telephone_events.is_empty()))
+    }
+
+    /// Takes both latches as an earlier process left them.
+    pub(crate) fn restore_latches(&mut self, rtp: LatchSnapshot, rtcp: LatchSnapshot) {
+        self.rtp.restore(rtp);
+        self.rtcp.restore(rtcp);
+        self.route = self.find_route();
     }
 
     /// Appends the samples of a payload, at the codec's rate. Each packet must be decoded once, in

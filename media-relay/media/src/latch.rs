@@ -67,9 +67,11 @@ impl Latch {
     /// # Errors
     /// [`Stranger`] if another source is latched, or nothing has been signalled yet.
     pub(crate) fn receive(&mut self, source: SocketAddr) -> Result<Latched, Stranger> {
+        if !self.open && self.latched == Some(source) {
+            return Ok(Latched::Again);
+        }
         let is_signalled = self.signalled == Some(source);
         match (self.open, self.latched) {
-            (false, Some(latched)) if latched == source => return Ok(Latched::Again),
             (false, Some(latched)) if self.credit(source) <= self.credit(latched) => {
                 return Err(Stranger);
             }

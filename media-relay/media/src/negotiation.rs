@@ -69,8 +69,10 @@ impl Relay {
         let Config { address: told, bound, .. } = self.config;
         let ip = address.ip();
         let is_ours = ip == told || ip == bound || bound.is_unspecified() && ip.is_loopback();
-        let key = self.by_port.get(&PortPair::of(address.port()));
-        key.filter(|_| is_ours).copied()
+        if !is_ours {
+            return None; // As most are: the table is not read for them.
+        }
+        self.by_port.get(&PortPair::of(address.port())).copied()
     }
 
     /// Negotiates a side; makes it, and the session, if needed, on `ports`. On an error nothing has

@@ -7,13 +7,16 @@
 
 use crate::codec::CLOCK_RATE_HZ;
 use crate::snapshot::{OutgoingSnapshot, RelayingSnapshot, SKIPPED, SentSnapshot};
-use rtp_types::{RtpPacket, RtpPacketBuilder};
+use rtp_types::RtpPacket;
 use std::time::{Duration, Instant};
 
 /// A relayed source that jumps further ahead has restarted (RFC 3550 A.1, MAX_DROPOUT).
 const DROPOUT_MAX: i16 = 3_000;
 /// A relayed packet that is later than this is from a restarted source (A.1, MAX_MISORDER).
 const MISORDER_MAX: i16 = 100;
+/// Of an RTP packet of ours.
+const HEADER_BYTES: usize = 12;
+const VERSION: u8 = 2;
 
 #[derive(Debug)]
 pub(crate) struct Outgoing {
@@ -126,22 +129,32 @@ impl Outgoing {
         Some(last.timestamp.wrapping_add(self.ticks_between(last.at, now)))
     }
 
-    /// Appends a packet of ours that lasts `ticks`, due at `at`, to `out`.
-    pub(crate) fn frame(
+    /// Appends a packet of ours that lasts `ticks`, due at `at`, with what `payload` appends, to `out`;
+    /// nothing if that fails.
+    ///
+    /// # Errors
+    /// That of `payload`.
+    pub(crate) fn frame<E>(
         &mut self,
         at: Instant,
         payload_type: u8,
-        payload: &[u8],
         ticks: u32,
         out: &mut Vec<u8>,
-    ) {
+        payload: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let start = out.len();
+        out.extend_from_slice(&[0; HEADER_BYTES]);
+        payload(out).inspect_err(|_| out.truncate(start))?;
         let timestamp = self.next_timestamp(at);
         let sequence = self.next_sequence;
         self.last = Some(Sent { at, timestamp, ticks });
         self.next_sequence = sequence.wrapping_add(1);
-        self.write(sequence, timestamp, payload_type, self.switched, payload, out);
+        let header = self.header(sequence, timestamp, payload_type, self.switched);
+        out[start..start + HEADER_BYTES].copy_from_slice(&header);
+        self.count(out.len() - start - HEADER_BYTES);
         self.anchored |= self.switched; // Until now it may have been a pause.
         self.switched = false;
+        Ok(())
     }
 
     /// Begins an event of ours (RFC 4733) at `at`: the timestamp of all its packets.
@@ -327,17 +340,31 @@ impl Outgoing {
         payload: &[u8],
         out: &mut Vec<u8>,
     ) {
+        self.count(payload.len());
+        out.extend_from_slice(&self.header(sequence, timestamp, payload_type, marker));
+        out.extend_from_slice(payload);
+    }
+
+    fn count(&mut self, payload_len: usize) {
         self.packets += 1;
-        self.octets += payload.len() as u64;
-        RtpPacketBuilder::<&[u8], &[u8]>::new()
-            .payload_type(payload_type)
-            .sequence_number(sequence)
-            .timestamp(timestamp)
-            .ssrc(self.ssrc)
-            .marker_bit(marker)
-            .payload(payload)
-            .write_into_vec(out)
-            .expect("a payload type below 128 without extension can be written");
+        self.octets += payload_len as u64;
+    }
+
+    /// RFC 3550 §5.1, without padding, extension and contributing sources.
+    fn header(
+        &self,
+        sequence: u16,
+        timestamp: u32,
+        payload_type: u8,
+        marker: bool,
+    ) -> [u8; HEADER_BYTES] {
+        let mut header = [0; HEADER_BYTES];
+        header[0] = VERSION << 6;
+        header[1] = u8::from(marker) << 7 | payload_type & 0x7f;
+        header[2..4].copy_from_slice(&sequence.to_be_bytes());
+        header[4..8].copy_from_slice(&timestamp.to_be_bytes());
+        header[8..].copy_from_slice(&self.ssrc.to_be_bytes());
+        header
     }
 }
 
@@ -345,6 +372,8 @@ impl Outgoing {
 mod tests {
     use super::*;
     use expect_test::{Expect, expect};
+    use rtp_types::RtpPacketBuilder;
+    use std::convert::Infallible;
     use std::fmt::Write as _;
 
     /// Words are `f` (a frame of ours), `s` (switch), `r<sequence>/<timestamp>` (a relayed packet);
@@ -358,7 +387,12 @@ mod tests {
             let mut out = Vec::new();
             match word.strip_prefix('r') {
                 _ if word == "s" => outgoing.switch(),
-                None => outgoing.frame(now, 0, &[0xff; 160], 160, &mut out),
+                None => {
+                    let Ok(()) = outgoing.frame(now, 0, 160, &mut out, |out| {
+                        out.extend_from_slice(&[0xff; 160]);
+                        Ok::<(), Infallible>(())
+                    });
+                }
                 Some(numbers) => {
                     let (sequence, timestamp) = numbers.split_once('/').unwrap();
                     let bytes = packet(sequence.parse().unwrap(), timestamp.parse().unwrap());

@@ -6,7 +6,7 @@
 //! gap or padding.
 
 use crate::audio::{Audio, Form};
-use crate::codec::Codec;
+use crate::codec::{Codec, PAYLOAD_BYTES_MAX};
 use crate::snapshot::PlaySnapshot;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,21 +66,17 @@ pub(crate) struct Playing<'a> {
     pub is_music: bool,
 }
 
-/// What there is to send.
+/// There is nothing to send until the audio has been encoded in this form; said now and then.
 #[derive(Clone, Debug)]
-pub(crate) enum Filled {
-    /// The payload has so many bytes.
-    Bytes(usize),
-    /// Nothing, until the audio has been encoded in this form; said now and then.
-    Missing(Option<(Arc<Audio>, Form)>),
-}
+pub(crate) struct Missing(pub Option<(Arc<Audio>, Form)>);
 
 /// A packet that is being filled.
 struct Packet<'a> {
     codec: Codec,
     ptime_ms: u32,
-    payload: &'a mut [u8],
-    len: usize,
+    payload: &'a mut Vec<u8>,
+    /// Bytes that the payload may still have.
+    room: usize,
     ticks_left: usize,
 }
 
@@ -131,6 +127,11 @@ impl Player {
         }
     }
 
+    /// A number of what the next packet needs, for who reads it ahead: it means nothing.
+    pub(crate) fn read_ahead(&self) -> u64 {
+        self.prompt.as_ref().or(self.music.as_ref()).map_or(0, |it| it.offset)
+    }
+
     pub(crate) fn is_playing(&self) -> bool {
         self.music.is_some() || self.prompt.is_some()
     }
@@ -154,22 +155,24 @@ impl Player {
         })
     }
 
-    /// Writes the next packet, of `ptime_ms`, which `codec` can do, and at most as many bytes as
-    /// `payload` has. A prompt that ends within it is followed by the music below it, else by
-    /// silence. `at` is Unix time, for radios.
+    /// Appends the next packet, of `ptime_ms`, which `codec` can do, and at most
+    /// [`PAYLOAD_BYTES_MAX`] bytes, to `payload`. A prompt that ends within it is followed by the
+    /// music below it, else by silence. `at` is Unix time, for radios.
+    ///
+    /// # Errors
+    /// [`Missing`]: what was appended is no packet.
     pub(crate) fn fill(
         &mut self,
         codec: Codec,
         ptime_ms: u32,
         at: Duration,
-        payload: &mut [u8],
-    ) -> Filled {
+        payload: &mut Vec<u8>,
+    ) -> Result<(), Missing> {
         let ticks_left = (ptime_ms * codec.ticks_per_ms()) as usize;
-        let mut packet = Packet { codec, ptime_ms, payload, len: 0, ticks_left };
+        let room = PAYLOAD_BYTES_MAX;
+        let mut packet = Packet { codec, ptime_ms, payload, room, ticks_left };
         if let Some(prompt) = &mut self.prompt {
-            if let Err(missing) = prompt.take(&mut packet) {
-                return missing;
-            }
+            prompt.take(&mut packet)?;
             if prompt.has_ended(codec, ptime_ms) {
                 self.finished = self.prompt.take().map(|it| it.play.play_id);
             }
@@ -180,13 +183,11 @@ impl Player {
         if let Some(music) = self.music.as_mut().filter(|_| self.prompt.is_none()) {
             while packet.ticks_left > 0 {
                 music.tune(at + packet.filled());
-                if let Err(missing) = music.take(&mut packet) {
-                    return missing;
-                }
+                music.take(&mut packet)?;
             }
         }
         packet.fill_with_silence();
-        Filled::Bytes(packet.len)
+        Ok(())
     }
 
     /// The prompt that has been played to its end, once. Ask a frame after it was cut.
@@ -209,12 +210,12 @@ impl Cursor {
     }
 
     /// Copies what the packet has room for and is left before the end.
-    fn take(&mut self, packet: &mut Packet<'_>) -> Result<(), Filled> {
+    fn take(&mut self, packet: &mut Packet<'_>) -> Result<(), Missing> {
         let form = self.form(packet.codec, packet.ptime_ms);
         let Some(encoded) = self.play.audio.encoded(form) else {
             let ask = self.patience == 0;
             self.patience = if ask { PATIENCE_PACKETS } else { self.patience - 1 };
-            return Err(Filled::Missing(ask.then(|| (self.play.audio.clone(), form))));
+            return Err(Missing(ask.then(|| (self.play.audio.clone(), form))));
         };
         let per_tick = OFFSETS_PER_MS / u64::from(packet.codec.ticks_per_ms());
         let end = encoded.ticks();
@@ -259,10 +260,9 @@ impl Packet<'_> {
     }
 
     fn push(&mut self, bytes: &[u8], ticks: usize) {
-        let free = &mut self.payload[self.len..];
-        let len = bytes.len().min(free.len());
-        free[..len].copy_from_slice(&bytes[..len]);
-        self.len += len;
+        let len = bytes.len().min(self.room);
+        self.payload.extend_from_slice(&bytes[..len]);
+        self.room -= len;
         self.ticks_left -= ticks;
     }
 
@@ -274,10 +274,8 @@ impl Packet<'_> {
             Codec::G722 => G722_SILENCE,
             Codec::Gsm | Codec::Opus => return,
         };
-        let bytes = self.ticks_left * self.codec.unit().map_or(0, |it| it.bytes);
-        let end = (self.len + bytes).min(self.payload.len());
-        self.payload[self.len..end].fill(byte);
-        self.len = end;
+        let len = self.ticks_left * self.codec.unit().map_or(0, |it| it.bytes);
+        self.payload.resize(self.payload.len() + len.min(self.room), byte);
     }
 }
 
@@ -315,11 +313,8 @@ mod tests {
     }
 
     fn packet_at(player: &mut Player, codec: Codec, ptime_ms: u32, at: Duration) -> Vec<u8> {
-        let mut payload = vec![0; 1_400];
-        let Filled::Bytes(len) = player.fill(codec, ptime_ms, at, &mut payload) else {
-            panic!("{codec:?} has not been encoded");
-        };
-        payload.truncate(len);
+        let mut payload = Vec::new();
+        player.fill(codec, ptime_ms, at, &mut payload).expect("it has been encoded");
         payload
     }
 
@@ -476,10 +471,10 @@ mod tests {
     fn a_form_that_was_not_made_is_asked_for() {
         let mut player = Player::default();
         player.play(play("music", &ramp(1_000), true, 0)).unwrap();
-        let filled = player.fill(Codec::Opus, 20, NOW, &mut [0; 1_400]);
-        let Filled::Missing(Some((audio, form))) = filled else { panic!("{filled:?}") };
-        let again = player.fill(Codec::Opus, 20, NOW, &mut [0; 1_400]);
-        assert!(matches!(again, Filled::Missing(None)), "but not for every packet");
+        let filled = player.fill(Codec::Opus, 20, NOW, &mut Vec::new());
+        let Err(Missing(Some((audio, form)))) = filled else { panic!("{filled:?}") };
+        let again = player.fill(Codec::Opus, 20, NOW, &mut Vec::new());
+        assert!(matches!(again, Err(Missing(None))), "but not for every packet");
         audio.encode(form);
         assert!(!packet(&mut player, Codec::Opus).is_empty());
     }

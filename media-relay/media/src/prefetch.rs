@@ -4,6 +4,7 @@
 //! waited for place by place: its port, its session, both sides. Reading a little of each place for
 //! some datagrams ahead lets the processor fetch all of them together.
 
+use crate::dtmf::Detection;
 use crate::endpoint::Endpoint;
 use crate::port_pool::PortPair;
 use crate::reception::Reception;
@@ -43,22 +44,17 @@ impl Relay {
 impl Endpoint {
     /// A number of each part that a packet needs, added up: it means nothing.
     fn read_ahead(&self) -> u64 {
+        let flags =
+            [self.is_sending_digits(), self.rtp.latched().is_some(), self.rtcp_at.is_some()];
+        let flags = flags.into_iter().map(u64::from).sum::<u64>();
         let ssrc = self.reception.as_ref().map_or(0, Reception::ssrc);
-        let route = self.route().map_or(0, |it| it.payload_type);
-        let flags = [
-            self.hears_other_side(),
-            self.detects_tones(),
-            self.is_sending_digits(),
-            self.reported_inactive,
-            self.player.is_playing(),
-            self.sending.next().is_some(),
-        ];
-        self.packets_received
+        u64::from(self.ports.rtp())
             + self.outgoing.packets()
+            + self.player.read_ahead()
+            + self.packets_received
             + u64::from(ssrc)
-            + u64::from(route)
-            + u64::from(self.ports.rtp())
-            + flags.into_iter().map(u64::from).sum::<u64>()
+            + u64::from(self.dtmf.detection == Detection::Auto)
+            + flags
     }
 }
 

@@ -3,10 +3,10 @@
 //! One of them at a time: a digit interrupts what is played or mixed, a prompt what is mixed.
 
 use crate::audio::{Audio, Form};
-use crate::codec::{Codec, Encoder, PAYLOAD_BYTES_MAX};
+use crate::codec::{Codec, Encoder};
 use crate::dtmf::{self, EventSender, SendDigits, SendDigitsError, Step};
 use crate::endpoint::{Endpoint, Hears, Route};
-use crate::player::Filled;
+use crate::player::Missing;
 use crate::schedule::newest_slot;
 use crate::sdp::PTIME_DEFAULT_MS;
 use crate::transmit::Transmits;
@@ -130,14 +130,18 @@ impl Endpoint {
             self.outgoing.switch();
             return None;
         };
-        let mut payload = [0; PAYLOAD_BYTES_MAX];
-        match self.player.fill(route.codec, route.ptime_ms, unix, &mut payload) {
-            Filled::Bytes(len) => self.send(route, slot, &payload[..len], Some(slot), out),
-            Filled::Missing(missing) => {
-                self.outgoing.switch();
-                self.player.pause();
-                sent.missing = missing;
-            }
+        let Route { to, payload_type, codec, ptime_ms, .. } = route;
+        let Self { ports, outgoing, player, .. } = self;
+        let filled = out.push(ports.rtp(), to, Some(slot), |bytes| {
+            let ticks = ptime_ms * codec.ticks_per_ms();
+            outgoing.frame(slot, payload_type, ticks, bytes, |payload| {
+                player.fill(codec, ptime_ms, unix, payload)
+            })
+        });
+        if let Err(Missing(missing)) = filled {
+            self.outgoing.switch();
+            self.player.pause();
+            sent.missing = missing;
         }
         Some(slot + Duration::from_millis(route.ptime_ms.into()))
     }
@@ -284,8 +288,10 @@ impl Endpoint {
         let outgoing = &mut self.outgoing;
         let ticks = route.ptime_ms * route.codec.ticks_per_ms();
         let Ok(()) = out.push(self.ports.rtp(), route.to, due, |bytes| {
-            outgoing.frame(at, route.payload_type, payload, ticks, bytes);
-            Ok::<(), Infallible>(())
+            outgoing.frame(at, route.payload_type, ticks, bytes, |bytes| {
+                bytes.extend_from_slice(payload);
+                Ok::<(), Infallible>(())
+            })
         });
     }
 }

@@ -407,8 +407,7 @@ fn restore_side(
         let formats = local.offer(&mut endpoint.origin, remote, &offered).1;
         endpoint.open_offer = Some(formats);
     }
-    endpoint.rtp.restore(snapshot.rtp);
-    endpoint.rtcp.restore(snapshot.rtcp);
+    endpoint.restore_latches(snapshot.rtp, snapshot.rtcp);
     endpoint.was_latched = snapshot.was_latched;
     if snapshot.hears == HearsSnapshot::OtherSide {
         endpoint.hears = Hears::OtherSide; // Without a switch: the relayed numbers go on.

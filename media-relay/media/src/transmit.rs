@@ -39,7 +39,7 @@ impl Transmits {
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
         let start = self.bytes.len();
-        write(&mut self.bytes)?;
+        write(&mut self.bytes).inspect_err(|_| self.bytes.truncate(start))?;
         self.queue.push(Queued { from, to, due, start, end: self.bytes.len() });
         Ok(())
     }

@@ -13,12 +13,14 @@ pub enum Detection {
     On,
 }
 
+/// The fields that each packet needs lie first in memory.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(crate) struct DtmfReceiver {
-    events: EventReceiver,
-    presses: Presses,
     pub detection: Detection,
     tones: Option<Box<ToneDetector>>,
+    events: EventReceiver,
+    presses: Presses,
 }
 
 impl DtmfReceiver {
