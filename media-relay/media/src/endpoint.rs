@@ -3,7 +3,7 @@
 use crate::codec::{CLOCK_RATE_HZ, Codec, Decoder, Malformed};
 use crate::comfort_noise::{self, ComfortNoise};
 use crate::discard::{Discard, Discards};
-use crate::dtmf::{DtmfReceiver, TelephoneEvent};
+use crate::dtmf::{Detection, DtmfReceiver, TelephoneEvent};
 use crate::latch::{Latch, Latched};
 use crate::outgoing::{Outgoing, Source};
 use crate::player::Player;
@@ -391,8 +391,15 @@ impl Endpoint {
 
     /// Whether tones are looked for in what the remote says.
     pub(crate) fn detects_tones(&self) -> bool {
-        let formats = self.remote.as_ref().map(|it| &it.audio.formats);
-        self.dtmf.listens(formats.is_some_and(|it| !it.telephone_events.is_empty()))
+        match self.dtmf.detection {
+            Detection::Auto => {
+                // In talk they are for the other side, which hears them.
+                let formats = self.remote.as_ref().map(|it| &it.audio.formats);
+                !self.hears_other_side() && formats.is_none_or(|it| it.telephone_events.is_empty())
+            }
+            Detection::Off => false,
+            Detection::On => true,
+        }
     }
 
     /// Takes both latches as an earlier process left them.
@@ -418,6 +425,11 @@ impl Endpoint {
             other => other.insert(Decoder::new(codec)),
         };
         decoder.decode(payload, samples)
+    }
+
+    /// What comes now is not decoded: what comes later does not go on from what was.
+    pub(crate) fn forget_sound(&mut self) {
+        self.decoder = None;
     }
 
     /// Reads a datagram of the RTCP port.

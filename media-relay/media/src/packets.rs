@@ -68,9 +68,15 @@ impl Relay {
             Hears::Conference(name) => self.conferences.get_mut(name),
             Hears::Nothing | Hears::OtherSide => None,
         };
+        let detects_tones = endpoint.detects_tones();
+        if !detects_tones {
+            endpoint.dtmf.pause();
+        }
         self.sound.clear();
-        if room.is_some() || recording.is_some() || endpoint.detects_tones() {
+        if room.is_some() || recording.is_some() || detects_tones {
             decode(endpoint, &received, &mut self.sound)?;
+        } else {
+            endpoint.forget_sound();
         }
         let digit = digit_of(now, endpoint, &received, &self.sound);
         if let Some(recording) = &mut recording {

@@ -6,10 +6,11 @@ use std::time::Instant;
 /// Whether tones are looked for in the sound of a side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Detection {
-    /// While telephone-event is not negotiated.
+    /// While telephone-event is not negotiated, but not in talk with the other side.
     #[default]
     Auto,
     Off,
+    /// Always.
     On,
 }
 
@@ -41,13 +42,9 @@ impl DtmfReceiver {
         self.presses.note(now, digit, Transport::Info)
     }
 
-    /// Whether [`DtmfReceiver::listen`] is of use.
-    pub(crate) fn listens(&self, has_telephone_event: bool) -> bool {
-        match self.detection {
-            Detection::Auto => !has_telephone_event,
-            Detection::Off => false,
-            Detection::On => true,
-        }
+    /// Forgets what it was listening to: sound is missing from here on.
+    pub(crate) fn pause(&mut self) {
+        self.tones = None;
     }
 
     /// Takes what the side says; returns the digit that begins in it, if nothing has told of that

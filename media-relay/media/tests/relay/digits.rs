@@ -173,6 +173,40 @@ fn detection_is_switched_for_each_side() {
     assert_eq!(bench.digits(), "");
 }
 
+/// Sides A and B, both without telephone-event.
+fn without_events() -> Bench {
+    let mut bench = Bench::new();
+    bench.offer(SESSION, Side::A, Some(&sdp(A, "0"))).unwrap();
+    bench.offer(SESSION, Side::B, Some(&sdp(B, "0"))).unwrap();
+    bench
+}
+
+#[test]
+fn in_talk_tones_are_for_the_other_side_until_a_prompt_asks() {
+    let mut bench = without_events();
+    let now = bench.now();
+    bench.relay.connect(now, SESSION).unwrap();
+    assert!(!bench.status(SESSION, Side::A).detects_dtmf);
+    press(&mut bench);
+    assert_eq!(bench.digits(), "", "B heard them");
+    bench.play(Side::A, "prompt", &audio(Codec::Pcmu, 1, 80_000), false);
+    assert!(bench.status(SESSION, Side::A).detects_dtmf);
+    press(&mut bench);
+    assert_eq!(bench.digits(), "5");
+}
+
+#[test]
+fn a_press_that_talk_has_cut_short_does_not_hide_the_next_one() {
+    let mut bench = without_events();
+    press(&mut bench);
+    let now = bench.now();
+    bench.relay.connect(now, SESSION).unwrap();
+    bench.receive(Side::A, A, &rtp(77, 900, 90_000, 0, &[0xff; 160]));
+    bench.play(Side::A, "prompt", &audio(Codec::Pcmu, 1, 80_000), false);
+    press(&mut bench);
+    assert_eq!(bench.digits(), "55");
+}
+
 #[test]
 fn a_press_by_event_tones_and_info_is_one_digit() {
     let mut bench = Bench::one_side();
