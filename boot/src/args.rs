@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Flatten this into a service's own `Args`, and give it the service's own port with
@@ -18,8 +19,43 @@ pub struct Common {
     pub metrics: Option<SocketAddr>,
 
     /// NATS server with JetStream. It must answer at start; later it may be away for a while.
-    #[arg(long, value_name = "URL", default_value = "nats://127.0.0.1:4222")]
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "nats://127.0.0.1:4222",
+        env = "HOLDFAST_NATS_URL",
+        hide_env_values = true
+    )]
     pub nats_url: String,
+
+    /// Who may call gRPC: a file with lines of `NAME:TOKEN`; callers show `authorization: Bearer TOKEN`,
+    /// and what they change is in the log with their name. The first line is what this service shows
+    /// to the others; give all of them the same file. Health may be asked without. Default: anyone.
+    #[arg(long, value_name = "FILE")]
+    pub grpc_token_file: Option<PathBuf>,
+
+    /// Certificate chain of this service for gRPC by TLS, as PEM, for the host names that others reach
+    /// it by. It is shown to them as a client, too, where their URL is `https:`. Default: no TLS.
+    #[arg(long, value_name = "FILE", requires = "grpc_key")]
+    pub grpc_cert: Option<PathBuf>,
+
+    /// Private key of --grpc-cert, as PEM.
+    #[arg(long, value_name = "FILE", requires = "grpc_cert")]
+    pub grpc_key: Option<PathBuf>,
+
+    /// Authorities, as PEM, for gRPC by TLS: callers must show a certificate by one of them, and so
+    /// must the services that this one calls by `https:`.
+    #[arg(long, value_name = "FILE", requires = "grpc_cert")]
+    pub grpc_ca: Option<PathBuf>,
+
+    /// Address and port of a second gRPC port with health alone, without TLS and token, for probes
+    /// that can do neither; none if not given.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub grpc_health: Option<SocketAddr>,
+
+    /// Whether callers can ask what services, methods and messages there are, as grpcurl does.
+    #[arg(long, value_name = "SWITCH", default_value = "on")]
+    pub reflection: Switch,
 
     /// What to log: a level, or levels per module, e.g. `info,sip_edge=debug`.
     #[arg(long, value_name = "FILTER", default_value = "info")]
@@ -32,6 +68,12 @@ pub struct Common {
     /// How long what is active may go on after SIGTERM, e.g. `30s`, `2h`. A second signal ends it at once.
     #[arg(long, value_name = "DURATION", default_value = "2h", value_parser = humantime::parse_duration)]
     pub drain: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    On,
+    Off,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

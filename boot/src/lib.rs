@@ -20,13 +20,16 @@
 //! ```
 
 mod args;
+mod audit;
+mod credentials;
 mod grpc;
+mod guard;
 mod logs;
 mod nats;
 mod service;
 
-pub use args::{Common, LogFormat};
-pub use grpc::channel;
+pub use args::{Common, LogFormat, Switch};
+pub use grpc::{Channel, channel};
 pub use nats::{Nats, Publisher};
 pub use service::{Service, run};
 

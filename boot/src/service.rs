@@ -1,5 +1,6 @@
 //! The life of a process: start, serve, drain, end.
 
+use crate::credentials::Credentials;
 use crate::{Common, Nats, grpc, logs};
 use anyhow::{Context as _, anyhow, bail};
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -78,6 +79,7 @@ pub struct Service {
 impl Service {
     fn start(name: &'static str, common: &Common) -> anyhow::Result<Self> {
         logs::start(common)?;
+        Credentials::read(common)?.adopt();
         if let Some(addr) = common.metrics {
             serve_metrics(addr)?;
         }
@@ -149,8 +151,14 @@ impl Service {
         routes: Routes,
         drained: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
-        let Self { name, common, mut deaths, draining, unpublished, mut stop, died: _died } = self;
         let (health, health_service) = tonic_health::server::health_reporter();
+        if let Some(addr) = self.common.grpc_health {
+            let bound = TcpListener::bind(addr).await;
+            let bound = bound.with_context(|| format!("bind --grpc-health {addr}"))?;
+            info!(health = %bound.local_addr().context("read the port of --grpc-health")?, "listening");
+            self.spawn_vital("health", grpc::serve_health(bound, health_service.clone()));
+        }
+        let Self { name, common, mut deaths, draining, unpublished, mut stop, died: _died } = self;
         for name in names {
             health.set_service_status(name, ServingStatus::Serving).await;
         }
@@ -177,7 +185,7 @@ impl Service {
             }
             let _ = drained_tx.send(()); // Nobody listens if the server has failed already.
         };
-        let serving = grpc::server(health_service, routes)?
+        let serving = grpc::server(health_service, routes, common.reflection)?
             .serve_with_incoming_shutdown(grpc::incoming(listener), until_drained);
         tokio::select! {
             served = serving => served.context("serve gRPC"),

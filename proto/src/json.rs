@@ -2,7 +2,7 @@
 
 use crate::DESCRIPTORS;
 use prost::{Message, Name};
-use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor};
+use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, Value};
 use std::sync::LazyLock;
 
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
@@ -46,6 +46,54 @@ pub fn event_from_json<M: Message + Name + Default>(json: &str) -> Result<M, Mal
     read(json, &DeserializeOptions::new().deny_unknown_fields(false))
 }
 
+/// Most ids and names of one request that [`names_in`] tells, and the most characters of each.
+const NAMES_MAX: usize = 8;
+const NAME_MAX: usize = 64;
+/// How deep [`names_in`] looks into a request.
+const DEPTH_MAX: usize = 3;
+
+/// Every method of every service, as gRPC has them in its paths: `/sip_edge.v1.SipEdge/Hangup`.
+pub fn methods() -> Vec<String> {
+    let methods = POOL.services().flat_map(|service| service.methods().collect::<Vec<_>>());
+    let path = |it: prost_reflect::MethodDescriptor| {
+        format!("/{}/{}", it.parent_service().full_name(), it.name())
+    };
+    methods.map(path).collect()
+}
+
+/// What a request to the method of `path` is about, for logs: its ids and names as `call_id=… queue=…`,
+/// and nothing else of it, since the rest may be people's numbers. Empty if there are none, or
+/// `message` is no such request.
+pub fn names_in(path: &str, message: &[u8]) -> String {
+    let Some((service, method)) = path.trim_start_matches('/').split_once('/') else {
+        return String::new();
+    };
+    let service = POOL.get_service_by_name(service);
+    let method = service.and_then(|it| it.methods().find(|it| it.name() == method));
+    let request = method.and_then(|it| DynamicMessage::decode(it.input(), message).ok());
+    let mut names = Vec::new();
+    if let Some(request) = request {
+        collect_names(&request, 0, &mut names);
+    }
+    names.join(" ")
+}
+
+fn collect_names(message: &DynamicMessage, depth: usize, names: &mut Vec<String>) {
+    for (field, value) in message.fields() {
+        let name = field.name();
+        let telling =
+            name.ends_with("_id") || ["queue", "group", "conference", "name"].contains(&name);
+        match value {
+            Value::String(value) if telling && names.len() < NAMES_MAX => {
+                let value: String = value.chars().take(NAME_MAX).collect();
+                names.push(format!("{name}={}", value.escape_default()));
+            }
+            Value::Message(inner) if depth < DEPTH_MAX => collect_names(inner, depth + 1, names),
+            _ => (),
+        }
+    }
+}
+
 fn read<M>(json: &str, options: &DeserializeOptions) -> Result<M, Malformed>
 where
     M: Message + Name + Default,
@@ -65,7 +113,30 @@ fn descriptor<M: Name>() -> MessageDescriptor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::v1::{CreateQueueRequest, Queue, RetrieveRequest};
     use crate::sip_edge::v1::{CallEvent, CallEventType, CallPlan};
+
+    #[test]
+    fn what_a_request_is_about_has_ids_and_names_but_no_numbers_of_people() {
+        let retrieve = RetrieveRequest {
+            queue: "abc\n".into(),
+            agent: "sip:+4930123456@example.com".into(),
+            ..RetrieveRequest::default()
+        };
+        let names = names_in("/queue.v1.Queues/Retrieve", &retrieve.encode_to_vec());
+        assert_eq!(names, r"queue=abc\n");
+        let queue = Queue { name: "n".repeat(100), ..Queue::default() };
+        let create = CreateQueueRequest { queue: Some(queue) };
+        let names = names_in("/queue.v1.Queues/CreateQueue", &create.encode_to_vec());
+        assert_eq!(names, format!("name={}", "n".repeat(NAME_MAX)));
+        for (path, message) in [
+            ("/queue.v1.Queues/Nothing", &b""[..]),
+            ("", b""),
+            ("/queue.v1.Queues/Retrieve", b"\xff"),
+        ] {
+            assert_eq!(names_in(path, message), "");
+        }
+    }
 
     #[test]
     fn an_event_reads_as_it_was_written() {

@@ -14,7 +14,13 @@ pub(crate) struct Args {
 
     /// Database of queues and callers: `sqlite:` and a file, which is made if it is not there. One
     /// queue-svc at a time may use it.
-    #[arg(long, value_name = "URL", default_value = "sqlite:queue.db")]
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "sqlite:queue.db",
+        env = "HOLDFAST_DATABASE_URL",
+        hide_env_values = true
+    )]
     pub(crate) database_url: String,
 
     /// gRPC of sip-edge, which rings the agents.

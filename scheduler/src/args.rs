@@ -16,7 +16,13 @@ pub(crate) struct Args {
     /// Where tasks are kept: `sqlite:FILE`, made if there is none, for one scheduler at a time; or
     /// `postgres://USER@HOST/DATABASE`, for as many replicas as you like; with
     /// `?sslmode=verify-full`, and `&sslrootcert=FILE` if need be, by TLS.
-    #[arg(long, value_name = "URL", default_value = "sqlite:scheduler.db")]
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "sqlite:scheduler.db",
+        env = "HOLDFAST_DATABASE_URL",
+        hide_env_values = true
+    )]
     pub(crate) database_url: String,
 
     /// gRPC of a sip-edge, which brings about what tasks ask for: `URL`, or `NAME=URL` with its

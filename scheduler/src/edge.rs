@@ -7,6 +7,7 @@
 
 use crate::args::{EDGES_MAX, EdgeAddress};
 use anyhow::ensure;
+use boot::Channel;
 use futures::future::join_all;
 use proto::json::event_from_json;
 use proto::sip_edge::v1::sip_edge_client::SipEdgeClient;
@@ -16,7 +17,6 @@ use proto::sip_edge::v1::{
 use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use wheel::{Answer, Attempt, Effect, Legs, TaskId, TransferTo};
 

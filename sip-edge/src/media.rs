@@ -2,13 +2,13 @@
 
 use crate::chain::{DEADLINE, Outcome, persistently};
 use anyhow::Context as _;
+use boot::Channel;
 use call::{Failure, FailureKind, MediaCommand, Reply, Side};
 use futures::StreamExt as _;
 use proto::media_relay::v1 as wire;
 use proto::media_relay::v1::media_relay_client::MediaRelayClient;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tracing::{info, warn};
 

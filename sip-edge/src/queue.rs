@@ -2,10 +2,10 @@
 
 use crate::chain::{DEADLINE, Outcome, persistently};
 use anyhow::Context as _;
+use boot::Channel;
 use call::{Cause, Failure, FailureKind, QueueCommand, Reply};
 use proto::queue::v1 as wire;
 use proto::queue::v1::queues_client::QueuesClient;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 /// Longest `from` and `contact` that queue-svc takes, in bytes.

@@ -1,12 +1,12 @@
 //! scheduler: tasks of calls, each command with a deadline.
 
 use crate::chain::{DEADLINE, Outcome, persistently};
+use boot::Channel;
 use call::{CancelOutcome, Failure, FailureKind, Later, Legs, Reply, SchedulerCommand};
 use prost::Message as _;
 use proto::scheduler::v1 as wire;
 use proto::scheduler::v1::scheduler_client::SchedulerClient;
 use proto::sip_edge::v1::{CallPlan, Legs as WireLegs};
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 /// A client of scheduler; cheap to clone.

@@ -1,11 +1,11 @@
 //! The client of sip-edge: rings agents, hangs up, and asks whether a call is still there.
 
+use boot::Channel;
 use proto::sip_edge::v1 as pb;
 use proto::sip_edge::v1::sip_edge_client::SipEdgeClient;
 use queue::{Assignment, AssignmentId, CallId, Found, RingEnded, UnixMs};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tracing::{debug, warn};
 

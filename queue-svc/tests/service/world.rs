@@ -1,6 +1,7 @@
 //! queue-svc as a process, with a real NATS, a real database file, and a sip-edge of the test.
 
 use crate::edge::Edge;
+use boot::Channel;
 use e2e::{NatsServer, Process};
 use futures::StreamExt as _;
 use proto::queue::v1::queues_client::QueuesClient;
@@ -11,7 +12,6 @@ use sqlx::{Connection as _, SqliteConnection};
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 const LIMIT: Duration = Duration::from_secs(20);

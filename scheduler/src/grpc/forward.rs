@@ -6,6 +6,7 @@
 
 use crate::leases::{Leases, OWNER_WAIT_LIMIT, Owner};
 use crate::shard_set::ShardSet;
+use boot::Channel;
 use proto::scheduler::v1::scheduler_client::SchedulerClient;
 use std::collections::HashMap;
 use std::error::Error as _;
@@ -13,7 +14,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::metadata::{MetadataMap, MetadataValue};
-use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 /// In the metadata of a request that another replica has forwarded.

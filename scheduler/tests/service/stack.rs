@@ -1,6 +1,7 @@
 //! NATS, an edge, a database file, and the scheduler's process, which can be killed and restarted.
 
 use crate::edge::{Edge, Serving};
+use boot::Channel;
 use e2e::{NatsServer, Process};
 use proto::scheduler::v1::scheduler_client::SchedulerClient;
 use proto::scheduler::v1::*;
@@ -10,7 +11,6 @@ use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
-use tonic::transport::Channel;
 
 /// How long the process may take to start, to end, and to do what a test waits for.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
