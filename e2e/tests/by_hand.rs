@@ -1,4 +1,4 @@
-//! Every grpcurl line of `docs/by-hand.md` does what the document says.
+//! Every grpcurl line of `docs/by-hand.md` and `deploy/RUNBOOK.md` does what the document says.
 //!
 //! `sh` blocks are run in order, with the ports of a stack in place of the default ones. Each `json`
 //! block after them must be part of one of the messages that they print, and each line of a `text`
@@ -19,10 +19,21 @@ use std::time::Duration;
 const POLL: Duration = Duration::from_millis(20);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_line_of_the_document_does_what_it_says() -> anyhow::Result<()> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/by-hand.md");
+async fn every_line_of_the_manual_does_what_it_says() -> anyhow::Result<()> {
+    run_document("docs/by-hand.md", 20).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_line_of_the_runbook_answers_its_question() -> anyhow::Result<()> {
+    run_document("deploy/RUNBOOK.md", 12).await
+}
+
+/// Runs a document of at least so many scripts.
+async fn run_document(path: &str, scripts_min: usize) -> anyhow::Result<()> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
     let steps = parse(&std::fs::read_to_string(&path)?);
-    assert!(steps.iter().filter(|it| matches!(it, Step::Shell { .. })).count() > 20, "{steps:?}");
+    let scripts = steps.iter().filter(|it| matches!(it, Step::Shell { .. })).count();
+    assert!(scripts > scripts_min, "{steps:?}");
     let stack = Stack::start()?;
     stack.create_queue().await?;
     let caller = Phone::start("alice", Codec::Pcmu)?;
@@ -41,6 +52,10 @@ async fn every_line_of_the_document_does_what_it_says() -> anyhow::Result<()> {
                 "the caller is hung up" => {
                     caller.wait_bye(PATIENCE)?;
                     phones[1].wait_bye(PATIENCE)?;
+                    waiting = None;
+                }
+                "the caller is hung up alone" => {
+                    caller.wait_bye(PATIENCE)?;
                     waiting = None;
                 }
                 "1000 presses 1" => {
@@ -185,7 +200,8 @@ fn with_ports(script: &str, ports: Ports) -> String {
 
 /// grpcurl is in `target/tools`, beside the profile's folder, or wherever it is installed.
 fn path_with_tools() -> anyhow::Result<std::ffi::OsString> {
-    let tools: PathBuf = e2e::binary("sip-edge")?.join("../../tools");
+    let built = e2e::binary("sip-edge")?;
+    let tools: PathBuf = built.ancestors().nth(2).context("find target/tools")?.join("tools");
     let path = std::env::var_os("PATH").unwrap_or_default();
     Ok(std::env::join_paths(std::iter::once(tools).chain(std::env::split_paths(&path)))?)
 }

@@ -24,6 +24,10 @@ pub(crate) const POSTGRES: Program =
     Program { name: "/usr/lib/postgresql/15/bin/postgres", package: "postgresql-15" };
 pub(crate) const RTPENGINE: Program = Program { name: "rtpengine", package: "rtpengine-daemon" };
 pub(crate) const FAKETIME: Program = Program { name: "faketime", package: "faketime" };
+/// Has promtool; its server is not used.
+pub(crate) const PROMETHEUS: Program = Program { name: "promtool", package: "prometheus" };
+/// Checks units; it need not be what runs the machine.
+pub(crate) const SYSTEMD: Program = Program { name: "systemd-analyze", package: "systemd" };
 pub(crate) const GO: Program = Program { name: "go", package: "golang-go" };
 
 /// Where packages put programs that are not always on a user's PATH.

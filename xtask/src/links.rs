@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 pub(crate) fn broken() -> Vec<String> {
     let root = cargo::root();
     let mut documents = documents(root);
-    documents.extend(self::documents(&root.join("docs")));
+    for folder in ["docs", "deploy", "deploy/chart"] {
+        documents.extend(self::documents(&root.join(folder)));
+    }
     documents.iter().flat_map(|document| broken_in(document)).collect()
 }
 

@@ -5,6 +5,7 @@ mod cargo;
 mod debian;
 mod demo;
 mod links;
+mod schemas;
 mod test;
 mod tools;
 mod up;
@@ -39,7 +40,7 @@ enum Command {
         /// Parts of it, by name; all if none. An unknown name lists them.
         parts: Vec<String>,
     },
-    /// Installs what Debian does not have (grpcurl) in target/tools.
+    /// Builds what Debian does not have (grpcurl, helm, kubeconform) in target/tools.
     Tools,
 }
 

@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 const RUSTDOC_FLAGS: &str = "-D warnings -A rustdoc::private_intra_doc_links";
 
 /// What tests run.
-const PROGRAMS: [debian::Program; 10] = [
+const PROGRAMS: &[debian::Program] = &[
     debian::CMAKE,
     debian::NATS_SERVER,
     debian::SIPP,
@@ -20,6 +20,8 @@ const PROGRAMS: [debian::Program; 10] = [
     debian::POSTGRES,
     debian::RTPENGINE,
     debian::FAKETIME,
+    debian::PROMETHEUS,
+    debian::SYSTEMD,
 ];
 
 /// What has been counted. A gate is one test.
@@ -41,8 +43,8 @@ impl Count {
 }
 
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
-    debian::ensure(&PROGRAMS)?;
-    tools::grpcurl()?;
+    debian::ensure(PROGRAMS)?;
+    tools::all()?;
     let mut count = Count::default();
     count.add(gate("fmt", &mut cargo::command(&["fmt", "--all", "--check"]))?);
     let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
