@@ -43,6 +43,8 @@ pub(crate) struct Endpoint {
     pub ports: PortPair,
     pub reported_inactive: bool,
     pub was_latched: bool,
+    /// What comes from it goes on as it came, and somebody else negotiates for it.
+    pub is_verbatim: bool,
     /// What audio was recognised by last, of what was negotiated.
     recognised: Option<(u8, Codec)>,
     /// Follows from what was negotiated and latched; see [`Endpoint::route`].
@@ -111,6 +113,7 @@ impl Endpoint {
         Self {
             ports,
             origin,
+            is_verbatim: false,
             recognised: None,
             route: None,
             remote: None,
@@ -148,15 +151,29 @@ impl Endpoint {
         self.ours = self.open_offer.take();
         self.rtp.signal(remote.audio.rtp, remote.signalling);
         self.rtcp.signal(remote.audio.rtcp, remote.signalling);
+        let symmetric = remote.verbatim.as_ref().is_none_or(|it| it.symmetric);
+        self.rtp.set_symmetric(symmetric);
+        self.rtcp.set_symmetric(symmetric);
         if remote.held() {
             self.outgoing.switch(); // What is not sent meanwhile must not look lost.
         }
         self.outgoing.set_clock_rate(remote.codec().clock_rate_hz());
         self.remote = Some(remote);
-        self.recognised = None;
-        self.route = self.find_route();
+        self.note_formats();
         self.negotiated = now;
         self.wake_player(now);
+    }
+
+    /// Forgets what followed from formats and addresses that are others now.
+    pub(crate) fn note_formats(&mut self) {
+        self.is_verbatim = self.remote.as_ref().is_some_and(|it| it.verbatim.is_some());
+        self.recognised = None;
+        self.note_latched();
+    }
+
+    /// A source was latched: what is sent goes there.
+    pub(crate) fn note_latched(&mut self) {
+        self.route = self.find_route();
     }
 
     /// The remote's description is an answer to ours.
@@ -345,25 +362,41 @@ impl Endpoint {
         let received = self.recognise(packet)?;
         let latched = self.rtp.receive(source).map_err(|_| Discard::Stranger)?;
         if latched == Latched::First {
-            self.route = self.find_route();
+            self.note_latched();
         }
         self.note_arrival(now);
         self.packets_received += 1;
         self.comfort_noise_received += u64::from(matches!(received, Received::ComfortNoise(..)));
+        // Events share the timestamps of the audio, whose clock their own rate should be.
+        let clock_rate_hz = match &received {
+            Received::Audio(codec, _) => Some(codec.clock_rate_hz()),
+            Received::Event(..) | Received::ComfortNoise(..) => None,
+        };
+        self.measure(now, ssrc, sequence, timestamp, clock_rate_hz);
+        Ok((received, latched))
+    }
+
+    /// Counts a packet for our reports; its clock, unless it is that of the packets before.
+    pub(crate) fn measure(
+        &mut self,
+        now: Instant,
+        ssrc: u32,
+        sequence: u16,
+        timestamp: u32,
+        clock_rate_hz: Option<u32>,
+    ) {
         let reception = match &mut self.reception {
             Some(reception) if reception.ssrc() == ssrc => reception,
             other => other.insert(Reception::new(now, ssrc, CLOCK_RATE_HZ, sequence)),
         };
-        // Events share the timestamps of the audio, whose clock their own rate should be.
-        if let Received::Audio(codec, _) = &received {
-            reception.set_clock_rate(codec.clock_rate_hz());
+        if let Some(clock_rate_hz) = clock_rate_hz {
+            reception.set_clock_rate(clock_rate_hz);
         }
         reception.receive(now, sequence, timestamp);
-        Ok((received, latched))
     }
 
     /// What a packet is, by the numbers of the remote or those that we offered.
-    fn recognise<'a>(&mut self, packet: RtpPacket<'a>) -> Result<Received<'a>, Discard> {
+    pub(crate) fn recognise<'a>(&mut self, packet: RtpPacket<'a>) -> Result<Received<'a>, Discard> {
         let number = packet.payload_type();
         if let Some((_, codec)) = self.recognised.filter(|(known, _)| *known == number) {
             return Ok(Received::Audio(codec, packet));
@@ -467,7 +500,7 @@ impl Endpoint {
         goodbye: bool,
         out: &mut Transmits,
     ) {
-        let Some(to) = self.rtcp.destination() else { return };
+        let Some(to) = self.rtcp.destination().filter(|_| !self.is_verbatim) else { return };
         let packets = self.outgoing.packets();
         let sent = packets != self.reported_packets;
         self.reported_packets = packets;

@@ -29,6 +29,9 @@ pub(crate) struct Latch {
     latched: Option<SocketAddr>,
     /// Opened by an offer or answer: the next valid source is taken.
     open: bool,
+    /// Where packets come from says nothing of where to send (no symmetric RTP): the remote is its
+    /// host, and its address the signalled one.
+    asymmetric: bool,
     /// Where the remote was before it signalled a new address, and how many packets have come from
     /// there since.
     former: Option<(SocketAddr, u32)>,
@@ -45,6 +48,14 @@ impl Latch {
         if address.is_some() && self.signalled != address {
             self.former = self.latched.take().or(self.signalled).map(|it| (it, 0));
             self.signalled = address;
+        }
+    }
+
+    /// Whether the remote sends from where it receives.
+    pub(crate) fn set_symmetric(&mut self, symmetric: bool) {
+        self.asymmetric = !symmetric;
+        if self.asymmetric {
+            self.latched = None;
         }
     }
 
@@ -71,6 +82,16 @@ impl Latch {
             return Ok(Latched::Again);
         }
         let is_signalled = self.signalled == Some(source);
+        if self.asymmetric {
+            return match (self.credit(source), std::mem::take(&mut self.open)) {
+                (0, was_open) => {
+                    self.open = was_open;
+                    Err(Stranger)
+                }
+                (_, true) => Ok(Latched::First),
+                (_, false) => Ok(Latched::Again),
+            };
+        }
         match (self.open, self.latched) {
             (false, Some(latched)) if self.credit(source) <= self.credit(latched) => {
                 return Err(Stranger);
@@ -119,6 +140,20 @@ mod tests {
 
     fn addresses() -> [SocketAddr; 3] {
         ["10.0.0.1:4000", "203.0.113.9:61000", "192.0.2.1:1"].map(|it| it.parse().unwrap())
+    }
+
+    #[test]
+    fn without_symmetric_rtp_the_signalled_address_is_kept_and_its_host_is_heard() {
+        let [phone, stranger, _] = addresses();
+        let mut latch = Latch::default();
+        latch.signal(Some(phone), None);
+        latch.set_symmetric(false);
+        assert_eq!(latch.receive(stranger), Err(Stranger));
+        let other_port = SocketAddr::new(phone.ip(), 9);
+        assert_eq!(latch.receive(other_port), Ok(Latched::First));
+        assert_eq!(latch.receive(phone), Ok(Latched::Again));
+        assert_eq!(latch.receive(stranger), Err(Stranger));
+        assert_eq!(latch.destination(), Some(phone));
     }
 
     #[test]

@@ -49,6 +49,7 @@ mod timers;
 mod tombstones;
 mod transcoder;
 mod transmit;
+mod verbatim;
 
 pub use audio::{Audio, AudioError, Encoded, Form, SAMPLES_MAX, SECONDS_MAX};
 pub use codec::{
@@ -74,3 +75,4 @@ pub use snapshot::{
 };
 pub use status::{SessionStatus, SideStatus};
 pub use transmit::Transmit;
+pub use verbatim::{Attach, PAYLOAD_TYPES_MAX, Silence, Verbatim};

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 impl Relay {
     /// Plays a file. Music takes the place of the other side or the conference; a prompt is played
-    /// over them.
+    /// over them, and so is everything to a side that was attached.
     ///
     /// # Errors
     /// [`Error::Play`] if it would begin after its end.
@@ -22,8 +22,8 @@ impl Relay {
         play: Play,
     ) -> Result<(), Error> {
         let key = self.key(session_id, side)?;
-        let is_music = play.repeat;
         let endpoint = self.endpoint(key, session_id)?;
+        let is_music = play.repeat && !endpoint.is_verbatim;
         endpoint.player.play(play)?;
         endpoint.outgoing.switch();
         if is_music {

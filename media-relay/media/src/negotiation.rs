@@ -23,7 +23,7 @@ impl Relay {
     pub fn check_offer(&self, offer: &Offer<'_>) -> Result<(), Error> {
         if let Some(remote) = &offer.remote {
             remote.check_family(self.config.address)?;
-            self.check_loop(offer.session_id, remote)?;
+            self.check_loop(offer.session_id, remote.audio.rtp)?;
             remote.clone().restrict(&self.config.codecs)?;
             if remote.audio.disabled && self.needs_ports(offer.session_id, offer.side) {
                 return Err(Refusal::NoAudio { got: "audio with port 0".to_owned() }.into());
@@ -50,8 +50,12 @@ impl Relay {
     /// Refuses an address that is a port of ours from which packets would come back to the session,
     /// directly or through others: they would go round as fast as we can send. A call may well come
     /// back to this relay once; only a circle has no end.
-    fn check_loop(&self, session_id: &str, remote: &Remote) -> Result<(), Refusal> {
-        let Some(signalled) = remote.audio.rtp else { return Ok(()) };
+    pub(crate) fn check_loop(
+        &self,
+        session_id: &str,
+        signalled: Option<SocketAddr>,
+    ) -> Result<(), Refusal> {
+        let Some(signalled) = signalled else { return Ok(()) };
         let mut next = Some(signalled);
         for _ in 0..RELAYED_MAX {
             let Some(key) = next.and_then(|it| self.side_at(it)) else { return Ok(()) };
@@ -100,18 +104,9 @@ impl Relay {
         ports: Option<PortPair>,
     ) -> Result<Described, Error> {
         let Offer { session_id, side, .. } = offer;
-        let needs_ports = self.needs_ports(session_id, side);
-        assert_eq!(needs_ports, ports.is_some(), "ports come with a new side, and only then");
         self.tombstones.forget(now);
         self.check_offer(&offer)?;
-        let key = match self.by_id.get(session_id) {
-            Some(key) => *key,
-            None => self.make_session(now, &offer),
-        };
-        let key = SideKey { session: key, side };
-        if let Some(ports) = ports {
-            self.make_side(now, key, ports);
-        }
+        let key = self.key_or_new(now, &offer, ports);
         let address = self.config.address;
         let codecs = self.config.codecs.clone();
         let across = self.sessions[&key.session].side(side.other());
@@ -139,6 +134,27 @@ impl Relay {
         };
         self.note_change(now, key);
         Ok(described)
+    }
+
+    /// A side, which is made if it is not there, and so is its session. Its offer was checked.
+    pub(crate) fn key_or_new(
+        &mut self,
+        now: Instant,
+        offer: &Offer<'_>,
+        ports: Option<PortPair>,
+    ) -> SideKey {
+        let &Offer { session_id, side, .. } = offer;
+        let needs_ports = self.needs_ports(session_id, side);
+        assert_eq!(needs_ports, ports.is_some(), "ports come with a new side, and only then");
+        let session = match self.by_id.get(session_id) {
+            Some(key) => *key,
+            None => self.make_session(now, offer),
+        };
+        let key = SideKey { session, side };
+        if let Some(ports) = ports {
+            self.make_side(now, key, ports);
+        }
+        key
     }
 
     fn make_session(&mut self, now: Instant, offer: &Offer<'_>) -> SessionKey {
@@ -185,7 +201,7 @@ impl Relay {
             return Err(Error::NoOpenOffer { session_id: session_id.to_owned(), side });
         }
         remote.check_family(address)?;
-        self.check_loop(session_id, &remote)?;
+        self.check_loop(session_id, remote.audio.rtp)?;
         let endpoint = self.endpoint(key, session_id)?;
         if remote.audio.disabled {
             return Err(Refusal::NoAudio { got: "audio with port 0".to_owned() }.into());

@@ -62,6 +62,9 @@ impl Relay {
         let session = self.sessions.get_mut(&key.session).ok_or(Discard::NoListener)?;
         let facing = session.facing_recorded(key.side);
         let (endpoint, other, mut recording) = facing.ok_or(Discard::NoListener)?;
+        if endpoint.is_verbatim {
+            return self.handle_verbatim(now, key, true, source, bytes);
+        }
         let was_inactive = endpoint.reported_inactive;
         let (received, latched) = endpoint.receive_rtp(now, source, bytes)?;
         let mut room = match &endpoint.hears {
@@ -121,6 +124,9 @@ impl Relay {
     ) -> Result<(), Discard> {
         let session = self.sessions.get_mut(&key.session).ok_or(Discard::NoListener)?;
         let endpoint = session.side_mut(key.side).ok_or(Discard::NoListener)?;
+        if endpoint.is_verbatim {
+            return self.handle_verbatim(now, key, false, source, bytes);
+        }
         let was_inactive = endpoint.reported_inactive;
         endpoint.receive_rtcp(now, source, bytes)?;
         if was_inactive {

@@ -64,6 +64,13 @@ impl Reception {
         self.ssrc
     }
 
+    /// How many packets its sequence numbers tell of, and how many have come.
+    pub(crate) fn expected_and_received(&self) -> (u64, u64) {
+        let extended = self.cycles.wrapping_add(u32::from(self.highest));
+        let expected = extended.wrapping_sub(u32::from(self.base)).wrapping_add(1);
+        (expected.into(), self.received)
+    }
+
     /// Interarrival jitter in µs.
     pub(crate) fn jitter_us(&self) -> u32 {
         let ticks_x16 = u64::from(self.jitter_x16);

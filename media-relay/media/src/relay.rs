@@ -113,6 +113,13 @@ pub struct Event {
 pub enum EventKind {
     /// A press, and the way in which it came first.
     Digit(Digit, Transport),
+    /// The end of a press, from a side that was attached, and asked for.
+    DigitReleased {
+        digit: Digit,
+        duration_ms: u32,
+        /// In −dBm0.
+        volume: u8,
+    },
     PlayFinished {
         play_id: Arc<str>,
     },
@@ -257,6 +264,12 @@ impl Relay {
     pub fn needs_ports(&self, session_id: &str, side: Side) -> bool {
         let session = self.by_id.get(session_id).map(|key| &self.sessions[key]);
         session.is_none_or(|it| it.side(side).is_none())
+    }
+
+    /// Where a side receives RTP; none if it is not there.
+    pub fn rtp_port(&self, session_id: &str, side: Side) -> Option<u16> {
+        let session = &self.sessions[self.by_id.get(session_id)?];
+        Some(session.side(side)?.ports.rtp())
     }
 
     pub fn has_session(&self, session_id: &str) -> bool {

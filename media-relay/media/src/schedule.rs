@@ -116,12 +116,14 @@ impl Relay {
                     && other.remote.as_ref().is_some_and(|it| !it.held())
             });
             let in_conference = matches!(endpoint.hears, Hears::Conference(_));
-            let needed = endpoint.sends() && (other_listens || in_conference);
+            // Whoever negotiates for it has an eye on it.
+            let is_ours = !endpoint.is_verbatim;
+            let needed = is_ours && endpoint.sends() && (other_listens || in_conference);
             if needed != endpoint.needed_since.is_some() {
                 endpoint.needed_since = needed.then_some(now);
                 endpoint.reported_inactive = false;
             }
-            if endpoint.rtcp_at.is_none() && endpoint.remote.is_some() {
+            if endpoint.rtcp_at.is_none() && endpoint.remote.is_some() && is_ours {
                 endpoint.rtcp_at = Some(now + rtcp_interval(&mut self.rng));
             }
             self.arm(key);

@@ -23,6 +23,7 @@ use crate::relay::{Config, Error, Relay};
 use crate::rooms::Join;
 use crate::sdp::{Local, Offered, Origin, Remote};
 use crate::session::{Session, Side, SideKey};
+use crate::verbatim::Verbatim;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -55,6 +56,9 @@ pub struct SideSnapshot {
     pub origin: (u64, u64),
     /// The remote's last session description, as far as we read it.
     pub remote: Option<String>,
+    /// What is known of a remote that was attached.
+    #[serde(default)]
+    pub verbatim: Option<Verbatim>,
     /// That was its answer to an offer of ours.
     pub we_offered: bool,
     /// An offer of ours is not answered yet.
@@ -360,10 +364,12 @@ fn side_snapshot(now: Instant, endpoint: &Endpoint, hears: HearsSnapshot) -> Sid
         plays.retain(|it| it.play_id != music.play_id); // It is the conference's.
     }
     let route = endpoint.route().filter(|_| by_clock);
+    let described = endpoint.remote.as_ref().filter(|it| it.verbatim.is_none());
     SideSnapshot {
         rtp_port: endpoint.ports.rtp(),
         origin: endpoint.origin.numbers(),
-        remote: endpoint.remote.as_ref().map(|it| it.text.to_string()),
+        remote: described.map(|it| it.text.to_string()),
+        verbatim: endpoint.remote.as_ref().and_then(|it| it.verbatim.as_deref().cloned()),
         we_offered: endpoint.we_offered(),
         offer_open: endpoint.open_offer.is_some(),
         rtp: endpoint.rtp.snapshot(),
@@ -401,6 +407,9 @@ fn restore_side(
             endpoint.open_offer = Some(local.offer(&mut endpoint.origin, None, &offered).1);
         }
         endpoint.negotiate(now, remote);
+    }
+    if let Some(verbatim) = &snapshot.verbatim {
+        endpoint.attach(now, verbatim.clone());
     }
     if snapshot.offer_open {
         let remote = endpoint.remote.as_ref();

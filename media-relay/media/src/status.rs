@@ -31,6 +31,9 @@ pub struct SideStatus {
     /// What plays, and where in it, in ms.
     pub file: Option<(String, u32)>,
     pub packets_received: u64,
+    /// The same, with those that are missing in the sequence of the newest stream, and without those
+    /// that came twice.
+    pub packets_expected: u64,
     pub packets_sent: u64,
     /// Of those received (RFC 3389).
     pub comfort_noise_received: u64,
@@ -93,6 +96,8 @@ fn side_status(now: Instant, side: Side, endpoint: &Endpoint) -> SideStatus {
         (None, Hears::OtherSide) => side.other().name().to_owned(),
         (None, Hears::Conference(name)) => format!("conference {name}"),
     };
+    let stream = endpoint.reception.as_ref();
+    let (expected, received) = stream.map_or((0, 0), |it| it.expected_and_received());
     let last = endpoint.last_arrival.unwrap_or(endpoint.negotiated);
     SideStatus {
         side,
@@ -103,6 +108,7 @@ fn side_status(now: Instant, side: Side, endpoint: &Endpoint) -> SideStatus {
         hears,
         file: playing.map(|it| (it.file.to_owned(), it.offset_ms)),
         packets_received: endpoint.packets_received,
+        packets_expected: (endpoint.packets_received + expected).saturating_sub(received),
         packets_sent: endpoint.outgoing.packets(),
         comfort_noise_received: endpoint.comfort_noise_received,
         detects_dtmf: endpoint.detects_tones(),

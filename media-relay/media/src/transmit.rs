@@ -44,6 +44,13 @@ impl Transmits {
         Ok(())
     }
 
+    /// Queues a datagram as it came.
+    pub(crate) fn push_copy(&mut self, from: u16, to: SocketAddr, bytes: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        self.queue.push(Queued { from, to, due: None, start, end: self.bytes.len() });
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = Transmit<'_>> + Clone {
         self.queue.iter().map(|&Queued { from, to, due, start, end }| Transmit {
             from,

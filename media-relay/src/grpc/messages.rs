@@ -48,6 +48,12 @@ fn event_of(kind: EventKind) -> wire::MediaEvent {
             transport: wire_transport(transport).into(),
             ..of(wire::MediaEventType::Digit)
         },
+        // Its press was not told: see `EventKind`.
+        EventKind::DigitReleased { digit, .. } => wire::MediaEvent {
+            digit: digit.as_char().to_string(),
+            transport: wire_transport(Transport::Rtp).into(),
+            ..of(wire::MediaEventType::Digit)
+        },
         EventKind::PlayFinished { play_id } => wire::MediaEvent {
             play_id: play_id.to_string(),
             ..of(wire::MediaEventType::PlayFinished)

@@ -22,6 +22,8 @@ pub(crate) struct DtmfReceiver {
     tones: Option<Box<ToneDetector>>,
     events: EventReceiver,
     presses: Presses,
+    /// SSRC and timestamp of the event whose release was told last.
+    released: Option<(u32, u32)>,
 }
 
 impl DtmfReceiver {
@@ -35,6 +37,21 @@ impl DtmfReceiver {
     ) -> Option<Digit> {
         let digit = self.events.receive(now, ssrc, timestamp, event)?;
         self.presses.note(now, digit, Transport::Rtp).then_some(digit)
+    }
+
+    /// The digit, if this packet is the first to tell of its release.
+    pub(crate) fn release(
+        &mut self,
+        ssrc: u32,
+        timestamp: u32,
+        event: TelephoneEvent,
+    ) -> Option<Digit> {
+        let digit = Digit::from_event_code(event.code).filter(|_| event.end)?;
+        let is_known = self.released.is_some_and(|(source, newest)| {
+            source == ssrc && (timestamp.wrapping_sub(newest) as i32) <= 0
+        });
+        self.released = if is_known { self.released } else { Some((ssrc, timestamp)) };
+        (!is_known).then_some(digit)
     }
 
     /// Takes a digit of a SIP INFO; false if the same press has been told of already.

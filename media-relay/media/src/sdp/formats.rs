@@ -1,6 +1,7 @@
 //! Payload types: which codecs and events a media description names, and how we write them.
 
 use crate::codec::Codec;
+use crate::verbatim;
 use sdp_types::{Attribute, Media};
 use smallvec::SmallVec;
 
@@ -74,6 +75,29 @@ impl Formats {
         }
         formats.keep_events_beside_codecs();
         (!formats.codecs.is_empty()).then_some(formats)
+    }
+
+    /// By payload types alone: all that are static, `first` before those that were `named`, and those
+    /// before the others. What we do not know is left out.
+    pub(super) fn by_number(
+        first: Option<u8>,
+        named: impl Iterator<Item = u8>,
+        telephone_event: Option<u8>,
+    ) -> Self {
+        let others = Codec::ALL.into_iter().filter_map(|it| it.static_payload_type());
+        let mut codecs = SmallVec::<[(u8, Codec); 2]>::new();
+        for number in first.into_iter().chain(named).chain(others) {
+            if let Some(codec) = verbatim::codec_of(number)
+                && codecs.iter().all(|(it, _)| *it != number)
+            {
+                codecs.push((number, codec));
+            }
+        }
+        let events = telephone_event.map(|payload_type| TelephoneEvents {
+            payload_type,
+            clock_rate_hz: EVENT_CLOCKS_HZ[0],
+        });
+        Self { codecs, telephone_events: events.into_iter().collect(), comfort_noise: None }
     }
 
     /// Keeps only these codecs, unless there were none then: false.

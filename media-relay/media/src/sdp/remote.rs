@@ -3,6 +3,7 @@
 use crate::codec::Codec;
 use crate::sdp::formats::{Formats, payload_types, rtpmap};
 use crate::sdp::{MEDIA_MAX, SDP_BYTES_MAX};
+use crate::verbatim::{self, PAYLOAD_TYPES_MAX, Verbatim};
 use sdp_types::{Connection, Media, Session};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -121,6 +122,8 @@ impl Audio {
 pub struct Remote {
     /// Its lines that are read, for a later process; empty if they are too long to be kept.
     pub(crate) text: Arc<str>,
+    /// It has none: somebody else negotiates, and this is what we know.
+    pub(crate) verbatim: Option<Box<Verbatim>>,
     /// Where it was signalled from, if that is known.
     pub(crate) signalling: Option<IpAddr>,
     pub(crate) audio: Audio,
@@ -167,11 +170,45 @@ impl Remote {
         let signalling = None;
         Ok(Self {
             text,
+            verbatim: None,
             signalling,
             audio,
             audio_index,
             medias: session.medias.iter().map(line).collect(),
         })
+    }
+
+    /// What we know of a remote whose description we do not see.
+    pub(crate) fn verbatim(verbatim: Verbatim) -> Self {
+        let named = verbatim.payload_types.iter().take(PAYLOAD_TYPES_MAX).copied();
+        let formats = Formats::by_number(verbatim.plays_in, named, verbatim.telephone_event);
+        let rtcp = verbatim
+            .rtp
+            .and_then(|rtp| rtp.port().checked_add(1).map(|port| SocketAddr::new(rtp.ip(), port)));
+        let audio = Audio {
+            formats,
+            rtp: verbatim.rtp,
+            rtcp,
+            direction: Direction::Sendrecv,
+            disabled: false,
+            ptime_ms: ptime(verbatim.ptime_ms),
+        };
+        let (text, verbatim) = ("".into(), Some(Box::new(verbatim)));
+        Self { text, verbatim, signalling: None, audio, audio_index: 0, medias: Vec::new() }
+    }
+
+    /// Has it play in the codec of a static payload type; false if it is not verbatim, or there is no
+    /// such codec.
+    pub(crate) fn play_in(&mut self, payload_type: u8, ptime_ms: u32) -> bool {
+        let (Some(verbatim), Some(_)) = (&mut self.verbatim, verbatim::codec_of(payload_type))
+        else {
+            return false;
+        };
+        (verbatim.plays_in, verbatim.ptime_ms) = (Some(payload_type), ptime_ms);
+        self.audio.ptime_ms = ptime(ptime_ms);
+        let named = verbatim.payload_types.iter().take(PAYLOAD_TYPES_MAX).copied();
+        self.audio.formats = Formats::by_number(verbatim.plays_in, named, verbatim.telephone_event);
+        true
     }
 
     /// The same, signalled from `source`, where media may come from too.
@@ -304,7 +341,11 @@ fn read_ptime(media: &Media) -> u32 {
     };
     let wanted = number("ptime").filter(|it| *it > 0).unwrap_or(PTIME_DEFAULT_MS);
     let most = number("maxptime").filter(|it| *it > 0).unwrap_or(PTIME_MAX_MS);
-    let ms = wanted.min(most).min(PTIME_MAX_MS);
+    ptime(wanted.min(most))
+}
+
+fn ptime(wanted_ms: u32) -> u32 {
+    let ms = wanted_ms.min(PTIME_MAX_MS);
     (ms - ms % PTIME_STEP_MS).max(PTIME_STEP_MS)
 }
 

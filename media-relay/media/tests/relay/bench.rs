@@ -193,6 +193,12 @@ impl Bench {
         taken.map(|(at, _, _, bytes)| parse(at, &bytes)).collect()
     }
 
+    /// Datagrams of any kind that went to `to` since the last time.
+    pub(crate) fn take_raw(&mut self, to: &str) -> Vec<Vec<u8>> {
+        let to: SocketAddr = to.parse().unwrap();
+        self.sent.extract_if(.., |(_, _, it, _)| *it == to).map(|it| it.3).collect()
+    }
+
     /// RTCP likewise.
     pub(crate) fn take_rtcp(&mut self, to: &str) -> Vec<(Duration, Vec<u8>)> {
         let to: SocketAddr = to.parse().unwrap();

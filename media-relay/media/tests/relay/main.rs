@@ -14,3 +14,4 @@ mod rooms;
 mod security;
 mod talk;
 mod transcoding;
+mod verbatim;
