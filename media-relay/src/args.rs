@@ -3,6 +3,7 @@
 use crate::ingest::Wishes;
 use crate::library::Library;
 use crate::path::Wish;
+use crate::rtpproxy::{self, Listed, Listen, Network};
 use anyhow::{Context as _, bail};
 use clap::Parser;
 use media::{CLOCK_RATE_HZ, Codec};
@@ -110,6 +111,33 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "1ms", value_parser = gather)]
     pub gather: Duration,
 
+    /// Where Kamailio's and OpenSIPS' rtpproxy modules, and others that speak that protocol, find this
+    /// relay: udp:ADDR:PORT, tcp:ADDR:PORT, unix:PATH (a connection for each command) or cunix:PATH.
+    /// May be given several times. Default: none, and nobody does.
+    #[arg(long, value_name = "WHERE")]
+    pub rtpproxy_listen: Vec<Listen>,
+
+    /// From where commands of that protocol are taken over UDP and TCP, addresses or networks: it has
+    /// no passwords. Over UNIX sockets, the permissions of the file say who may.
+    #[arg(long, value_name = "NETWORKS", value_delimiter = ',', default_value = "127.0.0.0/8,::1")]
+    pub rtpproxy_from: Vec<Network>,
+
+    /// Sockets that its clients may have told of timeouts and digits: tcp:ADDR:PORT, unix:PATH, or
+    /// tcp:%%CC_SELF%%:PORT for a port of the client itself. May be given several times. Default:
+    /// none.
+    #[arg(long, value_name = "WHERE")]
+    pub rtpproxy_notify: Vec<Listed>,
+
+    /// After how long without a packet from either party a session of such a client is deleted, if
+    /// nothing is played in it. From 1s to 24h.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = lifetime)]
+    pub rtpproxy_ttl: Duration,
+
+    /// The same for a session in which something is played: its listener may be muted, or gone
+    /// without a word. From 1s to 24h.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = lifetime)]
+    pub rtpproxy_playing_ttl: Duration,
+
     #[command(flatten)]
     pub common: boot::Common,
 }
@@ -151,6 +179,17 @@ impl Args {
         Library::new(&self.media_dir, wishes, codecs, self.audio_memory)
     }
 
+    /// What the rtpproxy protocol's server must know, beside where it listens.
+    pub(crate) fn rtpproxy_settings(&self) -> rtpproxy::Settings {
+        rtpproxy::Settings {
+            address: self.advertise.unwrap_or(self.rtp_address),
+            bound: self.rtp_address,
+            ttl: self.rtpproxy_ttl,
+            playing_ttl: self.rtpproxy_playing_ttl,
+            notify: self.rtpproxy_notify.clone(),
+        }
+    }
+
     /// What the core must know.
     ///
     /// # Errors
@@ -186,6 +225,14 @@ impl Args {
             codecs: self.codecs.iter().flat_map(|it| it.of()).copied().collect(),
         })
     }
+}
+
+fn lifetime(text: &str) -> anyhow::Result<Duration> {
+    let duration = duration(text)?;
+    if duration < Duration::from_secs(1) {
+        bail!("{text} is less than 1s");
+    }
+    Ok(duration)
 }
 
 fn recording_duration(text: &str) -> anyhow::Result<Duration> {

@@ -9,6 +9,7 @@ mod metrics;
 mod packet_thread;
 mod path;
 mod recorder;
+mod rtpproxy;
 mod snapshots;
 
 use anyhow::Context as _;
@@ -38,6 +39,7 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
     let codecs = config.codecs.clone();
     raise_descriptor_limit(&args);
     let grpc = service.bind_grpc().await?;
+    let rtpproxy = rtpproxy::bind(&args.rtpproxy_listen).await?;
     let path = Path::open(args.packet_path, args.rtp_address)?;
     let path_name = path.name();
     let (recorder, feed, recordings) = recorder::recorder(args.recordings_dir.as_deref())?;
@@ -62,6 +64,19 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
     let library = args.open_media_dir(&codecs);
     snapshots::resume(resumed, &library, &packets).await;
     tokio::spawn(library.clone().preload());
+    let last_reply = if rtpproxy.is_empty() { Duration::ZERO } else { rtpproxy::LAST_REPLY };
+    if !rtpproxy.is_empty() {
+        let (packets, settings) = (packets.clone(), args.rtpproxy_settings());
+        let server = rtpproxy::Server::new(
+            packets,
+            library.clone(),
+            recorder.clone(),
+            service.draining(),
+            settings,
+        );
+        let serving = rtpproxy::serve(rtpproxy, args.rtpproxy_from.clone(), server);
+        service.spawn_vital("the rtpproxy protocol", serving);
+    }
     let relay = MediaRelayServer::new(Grpc::new(
         packets.clone(),
         library,
@@ -69,7 +84,11 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
         service.draining(),
     ));
     let routes = Routes::new(relay);
-    service.serve(grpc, &["media_relay.v1.MediaRelay"], routes, packets.idle()).await?;
+    let drained = async move {
+        packets.idle().await;
+        tokio::time::sleep(last_reply).await;
+    };
+    service.serve(grpc, &["media_relay.v1.MediaRelay"], routes, drained).await?;
     if tokio::time::timeout(RECORDINGS_PATIENCE, recorder.idle()).await.is_err() {
         warn!("ended before all recordings were written");
     }

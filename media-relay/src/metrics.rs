@@ -55,6 +55,21 @@ pub(crate) fn count_watcher_lost() {
     counter!("holdfast_media_watchers_lost_total").increment(1);
 }
 
+/// A command of the rtpproxy protocol was done, or answered with an error.
+pub(crate) fn count_rtpproxy_command(result: &'static str) {
+    counter!("holdfast_media_rtpproxy_commands_total", "result" => result).increment(1);
+}
+
+/// A datagram or connection of the rtpproxy protocol was not taken.
+pub(crate) fn count_rtpproxy_refused(reason: &'static str) {
+    counter!("holdfast_media_rtpproxy_refused_total", "reason" => reason).increment(1);
+}
+
+/// A notification of the rtpproxy protocol was told, or lost because too many wait.
+pub(crate) fn count_notification(result: &'static str) {
+    counter!("holdfast_media_rtpproxy_notifications_total", "result" => result).increment(1);
+}
+
 /// Samples of recordings that the disk was too slow for.
 pub(crate) fn count_recording_lost(samples: u64) {
     counter!("holdfast_media_recording_samples_lost_total").increment(samples);

@@ -413,7 +413,7 @@ impl PacketThread {
         existed
     }
 
-    fn bind_pair(&mut self, now: Instant) -> Result<media::PortPair, OfferError> {
+    pub(crate) fn bind_pair(&mut self, now: Instant) -> Result<media::PortPair, OfferError> {
         for _ in 0..BIND_TRIES_MAX {
             let pair = self.relay.take_ports(now)?;
             match self.path.bind(pair) {

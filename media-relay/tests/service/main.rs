@@ -7,6 +7,7 @@ mod life;
 mod paths;
 mod phone;
 mod recording;
+mod rtpproxy;
 mod service;
 mod sound;
 mod talk;

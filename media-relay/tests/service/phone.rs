@@ -67,6 +67,10 @@ impl Phone {
         self.relay = Some(relay_address(sdp));
     }
 
+    pub(crate) fn relay_at(&mut self, relay: SocketAddr) {
+        self.relay = Some(relay);
+    }
+
     pub(crate) fn relay_port(&self) -> u16 {
         self.relay.unwrap().port()
     }
