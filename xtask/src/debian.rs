@@ -23,6 +23,12 @@ pub(crate) const SQLITE3: Program = Program { name: "sqlite3", package: "sqlite3
 pub(crate) const POSTGRES: Program =
     Program { name: "/usr/lib/postgresql/15/bin/postgres", package: "postgresql-15" };
 pub(crate) const RTPENGINE: Program = Program { name: "rtpengine", package: "rtpengine-daemon" };
+pub(crate) const KAMAILIO: Program = Program { name: "kamailio", package: "kamailio" };
+/// A module of Kamailio, by its file.
+pub(crate) const KAMAILIO_SQLITE: Program = Program {
+    name: "/usr/share/kamailio/db_sqlite/mohqueue-create.sql",
+    package: "kamailio-sqlite-modules",
+};
 pub(crate) const FAKETIME: Program = Program { name: "faketime", package: "faketime" };
 /// Has promtool; its server is not used.
 pub(crate) const PROMETHEUS: Program = Program { name: "promtool", package: "prometheus" };

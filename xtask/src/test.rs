@@ -22,6 +22,8 @@ const PROGRAMS: &[debian::Program] = &[
     debian::FAKETIME,
     debian::PROMETHEUS,
     debian::SYSTEMD,
+    debian::KAMAILIO,
+    debian::KAMAILIO_SQLITE,
 ];
 
 /// What has been counted. A gate is one test.
