@@ -11,6 +11,7 @@ mod music;
 mod ng;
 mod phones;
 mod relays;
+mod rtpproxy;
 mod talk;
 
 use anyhow::{Context as _, bail};

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use e2e::audio::tune;
 use e2e::bench::{Better, Report, Usage, resident_bytes};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Listeners are added in such steps until a core is full.
 const OUR_STEP: usize = 1_000;
@@ -25,6 +25,8 @@ const HEARD_MIN: f64 = 0.995;
 const MUSIC_MS: u32 = 20_000;
 /// Sessions that are set up, two sides each.
 const SETUPS: usize = 2_000;
+/// Commands of the rtpproxy protocol that are counted.
+const COMMANDS: usize = 50_000;
 
 /// A number of listeners and what it took.
 struct Step {
@@ -142,7 +144,7 @@ pub(crate) async fn listeners(
 }
 
 /// Two-way sessions per second of processor time: Offer, Offer, Answer and Connect of ours, offer
-/// and answer of rtpengine.
+/// and answer of rtpengine; U and L of ours.
 pub(crate) async fn setup(flags: &[String], report: &mut Report) -> anyhow::Result<()> {
     let media = tempfile::tempdir()?;
     let ours = Ours::start(media.path(), flags).await?;
@@ -151,6 +153,21 @@ pub(crate) async fn setup(flags: &[String], report: &mut Report) -> anyhow::Resu
     let usage = Usage::of(ours.pid())?;
     ours.connect(SETUPS).await?;
     let ours_each = usage.cpu_since()?.as_secs_f64() / SETUPS as f64;
+    ours.delete(SETUPS).await?;
+    let mut client = ours.rtpproxy()?;
+    client.connect(SETUPS)?;
+    client.delete(SETUPS)?;
+    let usage = Usage::of(ours.pid())?;
+    client.connect(SETUPS)?;
+    let by_rtpproxy_each = usage.cpu_since()?.as_secs_f64() / SETUPS as f64;
+    // As fast as they are answered: the cheapest command, and one that asks the packet thread.
+    let started = Instant::now();
+    client.ask(&vec!["V".to_owned(); COMMANDS])?;
+    let commands_per_s = COMMANDS as f64 / started.elapsed().as_secs_f64();
+    let queries: Vec<_> = (0..COMMANDS).map(|it| format!("Q call-{} a b", it % SETUPS)).collect();
+    let started = Instant::now();
+    client.ask(&queries)?;
+    let queries_per_s = COMMANDS as f64 / started.elapsed().as_secs_f64();
     drop(ours);
     let mut peer = Rtpengine::start()?;
     let usage = Usage::of(peer.pid())?;
@@ -159,6 +176,12 @@ pub(crate) async fn setup(flags: &[String], report: &mut Report) -> anyhow::Resu
     println!("a two-way session: {:.0} µs, rtpengine {:.0} µs", ours_each * 1e6, peer_each * 1e6);
     let peer = ("rtpengine", 1.0 / peer_each);
     report.compare("setup_per_cpu_s", 1.0 / ours_each, "sessions/CPU-s", Better::Higher, peer);
+    let by_rtpproxy = 1.0 / by_rtpproxy_each;
+    let grpc = ("gRPC", 1.0 / ours_each);
+    let (name, unit) = ("setup_by_rtpproxy_per_cpu_s", "sessions/CPU-s");
+    report.compare(name, by_rtpproxy, unit, Better::Higher, grpc);
+    report.add("rtpproxy_commands_per_s", commands_per_s, "commands/s");
+    report.add("rtpproxy_queries_per_s", queries_per_s, "commands/s");
     // Each side has an offer and an answer of its own.
     report.add("setup_offer_answer_per_cpu_s", 2.0 / ours_each, "exchanges/CPU-s");
     Ok(())

@@ -3,6 +3,7 @@
 
 use crate::ng::Ng;
 use crate::phones::Phones;
+use crate::rtpproxy;
 use anyhow::{Context as _, bail};
 use e2e::{Process, binary};
 use proto::media_relay::v1::media_relay_client::MediaRelayClient;
@@ -77,6 +78,7 @@ fn free_port() -> anyhow::Result<u16> {
 /// media-relay.
 pub(crate) struct Ours {
     process: Process,
+    rtpproxy: SocketAddr,
     client: MediaRelayClient<Channel>,
 }
 
@@ -87,13 +89,20 @@ impl Ours {
         command.args(["--grpc", &format!("127.0.0.1:{port}")]);
         command.args(["--rtp-ports", &format!("{}-{}", RTP_PORTS.0, RTP_PORTS.1)]);
         command.args(["--port-quarantine", "0s", "--drain", "1s"]);
+        let rtpproxy = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+        command.arg("--rtpproxy-listen").arg(format!("udp:{rtpproxy}"));
         command.arg("--media-dir").arg(media).args(flags);
         let process = Process::spawn("media-relay", &mut command)?;
         process.wait_for("that it serves", READY_LIMIT, |line| {
             (line.contains("serving") && line.contains("grpc")).then_some(())
         })?;
         let channel = Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?.connect().await?;
-        Ok(Self { process, client: MediaRelayClient::new(channel) })
+        Ok(Self { process, rtpproxy, client: MediaRelayClient::new(channel) })
+    }
+
+    /// A client of its rtpproxy protocol.
+    pub(crate) fn rtpproxy(&self) -> anyhow::Result<rtpproxy::Client> {
+        rtpproxy::Client::new(self.rtpproxy)
     }
 
     pub(crate) fn pid(&self) -> u32 {

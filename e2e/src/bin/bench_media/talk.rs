@@ -69,7 +69,8 @@ fn measure(phones: &mut Phones, pid: u32, rate: f64) -> anyhow::Result<Measured>
     Ok(Measured { outcome, cpu: usage.cpu_since()? })
 }
 
-/// Packets per second of processor time at equal loads, of all three.
+/// Packets per second of processor time at equal loads, of all three; of ours also with sessions that
+/// were set up by the rtpproxy protocol.
 pub(crate) async fn efficiency(
     phones: &mut Phones,
     flags: &[String],
@@ -81,6 +82,7 @@ pub(crate) async fn efficiency(
         let ours_sessions = sessions.min(ports.ours / PORTS_EACH);
         let peer_sessions = sessions.min(ports.peer / PORTS_EACH);
         let [mut of_ceiling, mut of_ours, mut of_peer] = [Vec::new(), Vec::new(), Vec::new()];
+        let mut by_rtpproxy = Vec::new();
         for round in 0..ROUNDS {
             let ceiling = Ceiling::start()?;
             phones.send_to(ceiling.connect(sessions));
@@ -95,6 +97,11 @@ pub(crate) async fn efficiency(
             }
             drop(ours);
             of_ours.push(measured.print("media-relay", ours_sessions));
+            let ours = Ours::start(media.path(), flags).await?;
+            phones.send_to(ours.rtpproxy()?.connect(ours_sessions)?);
+            let measured = measure(phones, ours.pid(), rate)?;
+            drop(ours);
+            by_rtpproxy.push(measured.print("by rtpproxy", ours_sessions));
             let mut peer = Rtpengine::start()?;
             phones.send_to(peer.connect(peer_sessions)?);
             let measured = measure(phones, peer.pid(), rate)?;
@@ -111,6 +118,9 @@ pub(crate) async fn efficiency(
             let peer = (peer_name, median(others));
             report.compare(&name, value, "packets/CPU-s", Better::Higher, peer);
         }
+        let name = format!("relay_by_rtpproxy{suffix}");
+        let grpc = ("gRPC", value);
+        report.compare(&name, median(by_rtpproxy), "packets/CPU-s", Better::Higher, grpc);
     }
     Ok(())
 }
