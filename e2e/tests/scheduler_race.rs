@@ -1,6 +1,6 @@
 //! Digit 1 at the very deadline of job B: the call is hung up or saved, never both, never neither.
 //!
-//! `HOLDFAST_RACE_CALLS` calls (default 75; issue D asks for 500).
+//! `HOLDFAST_RACE_CALLS` calls (default 75; 500 are what a release is held to).
 
 use e2e::Stack;
 use e2e::audio::Codec;

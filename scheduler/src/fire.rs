@@ -197,29 +197,29 @@ impl Firing {
     }
 
     fn attempt(&self, lane: Lane, attempts: Vec<Attempt>, steps: &mut JoinSet<Done>) {
-        let may_act = |attempt: &Attempt| self.leases.may_act(attempt.task.shard());
-        let (attempts, late): (Vec<_>, Vec<_>) = attempts.into_iter().partition(may_act);
-        if !late.is_empty() {
-            let over = Answer::Unanswered("the lease is over".to_owned());
-            let answers = late.iter().map(|it| (it.task, it.ticket, over.clone())).collect();
-            steps.spawn(std::future::ready(Done::Answered(answers)));
-        }
-        if attempts.is_empty() {
-            return;
-        }
         let Some(place) = Lanes::edge(lane) else {
-            let bus = self.bus.clone();
+            let (bus, leases) = (self.bus.clone(), self.leases.clone());
             steps.spawn(async move {
-                let answers = bus.publish_all(&attempts).await;
+                let may_act = |attempt: &Attempt| leases.may_act(attempt.task.shard());
+                let (attempts, late): (Vec<_>, Vec<_>) = attempts.into_iter().partition(may_act);
+                let mut answers = match attempts.is_empty() {
+                    true => Vec::new(),
+                    false => bus.publish_all(&attempts).await,
+                };
                 answers.iter().for_each(|(.., answer)| metrics::attempted(answer));
+                answers.extend(late.iter().map(|it| (it.task, it.ticket, lease_is_over())));
                 Done::Answered(answers)
             });
             return;
         };
         for attempt in attempts {
-            let edges = self.edges.clone();
+            let (edges, leases) = (self.edges.clone(), self.leases.clone());
             steps.spawn(async move {
-                let answer = edges.perform(place, &attempt).await;
+                // Here, not before: the process may have stood still since.
+                let answer = match leases.may_act(attempt.task.shard()) {
+                    true => edges.perform(place, &attempt).await,
+                    false => lease_is_over(),
+                };
                 metrics::attempted(&answer);
                 debug!(task_id = %attempt.task, ?answer, "attempt");
                 Done::Answered(vec![(attempt.task, attempt.ticket, answer)])
@@ -265,6 +265,10 @@ impl Firing {
         self.agenda.hold(!self.shards.unread.is_empty());
         self.agenda.handle_timeout(self.clock.now());
     }
+}
+
+fn lease_is_over() -> Answer {
+    Answer::Unanswered("the lease is over".to_owned())
 }
 
 impl Shards {
