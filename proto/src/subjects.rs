@@ -19,6 +19,12 @@ pub const MAX_AGE_S: u64 = 24 * 3600;
 /// How much [`STREAM`] keeps at most, in bytes; the oldest events go first.
 pub const MAX_BYTES: i64 = 1 << 30;
 
+/// The JetStream key-value bucket of the bindings of registered users; written by sip-edge only.
+pub const BINDINGS_BUCKET: &str = "holdfast_bindings";
+
+/// How much [`BINDINGS_BUCKET`] keeps at most, in bytes.
+pub const BINDINGS_MAX_BYTES: i64 = 256 << 20;
+
 /// Ends of all calls, for those who clean up after them.
 pub const CALLS_ENDED: &str = "holdfast.call.ended.*";
 

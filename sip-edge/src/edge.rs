@@ -2,6 +2,7 @@
 //!
 //! Nothing here waits for another service: commands run beside the loop and come back as inputs.
 
+use crate::bindings::{Record, Sharing};
 use crate::calls::{CallId, Calls};
 use crate::chain::{Chains, Performed};
 use crate::defence::{Defence, Turned};
@@ -55,6 +56,7 @@ pub(crate) enum Done {
     Resolved(Resolved),
     Checked(Checked),
     TrunkLocated(Located),
+    Shared(Record),
     /// A phone may not be silent any longer, if it still is.
     Silent(LegId),
 }
@@ -83,6 +85,8 @@ pub(crate) struct Edge {
     pub(crate) forks: HashMap<(CallId, LegNumber), Fork>,
     /// Our registrations with trunks.
     pub(crate) registering: Vec<Registering>,
+    /// Bindings that other replicas are to know.
+    pub(crate) sharing: Sharing,
     /// Legs whose INVITE waits for what queue-svc says.
     pub(crate) checking: HashSet<LegId>,
     pub(crate) chains: Chains,
@@ -107,6 +111,7 @@ pub(crate) struct Parts {
     pub(crate) events: Events,
     pub(crate) calls: Calls,
     pub(crate) defence: Defence,
+    pub(crate) sharing: Sharing,
     pub(crate) performed: mpsc::Sender<Performed>,
     pub(crate) done: mpsc::Sender<Done>,
     pub(crate) drained: watch::Sender<bool>,
@@ -125,6 +130,7 @@ impl Edge {
             others: HashMap::new(),
             forks: HashMap::new(),
             registering: Vec::new(),
+            sharing: parts.sharing,
             checking: HashSet::new(),
             chains: Chains::new(parts.performed),
             defence: parts.defence,
@@ -150,6 +156,7 @@ impl Edge {
                 Some(done) = inputs.done.recv() => match done {
                     Done::Resolved(resolved) => self.handle_resolved(resolved),
                     Done::Checked(checked) => self.handle_checked(checked),
+                    Done::Shared(record) => self.handle_shared(record),
                     Done::TrunkLocated(located) => self.handle_trunk_located(located),
                     Done::Silent(leg) => self.handle_silent(leg),
                 },
@@ -201,6 +208,7 @@ impl Edge {
             }
             Received::Failed { peer } => self.user_agent.handle_transport_failed(now, peer),
             Received::Malformed { peer } => {
+                metrics::sip_discarded("malformed_stream");
                 self.judge(peer, Suspicion::Malformed);
                 self.user_agent.handle_transport_failed(now, peer);
             }
@@ -250,7 +258,10 @@ impl Edge {
             Event::Reanswered { .. } | Event::ReinviteFailed { .. } => (), // We send none yet.
             Event::Referred { leg, .. } => self.user_agent.reject_refer(Instant::now(), leg, 603),
             Event::ReferProgress { .. } => (), // We send none yet.
-            Event::Registered { contacts, .. } => debug!(contacts, "registered"),
+            Event::Registered { user, contacts } => {
+                debug!(contacts, "registered");
+                self.share_bindings(&user);
+            }
         }
     }
 

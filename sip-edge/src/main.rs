@@ -1,6 +1,7 @@
 //! sip-edge: SIP transactions, dialogs, legs, calls and registrations, and the plans calls run.
 
 mod args;
+mod bindings;
 mod calls;
 mod chain;
 mod defence;
@@ -27,6 +28,7 @@ mod trunks;
 
 use anyhow::Context as _;
 use args::Args;
+use bindings::Sharing;
 use boot::Service;
 use calls::Calls;
 use clap::Parser as _;
@@ -67,7 +69,8 @@ async fn run(service: Service, args: Args) -> anyhow::Result<()> {
         scheduler: scheduler::Scheduler::new(&args.scheduler, &args.edge_name)?,
         locator: Locator::new(&args.dns, spoken(&transports))?,
     };
-    let (publisher, publishing) = service.connect_nats().await?.publisher();
+    let nats = service.connect_nats().await?;
+    let (publisher, publishing) = nats.publisher();
     service.spawn_vital("publishing events", publishing);
     for bound in transports.bound() {
         let (transport, addr) = (bound.transport.name(), bound.addr);
@@ -87,6 +90,9 @@ async fn run(service: Service, args: Args) -> anyhow::Result<()> {
     let (drained, mut drained_in) = watch::channel(false);
     service.spawn_vital("watching media-relay", services.media.clone().watch(watched));
     let defence = Defence::new(Instant::now(), args.limits(dial_plan.trunks().sources()));
+    let (sharing, unwritten) = Sharing::new();
+    let shared = bindings::share(nats.jetstream(), unwritten, done.clone());
+    service.spawn_vital("sharing bindings", shared);
     let edge = Edge::new(Parts {
         settings: Settings {
             advertised,
@@ -100,6 +106,7 @@ async fn run(service: Service, args: Args) -> anyhow::Result<()> {
         events: events.clone(),
         calls: Calls::new(args.ended_retention),
         defence,
+        sharing,
         performed,
         done,
         drained,

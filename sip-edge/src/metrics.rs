@@ -6,6 +6,11 @@ pub(crate) fn sip_discarded(reason: &'static str) {
     metrics::counter!("holdfast_sip_discarded_total", "reason" => reason).increment(1);
 }
 
+/// A binding that other replicas do not hear of, because too many wait for NATS.
+pub(crate) fn binding_unshared() {
+    metrics::counter!("holdfast_bindings_unshared_total").increment(1);
+}
+
 /// Whether our registration with a trunk stands.
 pub(crate) fn trunk_registered(trunk: &str, is_registered: bool) {
     let gauge = metrics::gauge!("holdfast_trunk_registered", "trunk" => trunk.to_owned());

@@ -86,11 +86,12 @@ fn seconds(text: &str) -> Option<u64> {
     digits.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
-#[derive(Clone, Debug)]
-struct Binding {
-    contact: Contact,
-    call_id: String,
-    cseq: u32,
+/// A contact, and the REGISTER that made it: order among those of one Call-ID is by CSeq.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    pub contact: Contact,
+    pub call_id: String,
+    pub cseq: u32,
 }
 
 /// Who sent a REGISTER: order among those of one Call-ID is by CSeq.
@@ -156,6 +157,41 @@ impl Registrar {
             bindings.retain(|it| it.contact.peer != peer || is_at(&it.contact.uri, peer.addr));
             !bindings.is_empty()
         });
+    }
+
+    /// As [`Registrar::lookup`], whole.
+    pub(crate) fn bindings(&self, wall_unix_s: u64, user: &str) -> Vec<Binding> {
+        let bindings = self.users.get(user).into_iter().flatten();
+        bindings.filter(|it| it.contact.expires_unix_s > wall_unix_s).cloned().collect()
+    }
+
+    /// Takes over a binding of another registrar of this record, or its removal (it expires at 0);
+    /// false if that changes nothing.
+    pub(crate) fn adopt(&mut self, wall_unix_s: u64, user: &str, binding: Binding) -> bool {
+        let mut bindings = self.bindings(wall_unix_s, user);
+        let is_same = |it: &Binding| it.contact.uri == binding.contact.uri;
+        let known = bindings.iter().find(|it| is_same(it)).map(|it| it.contact.expires_unix_s);
+        let expires_unix_s = binding.contact.expires_unix_s;
+        let is_removal = expires_unix_s == 0;
+        let is_news = match known {
+            Some(known) => is_removal || expires_unix_s > known,
+            None => !is_removal && expires_unix_s > wall_unix_s,
+        };
+        bindings.retain(|it| !is_same(it));
+        if !is_news || (!is_removal && bindings.len() >= self.max_bindings_per_user) {
+            return false;
+        }
+        if !is_removal {
+            // Which was made last, the time says at which it runs out.
+            let older = |it: &Binding| it.contact.expires_unix_s <= expires_unix_s;
+            let at = bindings.iter().position(older).unwrap_or(bindings.len());
+            bindings.insert(at, binding);
+        }
+        match bindings.is_empty() {
+            true => self.users.remove(user),
+            false => self.users.insert(user.to_owned(), bindings),
+        };
+        true
     }
 
     /// Bindings of `user`, newest first.

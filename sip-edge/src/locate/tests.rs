@@ -1,10 +1,9 @@
 //! Against dnsmasq, a name server that is not ours, on loopback.
 
 use super::*;
-use e2e::Process;
+use e2e::Dnsmasq;
 use hickory_resolver::proto::rr::Name;
-use std::net::{TcpListener, UdpSocket};
-use std::process::Command;
+use std::net::UdpSocket;
 
 /// All that the tests ask for.
 const RECORDS: [&str; 16] = [
@@ -28,7 +27,7 @@ const RECORDS: [&str; 16] = [
 
 #[tokio::test]
 async fn places_come_in_the_order_of_naptr_srv_and_addresses() {
-    let server = Dnsmasq::start();
+    let server = Dnsmasq::start(&RECORDS).unwrap();
     let all = [Transport::Udp, Transport::Tcp, Transport::Tls];
     let plain = [Transport::Udp, Transport::Tcp];
     for (spoken, uri, expected) in [
@@ -46,7 +45,7 @@ async fn places_come_in_the_order_of_naptr_srv_and_addresses() {
         (&all, "b.example tls", "TLS 192.0.2.2:5061"),
         (&plain, "nobody.example", ""),
     ] {
-        let locator = Locator::new(&[server.addr], spoken.to_vec()).unwrap();
+        let locator = Locator::new(&[server.addr()], spoken.to_vec()).unwrap();
         let places = locator.locate(&wanted(uri)).await;
         let places = places.iter().map(|it| format!("{} {}", it.transport.name(), it.addr));
         assert_eq!(places.collect::<Vec<_>>().join(", "), expected, "{uri} by {spoken:?}");
@@ -83,37 +82,4 @@ fn wanted(text: &str) -> Wanted {
     let place: sip::HostPort = place.parse().unwrap();
     let transport = Transport::of_parameter(transport);
     Wanted { host: place.host, port: place.port, transport }
-}
-
-struct Dnsmasq {
-    addr: SocketAddr,
-    _process: Process,
-}
-
-impl Dnsmasq {
-    fn start() -> Self {
-        let addr = free_port();
-        let mut command = Command::new("dnsmasq");
-        let port = format!("--port={}", addr.port());
-        command.args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv"]);
-        command.args(["--no-hosts", "--listen-address=127.0.0.1", "--bind-interfaces", &port]);
-        command.args(["--log-facility=-", "--user=", "--group="]).args(RECORDS);
-        let process = Process::spawn("dnsmasq", &mut command).unwrap();
-        let limit = Duration::from_secs(20);
-        process
-            .wait_for("that it has started", limit, |line| line.contains("started").then_some(()))
-            .unwrap();
-        Self { addr, _process: process }
-    }
-}
-
-/// On loopback, by UDP and TCP.
-fn free_port() -> SocketAddr {
-    loop {
-        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = tcp.local_addr().unwrap();
-        if UdpSocket::bind(addr).is_ok() {
-            return addr;
-        }
-    }
 }

@@ -4,6 +4,7 @@
 use super::link::{Link, Opening};
 use super::tls::Tls;
 use super::{Received, Unreachable};
+use crate::metrics;
 use bytes::Bytes;
 use sip::{Listener, Peer, Transport};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -141,8 +142,9 @@ impl Streams {
     fn handle(&mut self, event: Event) -> Option<Received> {
         match event {
             Event::Accepted(stream, peer) => {
-                if self.has_room(peer) {
-                    self.open(peer, Some(stream));
+                match self.has_room(peer) {
+                    true => self.open(peer, Some(stream)),
+                    false => metrics::sip_discarded("too_many_connections"),
                 }
                 None
             }
@@ -171,12 +173,16 @@ impl Streams {
             match self.aliases.get(&peer) {
                 Some(connection) => peer = *connection,
                 None if self.has_room(peer) => self.open(peer, None),
-                None => return Err(Unreachable),
+                None => {
+                    metrics::sip_discarded("too_many_connections");
+                    return Err(Unreachable);
+                }
             }
         }
         let sent = self.connections[&peer].queue.try_send(bytes);
         sent.map_err(|_| {
             // Full: it does not read. Closed: its event is on its way.
+            metrics::sip_discarded("peer_does_not_read");
             if let Some(connection) = self.forget(peer) {
                 connection.task.abort();
             }

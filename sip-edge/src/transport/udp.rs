@@ -1,6 +1,7 @@
 //! One UDP socket, with a short queue for when the kernel's is full.
 
 use super::{Received, Unreachable};
+use crate::metrics;
 use bytes::Bytes;
 use nix::libc::{ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, sock_extended_err, sockaddr_in6};
 use nix::sys::socket::{
@@ -100,6 +101,7 @@ impl Udp {
         if bytes.len() > MAX_DATAGRAM_BYTES {
             // Of one transaction, which times out; the others with this peer are not to blame.
             tracing::debug!(%addr, bytes = bytes.len(), "discarded: too long for UDP");
+            metrics::sip_discarded("too_long_for_udp");
             return Ok(());
         }
         if self.queue.is_empty() {
@@ -113,6 +115,7 @@ impl Udp {
             }
         }
         if self.queue.len() == MAX_QUEUED {
+            metrics::sip_discarded("udp_queue_full");
             self.queue.pop_front();
         }
         self.queue.push_back((addr, bytes));

@@ -17,6 +17,7 @@ mod registrant;
 mod reinvite;
 mod reliable;
 mod session;
+mod sharing;
 #[cfg(test)]
 mod tests;
 mod uac;
