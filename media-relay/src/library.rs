@@ -23,6 +23,8 @@ const PRELOADED_FILES_MAX: usize = 1_000;
 const PRELOADED_DEPTH_MAX: usize = 8;
 /// Longest file name of a request, in bytes.
 const NAME_BYTES_MAX: usize = 1_024;
+/// Files that are played one after the other as one.
+const SEQUENCE_MAX: usize = 32;
 /// Why a file cannot be played; shown to the one who asked for it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoadError {
@@ -80,11 +82,30 @@ impl Library {
         Self { dir: dir.into(), wishes, codecs, bytes_max, cache: Arc::default(), decodings }
     }
 
-    /// The audio that `name` means, decoded away from the packet thread if it is not kept.
+    /// The audio that `name` means: that of a file, or of several one after the other, their names
+    /// joined by `&`.
     ///
     /// # Errors
     /// [`LoadError`], worded for the one who asked.
     pub(crate) async fn load(&self, name: &str) -> Result<Arc<Audio>, LoadError> {
+        if !name.contains('&') {
+            return self.load_one(name).await;
+        }
+        let short = || name.chars().take(200).collect();
+        if name.split('&').count() > SEQUENCE_MAX {
+            return Err(LoadError::Name { name: short(), why: "wanted at most 32 files in a row" });
+        }
+        let mut parts = Vec::new();
+        for name in name.split('&') {
+            parts.push(self.load_one(name).await?);
+        }
+        let joined = blocking(move || Audio::joined(&parts)).await;
+        let unusable = |e| LoadError::Unusable { file: short(), unusable: Unusable::Audio(e) };
+        joined.map(Arc::new).map_err(unusable)
+    }
+
+    /// The audio of a file, decoded away from the packet thread if it is not kept.
+    async fn load_one(&self, name: &str) -> Result<Arc<Audio>, LoadError> {
         // A task of its own: who asks may lose patience, and finds it decoded the next time.
         let loading = tokio::spawn(self.clone().load_here(name.to_owned()));
         loading.await.expect("a panic ends the process")

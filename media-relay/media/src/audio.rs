@@ -11,7 +11,7 @@
 
 use crate::codec::{CLOCK_RATE_HZ, Codec, Encoder, Law, PTIMES_MS, Unit};
 use crate::resampler::resample_loop;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// Longest piece of audio, in samples at 8 kHz: one hour.
 pub const SAMPLES_MAX: usize = SECONDS_MAX * CLOCK_RATE_HZ as usize;
@@ -158,6 +158,19 @@ impl Audio {
     /// The same.
     pub fn from_linear(samples: &[i16]) -> Result<Self, AudioError> {
         Self::new(CLOCK_RATE_HZ, samples.to_vec())
+    }
+
+    /// One piece after the other, at the highest of their rates.
+    ///
+    /// # Errors
+    /// [`AudioError`] if there are none, or they last more than an hour together.
+    pub fn joined(parts: &[Arc<Self>]) -> Result<Self, AudioError> {
+        let rate_hz = parts.iter().map(|it| it.sample_rate_hz).max().unwrap_or(CLOCK_RATE_HZ);
+        let mut samples = Vec::new();
+        for part in parts {
+            samples.extend(resample_loop(&part.linear, part.sample_rate_hz, rate_hz));
+        }
+        Self::new(rate_hz, samples)
     }
 
     /// Takes bytes of G.711; they are played as they are in that law.
@@ -337,6 +350,20 @@ mod tests {
     fn largest_step(samples: &[i16]) -> i32 {
         let step = |it: &[i16]| (i32::from(it[1]) - i32::from(it[0])).abs();
         samples.windows(2).map(step).max().unwrap()
+    }
+
+    #[test]
+    fn pieces_are_joined_in_order_and_at_the_highest_rate() {
+        let piece = |rate_hz, value: i16, ms| {
+            let samples = vec![value; rate_hz as usize / 1_000 * ms];
+            Arc::new(Audio::new(rate_hz, samples).unwrap())
+        };
+        let joined = Audio::joined(&[piece(16_000, 1_000, 20), piece(8_000, 4_000, 10)]).unwrap();
+        let (linear, rate_hz) = joined.linear();
+        assert_eq!((linear.len(), rate_hz, joined.duration_ms()), (480, 16_000, 30));
+        assert_eq!(linear[160], 1_000);
+        assert!((3_800..4_200).contains(&linear[400]), "{}", linear[400]);
+        assert_eq!(Audio::joined(&[]), Err(AudioError::Empty));
     }
 
     #[test]
