@@ -31,6 +31,12 @@ pub const CALLS_ENDED: &str = "holdfast.call.ended.*";
 /// Calls that talk to somebody now, for those who took them for waiting.
 pub const CALLS_CONNECTED: &str = "holdfast.call.connected.*";
 
+/// Calls of which leg B rings, for those who must not ring it as well.
+pub const CALLS_RINGING: &str = "holdfast.call.ringing.*";
+
+/// Calls that have lost their leg B and go on.
+pub const CALLS_PARTED: &str = "holdfast.call.parted.*";
+
 /// `holdfast.call.<type>.<call_id>`, e.g. `holdfast.call.answered.0193…`.
 pub fn call(event: CallEventType, call_id: &str) -> String {
     let event = event.as_str_name().trim_start_matches("CALL_EVENT_TYPE_").to_ascii_lowercase();

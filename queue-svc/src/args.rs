@@ -1,6 +1,8 @@
 //! The flags of queue-svc; `--help` is the manual.
 
-use clap::Parser;
+use crate::store;
+use clap::{Parser, ValueEnum};
+use std::time::Duration;
 
 /// Queues, and who waits in them in which order.
 ///
@@ -23,6 +25,21 @@ pub(crate) struct Args {
     )]
     pub(crate) database_url: String,
 
+    /// What a commit of SQLite waits for. `normal`: it survives the death of this process, but a power
+    /// cut may take the last moments. `full`: it waits for the disk, and survives that, too.
+    #[arg(long, value_name = "MODE", default_value = "normal")]
+    pub(crate) sqlite_synchronous: Synchronous,
+
+    /// How long changes are kept for those who watch and were away.
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = humantime::parse_duration)]
+    pub(crate) retention: Duration,
+
+    /// Folder of the words of announcements, below media-relay's `--media-dir`: you-are-number,
+    /// wait-within, wait-within-a-minute, minutes, number/0 to number/20, number/30 to number/90,
+    /// number/100 to number/900, number/thousand, each with an extension that media-relay knows.
+    #[arg(long, value_name = "FOLDER", default_value = "prompts/queue")]
+    pub(crate) prompts: String,
+
     /// gRPC of sip-edge, which rings the agents.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50051")]
     pub(crate) sip_edge: String,
@@ -31,4 +48,20 @@ pub(crate) struct Args {
     /// `max_calls` besides.
     #[arg(long, value_name = "CALLS", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_calls: u32,
+}
+
+/// SQLite's `PRAGMA synchronous`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Synchronous {
+    Normal,
+    Full,
+}
+
+impl From<Synchronous> for store::Synchronous {
+    fn from(mode: Synchronous) -> Self {
+        match mode {
+            Synchronous::Normal => Self::Normal,
+            Synchronous::Full => Self::Full,
+        }
+    }
 }

@@ -1,25 +1,28 @@
 //! The loop around the core: requests in; rows to disk; then replies, ringing and events.
 //!
 //! Rows are written by one transaction at a time, with everything that has come meanwhile (group
-//! commit). A reply waits for its rows. If they cannot be written, a new place and a new assignment
-//! are taken back and refused; everything else has happened and its rows are written later.
+//! commit), and with what others are to be told of it: the log of changes. A reply waits for its
+//! rows. If they cannot be written, a new place and an operator's new assignment are taken back and
+//! refused; everything else has happened and its rows are written later. So callers go on reaching
+//! agents while the database is away; if this process dies then, too, sip-edge knows who rings.
 
 mod handle;
+mod order;
 mod request;
 mod step;
 mod table;
 
 pub(crate) use handle::{Desk, Joined, Retrieved};
-pub(crate) use request::{Connected, Failure};
+pub(crate) use request::{AgentDraft, Failure, PutAgent};
 
-use crate::grpc::{Edge, RingAnswer};
-use crate::store::{Store, StoreError, Write};
-use crate::{events, metrics};
+use crate::grpc::Edge;
+use crate::metrics;
+use crate::store::{Batch, Store, StoreError};
 use anyhow::Context as _;
-use boot::{Publisher, unix_ms};
-use queue::{AssignmentId, CallId, Output, Queues, UnixMs};
+use boot::unix_ms;
+use queue::{AssignmentId, CallId, Queues, UnixMs};
 use request::Request;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::mem::take;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,31 +44,50 @@ const WRITE_AGAIN: Duration = Duration::from_millis(500);
 const TABLE_EVERY: Duration = Duration::from_secs(5);
 /// Questions to sip-edge whether a call is still there, at a time.
 const CHECKS_MAX: usize = 32;
+/// How long it may stay unwritten which changes NATS has.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
+/// Changes that wait for the database; above this the oldest are lost, and counted.
+const CHANGES_MAX: usize = 65_536;
 /// The longest sleep without anything to do.
 const IDLE_MAX: Duration = Duration::from_secs(3600);
 
+/// What the loop is made of.
+pub(crate) struct Parts {
+    pub(crate) max_calls: usize,
+    pub(crate) store: Store,
+    pub(crate) edge: Edge,
+    /// The folder of prompts, on media-relay's disk.
+    pub(crate) prompts: String,
+    /// How long changes are kept.
+    pub(crate) retention: Duration,
+    pub(crate) draining: watch::Receiver<bool>,
+    /// Gets the revision of the last change that is on disk.
+    pub(crate) logged: watch::Sender<i64>,
+}
+
 /// Loads what is on disk. The future is the loop; it never ends.
 pub(crate) async fn open(
-    max_calls: usize,
-    store: Store,
-    edge: Edge,
-    publisher: Publisher,
-    draining: watch::Receiver<bool>,
+    parts: Parts,
 ) -> anyhow::Result<(Desk, impl Future<Output = anyhow::Result<()>> + Send + 'static)> {
     let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
     let busy = watch::Sender::new(false);
     let desk = Desk::new(requests, busy.subscribe());
+    let id_prefix = boot::new_id();
     let mut work = Work {
-        queues: Queues::new(max_calls),
-        store,
-        edge,
-        publisher,
-        draining,
+        queues: Queues::new(parts.max_calls, &id_prefix),
+        id_prefix,
+        store: parts.store,
+        edge: parts.edge,
+        prompts: parts.prompts,
+        retention: parts.retention,
+        draining: parts.draining,
+        logged: parts.logged,
         inbox,
         desk: desk.clone(),
         busy,
         waiters: HashMap::new(),
-        unwritten: BTreeMap::new(),
+        unwritten: Batch::default(),
+        told: None,
         uncommitted: HashSet::new(),
         steps: Vec::new(),
         writing: None,
@@ -75,28 +97,36 @@ pub(crate) async fn open(
         bad_rows: HashMap::new(),
         checks: Arc::new(Semaphore::new(CHECKS_MAX)),
     };
-    work.read_table().await.context("read the queues")?;
-    let callers = work.store.load_callers().await.context("read the callers")?;
-    info!(queues = work.queues.queues().count(), callers = callers.len(), "loaded");
-    work.queues.restore(unix_ms(), callers);
-    work.finish(Step::default());
+    work.load().await?;
     Ok((desk, work.run()))
 }
 
 /// One transaction on its way, and what it is about.
 struct Flight {
     /// Goes on by itself: it holds the database's only write lock, which the loop may wait for.
-    done: JoinHandle<(BTreeMap<CallId, Write>, Result<(), StoreError>)>,
+    done: JoinHandle<(Batch, Result<(), StoreError>)>,
     steps: Vec<Step>,
+    /// How many of its changes are of no step that could be taken back.
+    carried: usize,
     began: Instant,
+}
+
+/// Which changes NATS has, and since when that is not written.
+struct Told {
+    revision: i64,
+    since: Instant,
 }
 
 struct Work {
     queues: Queues,
+    /// Of the assignments that this process begins.
+    id_prefix: String,
     store: Store,
     edge: Edge,
-    publisher: Publisher,
+    prompts: String,
+    retention: Duration,
     draining: watch::Receiver<bool>,
+    logged: watch::Sender<i64>,
     inbox: mpsc::Receiver<Request>,
     /// For what we spawn to report back.
     desk: Desk,
@@ -106,7 +136,8 @@ struct Work {
     waiters: HashMap<AssignmentId, Waiter>,
     /// Rows that are not on disk as they are here; at most one for each caller, and one for each
     /// who left since the last transaction.
-    unwritten: BTreeMap<CallId, Write>,
+    unwritten: Batch,
+    told: Option<Told>,
     /// Callers whose first row is not on disk yet.
     uncommitted: HashSet<CallId>,
     /// What waits for `unwritten`.
@@ -124,18 +155,42 @@ struct Work {
 }
 
 impl Work {
+    async fn load(&mut self) -> anyhow::Result<()> {
+        let reach = self.store.reach().await.context("read the log of changes")?;
+        self.logged.send_replace(reach.last);
+        self.read_table().await.context("read the queues")?;
+        let agents = self.store.load_agents().await.context("read the agents")?;
+        let callers = self.store.load_callers().await.context("read the callers")?;
+        let queues = self.queues.queues().count();
+        info!(queues, agents = agents.len(), callers = callers.len(), "loaded");
+        let now = unix_ms();
+        if !agents.is_empty() {
+            self.queues.restore_agents(now, agents);
+            for seen in self.edge.live_calls().await {
+                self.queues.handle_call(now, &seen);
+            }
+        }
+        self.queues.restore(now, callers);
+        self.finish(Step::default());
+        Ok(())
+    }
+
     async fn run(mut self) -> anyhow::Result<()> {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         loop {
             let idle = self.until_due(unix_ms());
             tokio::select! {
                 _ = self.inbox.recv_many(&mut batch, BATCH_MAX), if self.steps.len() < STEPS_MAX => (),
-                (writes, written) = landed(&mut self.writing) => self.land(writes, written),
+                (written, result) = landed(&mut self.writing) => self.land(written, result),
                 () = sleep(idle) => (),
             }
             let now = unix_ms();
+            if *self.draining.borrow() {
+                self.queues.close();
+            }
             if self.table_at.elapsed() >= TABLE_EVERY {
                 self.read_table_if_possible().await;
+                self.report(now);
             }
             self.queues.handle_timeout(now);
             self.finish(Step::default());
@@ -145,9 +200,13 @@ impl Work {
             }
             self.take_off();
             metrics::set_present(self.queues.callers(), self.queues.assignments());
-            let written = self.unwritten.is_empty() && self.writing.is_none();
+            let written = self.all_is_written();
             self.busy.send_replace(self.queues.assignments() > 0 || !written);
         }
+    }
+
+    fn all_is_written(&self) -> bool {
+        self.unwritten.is_empty() && self.writing.is_none() && self.steps.is_empty()
     }
 
     fn until_due(&self, now: UnixMs) -> Duration {
@@ -159,159 +218,73 @@ impl Work {
             Some(at) if self.writing.is_none() => WRITE_AGAIN.saturating_sub(at.elapsed()),
             _ => IDLE_MAX,
         };
-        core.min(table).min(again).min(IDLE_MAX)
-    }
-
-    /// Drains the core's outputs into `step`: rows are noted; what need not wait for them is done.
-    fn finish(&mut self, mut step: Step) {
-        while let Some(output) = self.queues.poll_output() {
-            match output {
-                Output::Save(caller) => {
-                    let call_id = caller.call_id.clone();
-                    self.unwritten.insert(call_id, Write::Save(caller));
-                    step.has_rows = true;
-                }
-                Output::Delete(call_id) => {
-                    self.unwritten.insert(call_id, Write::Delete);
-                    step.has_rows = true;
-                }
-                Output::StopRinging { call_id, assignment_id } => {
-                    let edge = self.edge.clone();
-                    tokio::spawn(async move { edge.stop_ringing(&call_id, &assignment_id).await });
-                }
-                Output::Check(call_id) => self.check(call_id),
-                Output::Ring { .. } | Output::Publish(_) => step.effects.push(output),
+        let told = match &self.told {
+            Some(told) if self.writing.is_none() => {
+                TOLD_EVERY.saturating_sub(told.since.elapsed()).max(WRITE_AGAIN.min(again))
             }
-        }
-        let idle = self.unwritten.is_empty() && self.writing.is_none();
-        let hopeless = self.store_failed_at.is_some() && step.undo.is_none();
-        if step.is_empty() {
-            return;
-        }
-        if idle || hopeless || !step.has_rows && step.undo.is_none() {
-            self.complete(step);
-        } else {
-            self.steps.push(step);
-        }
-    }
-
-    fn check(&self, call_id: CallId) {
-        let (edge, desk, checks) = (self.edge.clone(), self.desk.clone(), self.checks.clone());
-        tokio::spawn(async move {
-            let _permit = checks.acquire_owned().await;
-            let found = edge.check(&call_id).await;
-            desk.checked(call_id, found).await;
-        });
+            _ => IDLE_MAX,
+        };
+        core.min(table).min(again).min(told).min(IDLE_MAX)
     }
 
     /// Starts writing what is unwritten, unless a transaction is on its way or failed just now.
     fn take_off(&mut self) {
         let too_soon = self.store_failed_at.is_some_and(|at| at.elapsed() < WRITE_AGAIN);
-        if self.writing.is_some() || self.unwritten.is_empty() || too_soon {
+        if self.writing.is_some() || too_soon {
             return;
         }
-        let (store, writes) = (self.store.clone(), take(&mut self.unwritten));
+        let told_is_old = self.told.as_ref().is_some_and(|it| it.since.elapsed() >= TOLD_EVERY);
+        if self.unwritten.is_empty() && self.steps.is_empty() && !told_is_old {
+            return;
+        }
+        let (mut written, steps) = (take(&mut self.unwritten), take(&mut self.steps));
+        let carried = written.changes.len();
+        written.changes.extend(steps.iter().flat_map(|step| step.changes.iter().cloned()));
+        let told = self.told.take().map(|it| it.revision);
+        let keep_ms = UnixMs::try_from(self.retention.as_millis()).unwrap_or(UnixMs::MAX);
+        let old_unix_ms = unix_ms().saturating_sub(keep_ms);
+        let store = self.store.clone();
         let done = tokio::spawn(async move {
-            let written = store.write(&writes).await;
-            (writes, written)
+            let result = store.write(&written, told, old_unix_ms).await;
+            (written, result)
         });
-        self.writing = Some(Flight { done, steps: take(&mut self.steps), began: Instant::now() });
+        self.writing = Some(Flight { done, steps, carried, began: Instant::now() });
     }
 
-    fn land(&mut self, writes: BTreeMap<CallId, Write>, written: Result<(), StoreError>) {
+    fn land(&mut self, written: Batch, result: Result<(), StoreError>) {
         let Some(flight) = self.writing.take() else { return };
-        metrics::record_write(writes.len(), flight.began.elapsed(), written.is_ok());
-        match written {
+        metrics::record_write(written.rows(), flight.began.elapsed(), result.is_ok());
+        match result {
             Ok(()) => {
                 if self.store_failed_at.take().is_some() {
                     info!("the database is back");
                 }
-                for call_id in writes.keys() {
+                for call_id in written.callers.keys() {
                     self.uncommitted.remove(call_id);
+                }
+                let count = i64::try_from(written.changes.len()).expect("a batch is bounded");
+                if count > 0 {
+                    self.logged.send_modify(|revision| *revision += count);
                 }
                 flight.steps.into_iter().for_each(|step| self.complete(step));
             }
             Err(e) => {
                 if self.store_failed_at.replace(Instant::now()).is_none() {
-                    warn!(rows = writes.len(), "failed to write rows; trying again: {e}");
-                }
-                for (call_id, write) in writes {
-                    self.unwritten.entry(call_id).or_insert(write); // A newer one is truer.
+                    warn!(rows = written.rows(), "failed to write rows; trying again: {e}");
                 }
                 let failure = e.to_string();
+                let mut older = written;
+                older.changes.truncate(flight.carried);
+                self.unwritten.put_back(older); // What is newer is truer.
                 let waiting = take(&mut self.steps);
                 flight.steps.into_iter().chain(waiting).for_each(|step| self.fail(step, &failure));
             }
         }
     }
-
-    /// The rows are on disk, or need not be.
-    fn complete(&mut self, step: Step) {
-        let now = unix_ms();
-        for effect in step.effects {
-            match effect {
-                Output::Publish(event) => events::publish(&self.publisher, now, &event),
-                Output::Ring { assignment, .. } if !self.queues.is_held(&assignment.id) => {
-                    let desk = self.desk.clone(); // The caller left while the rows were written.
-                    tokio::spawn(async move {
-                        desk.ring_ended(assignment, RingAnswer::CallerGone).await;
-                    });
-                }
-                Output::Ring { call_id, assignment } => {
-                    let resumed = !self.waiters.contains_key(&assignment.id);
-                    let (edge, desk) = (self.edge.clone(), self.desk.clone());
-                    tokio::spawn(async move {
-                        let answer = edge.ring(&call_id, &assignment, resumed).await;
-                        desk.ring_ended(assignment, answer).await;
-                    });
-                }
-                Output::Save(_)
-                | Output::Delete(_)
-                | Output::StopRinging { .. }
-                | Output::Check(_) => {
-                    unreachable!("done by `finish`")
-                }
-            }
-        }
-        if let Some(reply) = step.reply {
-            reply(None);
-        }
-    }
-
-    /// The rows could not be written: takes back what must not be without them.
-    fn fail(&mut self, mut step: Step, why: &str) {
-        let now = unix_ms();
-        match step.undo.take() {
-            None => return self.complete(step),
-            Some(step::Undo::Join(call_id)) => {
-                self.uncommitted.remove(&call_id);
-                let _ = self.queues.handle_leave(now, &call_id, "not written");
-            }
-            Some(step::Undo::Reserve(assignment_id)) => {
-                let ended = RingAnswer::Unavailable(why.to_owned()).ended();
-                let _ = self.queues.handle_ring_ended(now, &assignment_id, ended);
-                if let Some(waiter) = self.waiters.remove(&assignment_id) {
-                    waiter.refuse(Failure::Store(why.to_owned()));
-                }
-            }
-        }
-        while let Some(output) = self.queues.poll_output() {
-            match output {
-                Output::Save(caller) => {
-                    drop(self.unwritten.insert(caller.call_id.clone(), Write::Save(caller)));
-                }
-                Output::Delete(call_id) => drop(self.unwritten.insert(call_id, Write::Delete)),
-                _ => (), // Nobody has heard of what is taken back.
-            }
-        }
-        if let Some(reply) = step.reply {
-            reply(Some(Failure::Store(why.to_owned())));
-        }
-    }
 }
 
 /// Waits for the transaction on its way; for ever, if there is none.
-async fn landed(writing: &mut Option<Flight>) -> (BTreeMap<CallId, Write>, Result<(), StoreError>) {
+async fn landed(writing: &mut Option<Flight>) -> (Batch, Result<(), StoreError>) {
     if let Some(flight) = writing {
         match (&mut flight.done).await {
             Ok(landed) => return landed,

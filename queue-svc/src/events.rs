@@ -1,17 +1,29 @@
-//! What comes from NATS (calls that ended, or talk to somebody) and what goes there (what happened in a queue).
+//! What comes from NATS (what sip-edge tells of calls), and what our changes are for others.
 
-use crate::desk::{Connected, Desk};
-use crate::grpc::wire;
+use crate::desk::Desk;
+use crate::grpc::{seen, wire};
+use crate::store::Change;
+use prost::Message as _;
 use proto::queue::v1 as pb;
 use proto::sip_edge::v1::CallEvent;
 use proto::subjects;
-use queue::{AssignmentId, CallId, Event, EventKind};
+use queue::{AgentEvent, CallId, CallSeen, Event, EventKind};
 use tracing::warn;
 
 /// Our name as a reader of [`subjects::CALLS_ENDED`], across restarts.
 const DURABLE: &str = "queue-svc";
-/// Our name as a reader of [`subjects::CALLS_CONNECTED`].
-const DURABLE_CONNECTED: &str = "queue-svc-connected";
+
+/// Events of one kind that are in hand together: each waits for its commit, and their order does not
+/// matter, because the core remembers which calls are over.
+const AT_ONCE: usize = 64;
+
+/// What else we read of, and our name as its reader: news of calls that may keep agents busy, and of
+/// callers whom somebody rang an agent for without us.
+pub(crate) const NEWS: [(&str, &str); 3] = [
+    ("queue-svc-connected", subjects::CALLS_CONNECTED),
+    ("queue-svc-ringing", subjects::CALLS_RINGING),
+    ("queue-svc-parted", subjects::CALLS_PARTED),
+];
 
 /// Removes callers whose calls have ended, also those that ended while we were away.
 pub(crate) async fn read_ends(nats: boot::Nats, desk: Desk) -> anyhow::Result<()> {
@@ -19,39 +31,37 @@ pub(crate) async fn read_ends(nats: boot::Nats, desk: Desk) -> anyhow::Result<()
         let desk = desk.clone();
         async move {
             match parse_end(&payload) {
-                Ok((call_id, reason)) => {
-                    desk.leave(call_id, reason).await?;
-                }
+                Ok((call_id, reason)) => desk.ended(call_id, reason).await?,
                 Err(e) => warn!("ignored an end of a call: {e:#}"), // It would not get any better.
             }
             Ok(())
         }
     };
-    nats.consume(DURABLE, subjects::CALLS_ENDED, handle).await
+    nats.consume_together(DURABLE, subjects::CALLS_ENDED, AT_ONCE, handle).await
 }
 
-/// Removes callers whom somebody rang an agent for without us.
-pub(crate) async fn read_connections(nats: boot::Nats, desk: Desk) -> anyhow::Result<()> {
+/// Takes in one kind of [`NEWS`].
+pub(crate) async fn read_news(
+    nats: boot::Nats,
+    desk: Desk,
+    (durable, subject): (&'static str, &'static str),
+) -> anyhow::Result<()> {
     let handle = |payload: Vec<u8>| {
         let desk = desk.clone();
         async move {
-            match parse_connected(&payload) {
-                Ok(connected) => desk.connected(connected).await?,
-                Err(e) => warn!("ignored that a call was connected: {e:#}"),
+            match parse_news(&payload) {
+                Ok(seen) => desk.seen(seen).await?,
+                Err(e) => warn!("ignored news of a call: {e:#}"),
             }
             Ok(())
         }
     };
-    nats.consume(DURABLE_CONNECTED, subjects::CALLS_CONNECTED, handle).await
+    nats.consume_together(durable, subject, AT_ONCE, handle).await
 }
 
-fn parse_connected(payload: &[u8]) -> anyhow::Result<Connected> {
+fn parse_news(payload: &[u8]) -> anyhow::Result<CallSeen> {
     let event: CallEvent = proto::json::event_from_json(std::str::from_utf8(payload)?)?;
-    Ok(Connected {
-        call_id: CallId::parse(&event.call.unwrap_or_default().call_id)?,
-        at: event.at_unix_ms,
-        assignment_id: AssignmentId::new(&event.assignment_id),
-    })
+    Ok(seen(event.call.unwrap_or_default(), event.at_unix_ms, &event.assignment_id)?)
 }
 
 fn parse_end(payload: &[u8]) -> anyhow::Result<(CallId, String)> {
@@ -60,31 +70,62 @@ fn parse_end(payload: &[u8]) -> anyhow::Result<(CallId, String)> {
     Ok((CallId::parse(&call.call_id)?, format!("call ended: {}", call.cause)))
 }
 
-pub(crate) fn publish(publisher: &boot::Publisher, now: queue::UnixMs, event: &Event) {
+/// What has happened to a caller, for the log.
+pub(crate) fn of_caller(event: &Event) -> Change {
     let kind = match event.kind {
         EventKind::Joined => pb::QueueEventType::Joined,
         EventKind::Reserved => pb::QueueEventType::Reserved,
         EventKind::Released => pb::QueueEventType::Released,
         EventKind::Connected => pb::QueueEventType::Connected,
         EventKind::Left => pb::QueueEventType::Left,
+        EventKind::Moved => pb::QueueEventType::Moved,
     };
     let gone = matches!(event.kind, EventKind::Connected | EventKind::Left);
-    let mut caller = wire::caller(&event.caller, &event.queue, event.position, now);
+    let mut caller = wire::caller(&event.caller, &event.queue, event.position, None, event.at);
     if gone {
         caller.set_status(pb::CallStatus::Unspecified);
     }
     let assignment = event.assignment.as_ref();
-    caller.agent = assignment.map(|it| it.agent.as_str().to_owned()).unwrap_or_default();
+    caller.agent = assignment.map(queue::Assignment::addresses).unwrap_or_default();
     let message = pb::QueueEvent {
         event_id: boot::new_id(),
         r#type: kind.into(),
-        at_unix_ms: now,
+        at_unix_ms: event.at,
         caller: Some(caller),
         waiting: event.in_queue,
         assignment_id: assignment.map(|it| it.id.as_str().to_owned()).unwrap_or_default(),
         reason: event.reason.clone(),
+        agent: None,
     };
-    publisher.publish(subjects::queue(kind, &event.queue), &message.event_id, &message);
+    Change { at_unix_ms: event.at, event: message.encode_to_vec() }
+}
+
+/// What has happened to an agent, for the log.
+pub(crate) fn of_agent(event: &AgentEvent) -> Change {
+    let message = pb::QueueEvent {
+        event_id: boot::new_id(),
+        r#type: pb::QueueEventType::Agent.into(),
+        at_unix_ms: event.at,
+        reason: event.reason.clone(),
+        agent: Some(wire::agent_status(event)),
+        ..pb::QueueEvent::default()
+    };
+    Change { at_unix_ms: event.at, event: message.encode_to_vec() }
+}
+
+/// A change of the log as others read it.
+///
+/// # Errors
+/// If the log holds something else: its database was written by hand.
+pub(crate) fn read_change(event: &[u8]) -> Result<pb::QueueEvent, prost::DecodeError> {
+    pb::QueueEvent::decode(event)
+}
+
+/// Where on NATS an event goes.
+pub(crate) fn subject(event: &pb::QueueEvent) -> String {
+    let agent = event.agent.as_ref().map(|it| it.name.as_str());
+    let queue = event.caller.as_ref().map(|it| it.queue.as_str());
+    subjects::queue(event.r#type(), agent.or(queue).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -1,15 +1,23 @@
 //! The API queue.v1.Queues, and the client of sip-edge: the only places that see wire types and
 //! gRPC statuses (`events` apart).
 
+mod agents;
 mod edge;
+mod statistics;
 pub(crate) mod wire;
 
-pub(crate) use edge::{Edge, RingAnswer};
+pub(crate) use edge::{Edge, RingAnswer, seen};
 
-use crate::desk::{Desk, Failure};
+use crate::desk::{Desk, Failure, PutAgent};
+use crate::watch::{Position, Unwatched, Watches};
 use futures::{StreamExt as _, stream};
 use proto::queue::v1 as pb;
-use queue::{Agent, CallId, Enqueue, Malformed, QueueId, Refusal, Settings, Uri, Wanted};
+use queue::{
+    Address, CallId, Departure, Enqueue, Malformed, PRIORITY_MAX, QueueId, Refusal, Settings, Uri,
+    Wanted,
+};
+use std::pin::Pin;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 /// Longest From and Contact, in bytes.
@@ -20,17 +28,21 @@ const RING_MS_DEFAULT: u32 = 30_000;
 /// How many callers `List` gives, and does if not said.
 const LIST: std::ops::RangeInclusive<u32> = 1..=10_000;
 const LIST_DEFAULT: u32 = 1_000;
+/// The cause of a caller who leaves because the call does something else, and goes on.
+const WENT_ON: &str = "PICKED_OFF";
 /// Calls of one `Drop` that are hung up at a time.
 const DROPS_AT_A_TIME: usize = 16;
 
 pub(crate) struct Service {
     desk: Desk,
     edge: Edge,
+    watches: Watches,
+    since_unix_ms: i64,
 }
 
 impl Service {
-    pub(crate) fn new(desk: Desk, edge: Edge) -> Self {
-        Self { desk, edge }
+    pub(crate) fn new(desk: Desk, edge: Edge, watches: Watches) -> Self {
+        Self { desk, edge, watches, since_unix_ms: boot::unix_ms() }
     }
 
     /// Hangs up on those of these who still wait, and takes them out of the line. How many; the first
@@ -38,12 +50,14 @@ impl Service {
     async fn hang_up(&self, calls: Vec<CallId>, cause: &str) -> (u32, Option<Status>) {
         let one = async |call_id: CallId| {
             let wanted = call_id.clone();
-            let waits = self.desk.read(None, move |queues| queues.view(&wanted).is_some());
+            let waits =
+                self.desk.read(None, move |queues| queues.view(boot::unix_ms(), &wanted).is_some());
             if !waits.await.map_err(status)? {
                 return Ok(false); // Gone, or talking to an agent, since the line was read.
             }
             self.edge.hang_up(&call_id, cause).await?;
-            self.desk.leave(call_id, "dropped by an operator".into()).await.map_err(status)?;
+            let reason = "dropped by an operator".to_owned();
+            self.desk.leave(call_id, Departure::WentOn, reason).await.map_err(status)?;
             Ok(true)
         };
         let mut dropped = 0;
@@ -78,9 +92,12 @@ impl pb::queues_server::Queues for Service {
             from: header("from", request.from)?,
             contact: header("contact", request.contact)?,
             answered: request.answered,
+            priority: priority(request.priority)?,
         };
         let joined = self.desk.enqueue(enqueue).await.map_err(status)?;
-        let caller = wire::caller(&joined.caller, &joined.queue, joined.position, boot::unix_ms());
+        let now = boot::unix_ms();
+        let (queue, position, expected) = (&joined.queue, joined.position, joined.expected);
+        let caller = wire::caller(&joined.caller, queue, position, expected, now);
         Ok(Response::new(pb::EnqueueResponse { caller: Some(caller), music: joined.music }))
     }
 
@@ -90,8 +107,13 @@ impl pb::queues_server::Queues for Service {
     ) -> Result<Response<pb::LeaveResponse>, Status> {
         let request = request.into_inner();
         let call_id = CallId::parse(&request.call_id).map_err(malformed)?;
-        let reason = format!("caller left: {}", wire::cause(&request.cause)?);
-        let waited_ms = self.desk.leave(call_id, reason).await.map_err(status)?;
+        let cause = wire::cause(&request.cause)?;
+        let departure = match cause {
+            WENT_ON => Departure::WentOn,
+            _ => Departure::HungUp,
+        };
+        let reason = format!("caller left: {cause}");
+        let waited_ms = self.desk.leave(call_id, departure, reason).await.map_err(status)?;
         Ok(Response::new(pb::LeaveResponse {
             existed: waited_ms.is_some(),
             waited_ms: waited_ms.unwrap_or_default(),
@@ -104,13 +126,13 @@ impl pb::queues_server::Queues for Service {
     ) -> Result<Response<pb::RetrieveResponse>, Status> {
         let request = request.into_inner();
         let queue = required("queue", request.queue)?;
-        let agent = Agent::parse(&request.agent).map_err(malformed)?;
+        let address = Address::parse("agent", &request.agent).map_err(malformed)?;
         let ring_ms = match request.ring_timeout_ms {
             0 => RING_MS_DEFAULT,
             ms if RING_MS.contains(&ms) => ms,
             ms => return Err(invalid("ring_timeout_ms", ms, "1000 to 300000, or 0 for 30000")),
         };
-        let retrieved = self.desk.retrieve(queue, agent, ring_ms).await.map_err(status)?;
+        let retrieved = self.desk.retrieve(queue, address, ring_ms).await.map_err(status)?;
         Ok(Response::new(wire::retrieved(retrieved)?))
     }
 
@@ -143,10 +165,8 @@ impl pb::queues_server::Queues for Service {
         let name = queue.clone();
         let now = boot::unix_ms();
         let callers = self.desk.read(Some(&queue), move |queues| {
-            let views = queues.list(&name)?.take(limit as usize);
-            let callers =
-                views.map(|it| wire::caller(it.caller, it.settings.name(), it.position, now));
-            Ok(callers.collect())
+            let views = queues.list(now, &name)?.take(limit as usize);
+            Ok(views.map(|view| wire::view(&view, now)).collect())
         });
         let callers = callers.await.map_err(status)?.map_err(refused)?;
         Ok(Response::new(pb::ListResponse { callers }))
@@ -165,7 +185,7 @@ impl pb::queues_server::Queues for Service {
         };
         let name = queue.clone();
         let calls = self.desk.read(Some(&queue), move |queues| {
-            let all = queues.list(&name)?.map(|it| it.caller.call_id.clone());
+            let all = queues.list(boot::unix_ms(), &name)?.map(|it| it.caller.call_id.clone());
             let calls: Vec<_> = all.filter(|it| one.as_ref().is_none_or(|one| one == it)).collect();
             match one {
                 Some(call_id) if calls.is_empty() => {
@@ -234,14 +254,90 @@ impl pb::queues_server::Queues for Service {
         let queues = queues.await.map_err(status)?;
         Ok(Response::new(pb::ListQueuesResponse { queues }))
     }
+
+    async fn create_agent(
+        &self,
+        request: Request<pb::CreateAgentRequest>,
+    ) -> Result<Response<pb::Agent>, Status> {
+        Ok(Response::new(self.put_agent(PutAgent::Create, request.into_inner().agent).await?))
+    }
+
+    async fn update_agent(
+        &self,
+        request: Request<pb::UpdateAgentRequest>,
+    ) -> Result<Response<pb::Agent>, Status> {
+        Ok(Response::new(self.put_agent(PutAgent::Update, request.into_inner().agent).await?))
+    }
+
+    async fn delete_agent(
+        &self,
+        request: Request<pb::DeleteAgentRequest>,
+    ) -> Result<Response<pb::DeleteAgentResponse>, Status> {
+        let name = agents::name(&request.into_inner().name)?;
+        self.desk.delete_agent(name).await.map_err(status)?;
+        Ok(Response::new(pb::DeleteAgentResponse {}))
+    }
+
+    async fn get_agent(
+        &self,
+        request: Request<pb::GetAgentRequest>,
+    ) -> Result<Response<pb::Agent>, Status> {
+        Ok(Response::new(self.agent(agents::name(&request.into_inner().name)?).await?))
+    }
+
+    async fn list_agents(
+        &self,
+        request: Request<pb::ListAgentsRequest>,
+    ) -> Result<Response<pb::ListAgentsResponse>, Status> {
+        let agents = self.agents_of(request.into_inner().queue).await?;
+        Ok(Response::new(pb::ListAgentsResponse { agents }))
+    }
+
+    async fn set_presence(
+        &self,
+        request: Request<pb::SetPresenceRequest>,
+    ) -> Result<Response<pb::Agent>, Status> {
+        Ok(Response::new(self.change_presence(request.into_inner()).await?))
+    }
+
+    async fn get_statistics(
+        &self,
+        request: Request<pb::GetStatisticsRequest>,
+    ) -> Result<Response<pb::GetStatisticsResponse>, Status> {
+        Ok(Response::new(self.statistics(request.into_inner().queue).await?))
+    }
+
+    type WatchStream =
+        Pin<Box<dyn futures::Stream<Item = Result<pb::WatchResponse, Status>> + Send>>;
+
+    async fn watch(
+        &self,
+        request: Request<pb::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let pb::WatchRequest { queue, resume_token } = request.into_inner();
+        let after = match resume_token.as_str() {
+            "" => None,
+            token => Some(Position::parse(token).ok_or_else(|| {
+                invalid("resume_token", token, "one of a WatchResponse, or nothing")
+            })?),
+        };
+        let responses = self.watches.begin(queue, after).await.map_err(unwatched)?;
+        let responses = ReceiverStream::new(responses).map(|it| it.map_err(unwatched));
+        Ok(Response::new(Box::pin(responses)))
+    }
 }
 
 /// The id, if it is not 0, and the rest.
 fn settings(queue: Option<pb::Queue>) -> Result<(Option<QueueId>, Settings), Status> {
     let queue = queue.ok_or_else(|| invalid("queue", "", "a queue"))?;
     let id = i64::try_from(queue.id).map_err(|_| invalid("id", queue.id, "the id of a queue"))?;
-    let settings = Settings::parse(wire::settings_row(queue)).map_err(malformed)?;
+    let settings = Settings::parse(wire::settings_row(queue)?).map_err(malformed)?;
     Ok(((id != 0).then_some(QueueId(id)), settings))
+}
+
+fn priority(priority: u32) -> Result<u8, Status> {
+    let valid = u8::try_from(priority).ok().filter(|it| *it <= PRIORITY_MAX);
+    valid.ok_or_else(|| invalid("priority", priority, "0 to 100"))
 }
 
 fn required(field: &'static str, value: String) -> Result<String, Status> {
@@ -266,22 +362,38 @@ fn malformed(e: Malformed) -> Status {
 fn refused(refusal: Refusal) -> Status {
     let message = refusal.to_string();
     match refusal {
-        Refusal::NoSuchQueue { .. } | Refusal::NoSuchCaller { .. } => Status::not_found(message),
-        Refusal::QueueFull { .. } | Refusal::AllFull { .. } | Refusal::TooManyRing { .. } => {
-            Status::resource_exhausted(message)
-        }
+        Refusal::NoSuchQueue { .. }
+        | Refusal::NoSuchCaller { .. }
+        | Refusal::NoSuchAgent { .. } => Status::not_found(message),
+        Refusal::QueueFull { .. }
+        | Refusal::NoAgents { .. }
+        | Refusal::AllFull { .. }
+        | Refusal::TooManyRing { .. }
+        | Refusal::TooManyAgents { .. } => Status::resource_exhausted(message),
         Refusal::WaitsElsewhere { .. }
         | Refusal::NobodyWaits { .. }
+        | Refusal::AgentBusy { .. }
         | Refusal::CallersWait { .. } => Status::failed_precondition(message),
-        Refusal::Taken { .. } | Refusal::AssignmentExists { .. } => Status::already_exists(message),
+        Refusal::Taken { .. } => Status::already_exists(message),
     }
 }
 
 fn status(failure: Failure) -> Status {
     match failure {
         Failure::Refused(refusal) => refused(refusal),
+        Failure::Malformed(e) => malformed(e),
         Failure::Store(_) | Failure::Draining | Failure::Ending => {
             Status::unavailable(failure.to_string())
         }
+    }
+}
+
+fn unwatched(e: Unwatched) -> Status {
+    let message = e.to_string();
+    match e {
+        Unwatched::TooMany { .. } => Status::resource_exhausted(message),
+        Unwatched::Forgotten => Status::out_of_range(message),
+        Unwatched::NoChange { .. } => Status::data_loss(message),
+        Unwatched::Unreadable(_) | Unwatched::Draining => Status::unavailable(message),
     }
 }

@@ -1,6 +1,10 @@
 //! The names of this service's metrics.
 
+use queue::{AgentState, Queues, UnixMs};
 use std::time::Duration;
+
+/// Queues that have gauges of their own, the first ones by id; more would be too many time series.
+const QUEUES_MAX: usize = 200;
 
 /// Callers in all queues, and assignments under way.
 pub(crate) fn set_present(callers: usize, assignments: usize) {
@@ -33,5 +37,57 @@ pub(crate) fn record_write(rows: usize, took: Duration, written: bool) {
     metrics::counter!("queue_rows_written_total").increment(rows as u64);
     if !written {
         metrics::counter!("queue_write_failures_total").increment(1);
+    }
+}
+
+/// Changes were lost because the database was away for too long.
+pub(crate) fn count_lost_changes(count: usize) {
+    metrics::counter!("queue_changes_lost_total").increment(count as u64);
+}
+
+/// An announcement could not be played.
+pub(crate) fn count_silent_announcement() {
+    metrics::counter!("queue_announcements_failed_total").increment(1);
+}
+
+/// What there is in each queue, and what has happened in it.
+pub(crate) fn set_queues(queues: &Queues, now: UnixMs) {
+    for (_, settings) in queues.queues().take(QUEUES_MAX) {
+        let name = settings.name();
+        let (Ok(count), Ok((tally, longest_ms))) = (queues.count(name), queues.tally(now, name))
+        else {
+            continue;
+        };
+        let gauge = |metric: &'static str, value: f64| {
+            metrics::gauge!(metric, "queue" => name.to_owned()).set(value);
+        };
+        gauge("queue_waiting", f64::from(count.in_queue));
+        gauge("queue_leaving", f64::from(count.leaving));
+        gauge("queue_longest_wait_seconds", longest_ms as f64 / 1_000.0);
+        gauge("queue_service_level_ratio", tally.service_level().unwrap_or(1.0));
+        for (metric, value) in [
+            ("queue_joined_total", tally.joined),
+            ("queue_handled_total", tally.connected),
+            ("queue_abandoned_total", tally.abandoned),
+            ("queue_left_total", tally.left),
+            ("queue_released_total", tally.released),
+            ("queue_talk_ms_total", tally.talk_ms),
+        ] {
+            metrics::counter!(metric, "queue" => name.to_owned()).absolute(value);
+        }
+    }
+}
+
+/// How many agents are in each state.
+pub(crate) fn set_agents(queues: &Queues) {
+    use AgentState::*;
+    let mut counts = [Offline, Idle, Ringing, Busy, WrapUp, Paused].map(|state| (state, 0u32));
+    for agent in queues.agents() {
+        if let Some((_, count)) = counts.iter_mut().find(|(state, _)| *state == agent.state) {
+            *count += 1;
+        }
+    }
+    for (state, count) in counts {
+        metrics::gauge!("queue_agents", "state" => state.word()).set(f64::from(count));
     }
 }

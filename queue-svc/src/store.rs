@@ -5,116 +5,40 @@
 //! | `version` | one for each table; Kamailio checks it | Kamailio's |
 //! | `mohqueues` | queues; may be written by hand while we run | mohqueue's |
 //! | `mohqcalls` | callers, `call_status` 1 entering, 2 in queue, 3 leaving | mohqueue's, ours to write |
-//! | `queue_limits` | `max_calls` of a queue; 50 if it has no row | ours |
+//! | `queue_settings` | what we add to a queue; defaults if it has no row | ours |
 //! | `queue_callers` | order, exact time and assignment of each row of `mohqcalls` | ours |
+//! | `queue_agents`, `queue_members` | agents, and which queues they serve | ours |
+//! | `queue_changes`, `queue_told` | every change, and which of them NATS has | ours |
 //!
-//! A write is safe from the death of this process once it returns (WAL, `synchronous=NORMAL`). If
-//! the whole machine dies the last moments may be missing, and so may be the calls themselves: each
-//! caller is checked with sip-edge after a start.
+//! A write is safe from the death of this process once it returns. Whether it is safe from the death
+//! of the machine is `--sqlite-synchronous`: with `normal` (WAL) the last moments before a power cut may
+//! be missing, never more, and nothing is torn; with `full` each commit waits for the disk. Each caller
+//! is checked with sip-edge after a start either way.
 
+mod agents;
+mod callers;
+mod log;
+mod queues;
+mod schema;
 mod transaction;
 
+pub(crate) use log::{Change, Logged, Reach};
+
 use anyhow::{Context as _, bail};
-use queue::{
-    Agent, Assignment, AssignmentId, CallId, Caller, CallerState, Place, QueueId, SettingsRow,
-};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
-};
-use sqlx::{Row as _, SqlitePool};
+use queue::{Agent, AgentName, CallId, Caller, QueueId, SettingsRow};
+use sqlx::SqlitePool;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
-use tracing::warn;
 use transaction::Transaction;
 
 /// How long a write waits for another process that writes to the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
-/// One that writes, and one so that reading the queues does not wait for it.
-const CONNECTIONS: u32 = 2;
-
-/// Version of each table: Kamailio's number for its own, our count of migrations for ours.
-const TABLES: [(&str, i64); 4] =
-    [("mohqueues", 1), ("mohqcalls", 1), ("queue_limits", 1), ("queue_callers", 1)];
-
-/// Version 1 of all tables; mohqueue's as in Kamailio's own scripts for SQLite.
-const CREATE: &str = "
-CREATE TABLE IF NOT EXISTS version (
-    id INTEGER PRIMARY KEY NOT NULL,
-    table_name VARCHAR(32) NOT NULL,
-    table_version INTEGER DEFAULT 0 NOT NULL,
-    CONSTRAINT version_table_name_idx UNIQUE (table_name)
-);
-CREATE TABLE IF NOT EXISTS mohqueues (
-    id INTEGER PRIMARY KEY NOT NULL,
-    name VARCHAR(25) NOT NULL,
-    uri VARCHAR(100) NOT NULL,
-    mohdir VARCHAR(100),
-    mohfile VARCHAR(100) NOT NULL,
-    debug INTEGER NOT NULL,
-    CONSTRAINT mohqueues_mohqueue_uri_idx UNIQUE (uri),
-    CONSTRAINT mohqueues_mohqueue_name_idx UNIQUE (name)
-);
-CREATE TABLE IF NOT EXISTS mohqcalls (
-    id INTEGER PRIMARY KEY NOT NULL,
-    mohq_id INTEGER NOT NULL,
-    call_id VARCHAR(100) NOT NULL,
-    call_status INTEGER NOT NULL,
-    call_from VARCHAR(100) NOT NULL,
-    call_contact VARCHAR(100),
-    call_time DATETIME NOT NULL,
-    CONSTRAINT mohqcalls_mohqcalls_idx UNIQUE (call_id)
-);
-CREATE TABLE IF NOT EXISTS queue_limits (
-    mohq_id INTEGER PRIMARY KEY NOT NULL,
-    max_calls INTEGER NOT NULL
-);
-CREATE TABLE IF NOT EXISTS queue_callers (
-    call_id VARCHAR(100) PRIMARY KEY NOT NULL,
-    arrival_sequence INTEGER NOT NULL,
-    arrived_unix_ms INTEGER NOT NULL,
-    call_from TEXT NOT NULL,
-    call_contact TEXT NOT NULL,
-    assignment_id VARCHAR(64),
-    agent VARCHAR(255),
-    reserved_unix_ms INTEGER,
-    ring_ms INTEGER
-);
--- A caller whose row somebody deleted by hand.
-DELETE FROM queue_callers WHERE call_id NOT IN (SELECT call_id FROM mohqcalls);
-";
-
-const SAVE_CALL: &str = "
-INSERT INTO mohqcalls (mohq_id, call_id, call_status, call_from, call_contact, call_time)
-VALUES (?1, ?2, ?3, substr(?4, 1, 100), substr(?5, 1, 100), datetime(?6 / 1000, 'unixepoch'))
-ON CONFLICT (call_id) DO UPDATE SET mohq_id = ?1, call_status = ?3";
-
-const SAVE_CALLER: &str = "
-INSERT INTO queue_callers (call_id, arrival_sequence, arrived_unix_ms, call_from, call_contact,
-    assignment_id, agent, reserved_unix_ms, ring_ms)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-ON CONFLICT (call_id) DO UPDATE SET arrival_sequence = ?2,
-    assignment_id = ?6, agent = ?7, reserved_unix_ms = ?8, ring_ms = ?9";
-
-/// In order of arrival; rows that mohqueue itself left behind come last.
-const LOAD_CALLERS: &str = "
-SELECT c.mohq_id, c.call_id, c.call_status, q.arrival_sequence,
-    COALESCE(q.arrived_unix_ms, unixepoch(c.call_time) * 1000, 0) AS arrived_unix_ms,
-    COALESCE(q.call_from, c.call_from, '') AS call_from,
-    COALESCE(q.call_contact, c.call_contact, '') AS call_contact,
-    q.assignment_id, q.agent, q.reserved_unix_ms, q.ring_ms
-FROM mohqcalls c LEFT JOIN queue_callers q ON q.call_id = c.call_id
-ORDER BY q.arrival_sequence IS NULL, q.arrival_sequence, c.id";
-
-/// Casts, because SQLite keeps any type in any column and people write these rows by hand.
-const LOAD_QUEUES: &str = "
-SELECT q.id, CAST(q.name AS TEXT) AS name, CAST(q.uri AS TEXT) AS uri,
-    CAST(COALESCE(q.mohdir, '') AS TEXT) AS mohdir, CAST(q.mohfile AS TEXT) AS mohfile,
-    CAST(COALESCE(q.debug, 0) AS INTEGER) <> 0 AS debug,
-    CAST(COALESCE(l.max_calls, 0) AS INTEGER) AS max_calls
-FROM mohqueues q LEFT JOIN queue_limits l ON l.mohq_id = q.id ORDER BY q.id";
+/// One that writes, and others so that reading does not wait for it.
+const CONNECTIONS: u32 = 4;
 
 /// The database; cheap to clone.
 #[derive(Clone)]
@@ -129,6 +53,66 @@ pub(crate) struct Store {
 pub(crate) enum Write {
     Save(Caller),
     Delete,
+}
+
+/// What is to become of an agent's row.
+#[derive(Clone, Debug)]
+pub(crate) enum WriteAgent {
+    Save { agent: Box<Agent>, memberships_changed: bool },
+    Delete,
+}
+
+/// What one transaction writes: all of it or nothing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) callers: BTreeMap<CallId, Write>,
+    pub(crate) agents: BTreeMap<AgentName, WriteAgent>,
+    pub(crate) changes: Vec<Change>,
+}
+
+impl Batch {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.callers.is_empty() && self.agents.is_empty() && self.changes.is_empty()
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.callers.len() + self.agents.len() + self.changes.len()
+    }
+
+    /// An agent's row anew; memberships that were to be written still are.
+    pub(crate) fn put_agent(&mut self, name: AgentName, write: WriteAgent) {
+        let before = self.agents.remove(&name);
+        let kept = matches!(before, Some(WriteAgent::Save { memberships_changed: true, .. }));
+        let write = match write {
+            WriteAgent::Save { agent, memberships_changed } => {
+                WriteAgent::Save { agent, memberships_changed: memberships_changed || kept }
+            }
+            WriteAgent::Delete => WriteAgent::Delete,
+        };
+        self.agents.insert(name, write);
+    }
+
+    /// Puts back what was before this; where both speak of one row, this is newer.
+    pub(crate) fn put_back(&mut self, older: Batch) {
+        for (call_id, write) in older.callers {
+            self.callers.entry(call_id).or_insert(write);
+        }
+        for (name, write) in older.agents {
+            let newer = self.agents.remove(&name);
+            self.agents.insert(name.clone(), write);
+            if let Some(newer) = newer {
+                self.put_agent(name, newer);
+            }
+        }
+        self.changes.splice(0..0, older.changes);
+    }
+}
+
+/// What a commit waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Synchronous {
+    Normal,
+    Full,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -156,7 +140,7 @@ impl Store {
     /// # Errors
     /// If it cannot be opened, is in use by another queue-svc, or a table has a version that is not
     /// ours.
-    pub(crate) async fn open(url: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn open(url: &str, synchronous: Synchronous) -> anyhow::Result<Self> {
         let in_memory = url.contains(":memory:") || url.contains("mode=memory");
         if !url.starts_with("sqlite:") || in_memory {
             bail!(
@@ -167,7 +151,10 @@ impl Store {
             .with_context(|| format!("read --database-url {url:?}"))?
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Normal)
+            .synchronous(match synchronous {
+                Synchronous::Normal => SqliteSynchronous::Normal,
+                Synchronous::Full => SqliteSynchronous::Full,
+            })
             .busy_timeout(BUSY_TIMEOUT);
         let lock = lock(&options).with_context(|| format!("open --database-url {url}"))?;
         let pool = SqlitePoolOptions::new()
@@ -187,18 +174,29 @@ impl Store {
         let has_versions =
             "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'version'";
         let has_versions: i64 = sqlx::query_scalar(has_versions).fetch_one(&mut *tx).await?;
+        let mut callers_are_old = false;
         if has_versions > 0 {
-            for (table, wanted) in TABLES {
+            for (table, wanted) in schema::TABLES {
                 let version = "SELECT table_version FROM version WHERE table_name = ?";
                 let found: Option<i64> =
                     sqlx::query_scalar(version).bind(table).fetch_optional(&mut *tx).await?;
-                if let Some(found) = found.filter(|found| *found != wanted) {
-                    bail!("table {table} has version {found} in table `version`, wanted {wanted}");
+                match (table, found) {
+                    ("queue_callers", Some(1)) => callers_are_old = true,
+                    (_, Some(found)) if found != wanted => {
+                        bail!(
+                            "table {table} has version {found} in table `version`, wanted {wanted}"
+                        );
+                    }
+                    _ => (),
                 }
             }
         }
-        sqlx::raw_sql(CREATE).execute(&mut *tx).await?;
-        for (table, version) in TABLES {
+        sqlx::raw_sql(schema::CREATE).execute(&mut *tx).await?;
+        if callers_are_old {
+            sqlx::raw_sql(schema::CALLERS_1_TO_2).execute(&mut *tx).await?;
+        }
+        sqlx::raw_sql(schema::TIDY).execute(&mut *tx).await?;
+        for (table, version) in schema::TABLES {
             let insert = "INSERT OR IGNORE INTO version (table_name, table_version) VALUES (?, ?)";
             sqlx::query(insert).bind(table).bind(version).execute(&mut *tx).await?;
         }
@@ -208,62 +206,52 @@ impl Store {
 
     /// All queues as written, good or bad, by id. A row that cannot even be read is left out.
     pub(crate) async fn load_queues(&self) -> Result<BTreeMap<QueueId, SettingsRow>, StoreError> {
-        let rows = sqlx::query(LOAD_QUEUES).fetch_all(&self.pool).await?;
-        let rows = rows.iter().filter_map(|row| {
-            read_queue(row).inspect_err(|e| warn!("failed to read a row of mohqueues: {e}")).ok()
-        });
-        Ok(rows.collect())
+        Ok(queues::load(&self.pool).await?)
     }
 
     /// Everybody who waited, in order of arrival.
     pub(crate) async fn load_callers(&self) -> Result<Vec<Caller>, StoreError> {
-        let rows = sqlx::query(LOAD_CALLERS).fetch_all(&self.pool).await?;
-        let mut sequence = 0;
-        let mut callers = Vec::with_capacity(rows.len());
-        for row in &rows {
-            match read_caller(row, sequence + 1) {
-                Ok(caller) => {
-                    sequence = caller.place.sequence;
-                    callers.push(caller);
-                }
-                Err(e) => warn!("failed to read a row of mohqcalls: {e:#}"),
-            }
-        }
-        Ok(callers)
+        Ok(callers::load(&self.pool).await?)
     }
 
-    /// All of `writes`, or none.
-    pub(crate) async fn write(&self, writes: &BTreeMap<CallId, Write>) -> Result<(), StoreError> {
+    pub(crate) async fn load_agents(&self) -> Result<Vec<Agent>, StoreError> {
+        Ok(agents::load(&self.pool).await?)
+    }
+
+    /// All of `batch`, or nothing. `told`: NATS has the changes up to this one; of those, some that are
+    /// older than `old_unix_ms` are forgotten.
+    pub(crate) async fn write(
+        &self,
+        batch: &Batch,
+        told: Option<i64>,
+        old_unix_ms: i64,
+    ) -> Result<(), StoreError> {
         let mut tx = Transaction::begin(&self.pool).await?;
-        for (call_id, write) in writes {
-            let call_id = call_id.as_str();
+        for (call_id, write) in &batch.callers {
             match write {
-                Write::Save(caller) => save(&mut tx, caller).await?,
-                Write::Delete => {
-                    let calls = sqlx::query("DELETE FROM mohqcalls WHERE call_id = ?");
-                    calls.bind(call_id).execute(&mut *tx).await?;
-                    let callers = sqlx::query("DELETE FROM queue_callers WHERE call_id = ?");
-                    callers.bind(call_id).execute(&mut *tx).await?;
-                }
+                Write::Save(caller) => callers::save(&mut tx, caller).await?,
+                Write::Delete => callers::delete(&mut tx, call_id).await?,
             }
+        }
+        for (name, write) in &batch.agents {
+            match write {
+                WriteAgent::Save { agent, memberships_changed } => {
+                    agents::save(&mut tx, agent, *memberships_changed).await?;
+                }
+                WriteAgent::Delete => agents::delete(&mut tx, name).await?,
+            }
+        }
+        log::append(&mut tx, &batch.changes).await?;
+        if let Some(revision) = told {
+            log::set_told(&mut tx, revision).await?;
+            log::forget(&mut tx, old_unix_ms).await?;
         }
         Ok(tx.commit().await?)
     }
 
     pub(crate) async fn insert_queue(&self, row: &SettingsRow) -> Result<QueueId, StoreError> {
         let mut tx = Transaction::begin(&self.pool).await?;
-        let insert =
-            "INSERT INTO mohqueues (name, uri, mohdir, mohfile, debug) VALUES (?, ?, ?, ?, ?)";
-        let inserted = sqlx::query(insert)
-            .bind(&row.name)
-            .bind(&row.uri)
-            .bind(&row.mohdir)
-            .bind(&row.mohfile)
-            .bind(row.debug)
-            .execute(&mut *tx)
-            .await?;
-        let id = QueueId(inserted.last_insert_rowid());
-        set_limit(&mut tx, id, row.max_calls).await?;
+        let id = queues::insert(&mut tx, row).await?;
         tx.commit().await?;
         Ok(id)
     }
@@ -274,31 +262,25 @@ impl Store {
         row: &SettingsRow,
     ) -> Result<(), StoreError> {
         let mut tx = Transaction::begin(&self.pool).await?;
-        let update = "UPDATE mohqueues SET name = ?, uri = ?, mohdir = ?, mohfile = ?, debug = ? WHERE id = ?";
-        let updated = sqlx::query(update)
-            .bind(&row.name)
-            .bind(&row.uri)
-            .bind(&row.mohdir)
-            .bind(&row.mohfile)
-            .bind(row.debug)
-            .bind(id.0)
-            .execute(&mut *tx)
-            .await?;
-        if updated.rows_affected() == 0 {
+        if !queues::update(&mut tx, id, row).await? {
             return Err(StoreError::Missing);
         }
-        set_limit(&mut tx, id, row.max_calls).await?;
         Ok(tx.commit().await?)
     }
 
     pub(crate) async fn delete_queue(&self, id: QueueId) -> Result<(), StoreError> {
         let mut tx = Transaction::begin(&self.pool).await?;
-        sqlx::query("DELETE FROM mohqueues WHERE id = ?").bind(id.0).execute(&mut *tx).await?;
-        sqlx::query("DELETE FROM queue_limits WHERE mohq_id = ?")
-            .bind(id.0)
-            .execute(&mut *tx)
-            .await?;
+        queues::delete(&mut tx, id).await?;
         Ok(tx.commit().await?)
+    }
+
+    /// Up to `limit` changes after a revision, in order.
+    pub(crate) async fn changes(&self, after: i64, limit: u32) -> Result<Vec<Logged>, StoreError> {
+        Ok(log::read(&self.pool, after, limit).await?)
+    }
+
+    pub(crate) async fn reach(&self) -> Result<Reach, StoreError> {
+        Ok(log::reach(&self.pool).await?)
     }
 }
 
@@ -314,95 +296,6 @@ fn lock(options: &SqliteConnectOptions) -> anyhow::Result<File> {
         Err(TryLockError::WouldBlock) => bail!("another queue-svc uses it"),
         Err(TryLockError::Error(e)) => Err(e).context(format!("lock {}", path.display())),
     }
-}
-
-async fn set_limit(tx: &mut Transaction, id: QueueId, max_calls: u32) -> Result<(), sqlx::Error> {
-    let set = "INSERT INTO queue_limits (mohq_id, max_calls) VALUES (?1, ?2)
-        ON CONFLICT (mohq_id) DO UPDATE SET max_calls = ?2";
-    sqlx::query(set).bind(id.0).bind(max_calls).execute(&mut **tx).await?;
-    Ok(())
-}
-
-async fn save(tx: &mut Transaction, caller: &Caller) -> Result<(), sqlx::Error> {
-    let call_status = match caller.state {
-        CallerState::Entering => 1,
-        CallerState::InQueue => 2,
-        CallerState::Leaving(_) => 3,
-    };
-    sqlx::query(SAVE_CALL)
-        .bind(caller.queue.0)
-        .bind(caller.call_id.as_str())
-        .bind(call_status)
-        .bind(&caller.from)
-        .bind(&caller.contact)
-        .bind(caller.arrived_at)
-        .execute(&mut **tx)
-        .await?;
-    let assignment = caller.assignment();
-    sqlx::query(SAVE_CALLER)
-        .bind(caller.call_id.as_str())
-        .bind(i64::try_from(caller.place.sequence).expect("not so many calls are made"))
-        .bind(caller.arrived_at)
-        .bind(&caller.from)
-        .bind(&caller.contact)
-        .bind(assignment.map(|it| it.id.as_str()))
-        .bind(assignment.map(|it| it.agent.as_str()))
-        .bind(assignment.map(|it| it.reserved_at))
-        .bind(assignment.map(|it| it.ring_ms))
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
-}
-
-fn read_queue(row: &SqliteRow) -> Result<(QueueId, SettingsRow), sqlx::Error> {
-    let max_calls: i64 = row.try_get("max_calls")?;
-    let queue = SettingsRow {
-        name: row.try_get("name")?,
-        uri: row.try_get("uri")?,
-        mohdir: row.try_get("mohdir")?,
-        mohfile: row.try_get("mohfile")?,
-        debug: row.try_get("debug")?,
-        max_calls: u32::try_from(max_calls).unwrap_or(u32::MAX), // Refused as out of range.
-    };
-    Ok((QueueId(row.try_get("id")?), queue))
-}
-
-/// `next_sequence` is the lowest that is free; for a row that mohqueue left behind, which has none.
-fn read_caller(row: &SqliteRow, next_sequence: u64) -> anyhow::Result<Caller> {
-    let sequence: Option<i64> = row.try_get("arrival_sequence")?;
-    let call_status: i64 = row.try_get("call_status")?;
-    let state = match call_status {
-        1 => CallerState::Entering,
-        2 => CallerState::InQueue,
-        3 => match read_assignment(row) {
-            Ok(assignment) => assignment.map_or(CallerState::InQueue, CallerState::Leaving),
-            Err(e) => {
-                warn!("failed to read an assignment; the caller goes on waiting: {e:#}");
-                CallerState::InQueue
-            }
-        },
-        other => bail!("call_status is {other}; wanted 1, 2 or 3"),
-    };
-    Ok(Caller {
-        call_id: CallId::parse(row.try_get("call_id")?)?,
-        queue: QueueId(row.try_get("mohq_id")?),
-        // Never two at one place, whatever was written by hand.
-        place: Place { sequence: sequence.map_or(Ok(0), u64::try_from)?.max(next_sequence) },
-        arrived_at: row.try_get("arrived_unix_ms")?,
-        from: row.try_get("call_from")?,
-        contact: row.try_get("call_contact")?,
-        state,
-    })
-}
-
-fn read_assignment(row: &SqliteRow) -> anyhow::Result<Option<Assignment>> {
-    let Some(id) = row.try_get::<Option<&str>, _>("assignment_id")? else { return Ok(None) };
-    Ok(Some(Assignment {
-        id: AssignmentId::new(id),
-        agent: Agent::parse(row.try_get("agent")?)?,
-        reserved_at: row.try_get("reserved_unix_ms")?,
-        ring_ms: row.try_get("ring_ms")?,
-    }))
 }
 
 #[cfg(test)]

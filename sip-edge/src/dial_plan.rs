@@ -58,7 +58,7 @@ impl Default for DialPlan {
     fn default() -> Self {
         let route = Route {
             name: "queues".to_owned(),
-            plan: Plan::new([Action::Enqueue { queue: None }]),
+            plan: Plan::new([Action::Enqueue(Arc::default())]),
             uri: None,
             source: None,
             queue_uri: true,
@@ -172,7 +172,7 @@ impl Route {
     /// Its first action lets queue-svc find the queue by the request URI, and says 404 if there is
     /// none: nobody else need be asked before.
     fn asks_queue(&self) -> bool {
-        matches!(self.plan.action(0), Some(Action::Enqueue { queue: None }))
+        matches!(self.plan.action(0), Some(Action::Enqueue(it)) if it.queue.is_none())
     }
 }
 

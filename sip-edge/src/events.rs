@@ -50,6 +50,7 @@ impl Events {
             Event::Held => CallEventType::Held,
             Event::Resumed => CallEventType::Resumed,
             Event::Ended => CallEventType::Ended,
+            Event::Parted => CallEventType::Parted,
             Event::Digit { digit } => {
                 wire.digit = digit.to_string();
                 CallEventType::Digit

@@ -27,6 +27,8 @@ use tonic::{Request, Response, Status};
 
 const LIST_MAX: u32 = 10_000;
 const LIST_DEFAULT: u32 = 1_000;
+/// Targets that are rung beside the first one.
+const ALSO_MAX: usize = 15;
 const DISPLAY_BYTES_MAX: usize = 128;
 /// Longest id that a client may choose, in bytes.
 const ID_BYTES_MAX: usize = 128;
@@ -133,11 +135,18 @@ impl SipEdge for Api {
     }
 
     async fn ring(&self, request: Request<RingRequest>) -> Result<Response<RingResponse>, Status> {
-        let RingRequest { call_id, assignment_id, target, ring_timeout_ms } = request.into_inner();
+        let RingRequest { call_id, assignment_id, target, ring_timeout_ms, also } =
+            request.into_inner();
         required("assignment_id", &assignment_id)?;
         let target = plan::target("target", &target).map_err(invalid)?;
         let ring = plan::ring("ring_timeout_ms", ring_timeout_ms).map_err(invalid)?;
-        let answered = self.ask(call_id, Ask::Ring { assignment_id, target, ring }).await?;
+        let also = also.iter().map(|it| plan::target("also", it)).collect::<Result<Vec<_>, _>>();
+        let also = also.map_err(invalid)?;
+        if also.len() > ALSO_MAX {
+            let wanted = "at most 15 further targets";
+            return Err(invalid(Invalid::new("also", also.len(), wanted)));
+        }
+        let answered = self.ask(call_id, Ask::Ring { assignment_id, target, also, ring }).await?;
         let Answer::Ring(result) = answered.answer else { return Err(mixed_up()) };
         let outcome = match result.outcome {
             RingOutcome::Connected => WireRing::Connected,
@@ -152,6 +161,10 @@ impl SipEdge for Api {
             outcome: outcome.into(),
             sip_status: result.status.unwrap_or(0).into(),
             cause: result.cause.map_or(String::new(), |cause| cause.name().to_owned()),
+            answered: match result.outcome {
+                RingOutcome::Connected => leg_b(&answered.call).unwrap_or_default(),
+                _ => String::new(),
+            },
         }))
     }
 
@@ -285,6 +298,12 @@ fn originate(request: OriginateRequest) -> Result<Originate, Invalid> {
     })
 }
 
+/// Whom leg A talks to.
+fn leg_b(call: &Shown) -> Option<String> {
+    let mut legs = call.view.legs.iter();
+    legs.find(|leg| leg.side == call::Side::B).map(|leg| leg.remote_uri.clone())
+}
+
 fn destination(to: Option<transfer_request::To>) -> Result<Destination, Invalid> {
     match to {
         None => Err(Invalid::new("to", "nothing", "a uri or a plan")),
@@ -294,6 +313,11 @@ fn destination(to: Option<transfer_request::To>) -> Result<Destination, Invalid>
             Err(Invalid::new("plan", "nothing", wanted))
         }
         Some(transfer_request::To::Plan(wire)) => plan::plan("plan", &wire).map(Destination::Plan),
+        Some(transfer_request::To::GoOn(_)) => Ok(Destination::GoOn),
+        Some(transfer_request::To::Moved(wire)) => Ok(Destination::Queue {
+            name: plan::queue("moved.queue", &wire.queue)?,
+            music: plan::file("moved.music", &wire.music)?,
+        }),
     }
 }
 

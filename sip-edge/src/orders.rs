@@ -206,6 +206,7 @@ impl Edge {
         let subject = queue::Subject {
             call_id: id.to_string(),
             request_uri: entry.call.facts().to_uri.clone(),
+            from_uri: entry.call.facts().from_uri.clone(),
             from: entry.from.clone(),
             contact: entry.contact.clone(),
         };
@@ -248,6 +249,7 @@ fn name(event: &call::Event) -> &'static str {
         call::Event::Action => "action",
         call::Event::Digit { .. } => "digit",
         call::Event::Connected { .. } => "connected",
+        call::Event::Parted => "parted",
         call::Event::RingFailed { .. } => "ring failed",
         call::Event::Held => "held",
         call::Event::Resumed => "resumed",

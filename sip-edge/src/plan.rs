@@ -1,7 +1,7 @@
 //! Call plans as they come in, checked once: every error names field, value and what is allowed.
 
 use crate::target::Target;
-use call::{Action, Cause, Collect, Conference, Later, Legs, Plan};
+use call::{Action, AgentOrder, Cause, Collect, Conference, Enqueue, Later, Legs, Plan};
 use prost::Message as _;
 use proto::sip_edge::v1::{self as wire, action, schedule_action, transfer_later};
 use std::sync::Arc;
@@ -18,6 +18,8 @@ const RING_MS_DEFAULT: u32 = 30_000;
 const COLLECT_MS_MAX: u32 = 3_600_000;
 const COLLECT_MS_DEFAULT: u32 = 5_000;
 const FILE_BYTES_MAX: usize = 1_024;
+/// Of a caller in a queue.
+const PRIORITY_MAX: u8 = 100;
 /// Of a conference: what media-relay takes.
 const PIN_DIGITS_MAX: usize = 32;
 const PARTICIPANTS_MAX: u32 = 64;
@@ -112,6 +114,14 @@ pub(crate) fn name(field: &str, name: &str) -> Result<String, Invalid> {
     Ok(name.to_owned())
 }
 
+/// A queue as queue-svc names it: mohqueue takes any text.
+pub(crate) fn queue(field: &str, name: &str) -> Result<String, Invalid> {
+    if name.is_empty() || name.len() > 100 || name.chars().any(char::is_control) {
+        return Err(Invalid::new(field, name, "the name of a queue, 1 to 100 bytes"));
+    }
+    Ok(name.to_owned())
+}
+
 fn conference(at: &str, wire: &wire::ConferenceAction) -> Result<Conference, Invalid> {
     let pin = wire.pin.clone();
     if pin.len() > PIN_DIGITS_MAX || !pin.bytes().all(|it| it.is_ascii_digit()) {
@@ -165,7 +175,7 @@ impl Checked {
         Ok(match &wire.action {
             None => {
                 let wanted = "one of answer, play, collect, schedule, cancel, enqueue, conference, \
-                              dial, hangup, park";
+                              dial, hangup, park, agent";
                 return Err(Invalid::new(at, "nothing", wanted));
             }
             Some(Wire::Answer(_)) => Action::Answer,
@@ -180,11 +190,10 @@ impl Checked {
             Some(Wire::Cancel(it)) => {
                 Action::Cancel { name: name(&format!("{at}.cancel.name"), &it.name)? }
             }
-            Some(Wire::Enqueue(it)) if it.queue.is_empty() => Action::Enqueue { queue: None },
             Some(Wire::Enqueue(it)) => {
-                let queue = name(&format!("{at}.enqueue.queue"), &it.queue)?;
-                Action::Enqueue { queue: Some(queue) }
+                Action::Enqueue(Arc::new(self.enqueue(&format!("{at}.enqueue"), it, depth)?))
             }
+            Some(Wire::Agent(it)) => self.agent(&format!("{at}.agent"), it, depth)?,
             Some(Wire::Conference(it)) => {
                 Action::Conference(Arc::new(conference(&format!("{at}.conference"), it)?))
             }
@@ -193,6 +202,60 @@ impl Checked {
                 let field = format!("{at}.hangup.cause");
                 Action::Hangup { cause: cause(&field, &it.cause, Cause::NormalClearing)? }
             }
+        })
+    }
+
+    fn enqueue(
+        &mut self,
+        at: &str,
+        wire: &wire::EnqueueAction,
+        depth: usize,
+    ) -> Result<Enqueue, Invalid> {
+        let given = Some(wire.queue.as_str()).filter(|it| !it.is_empty());
+        let priority = u8::try_from(wire.priority).ok().filter(|it| *it <= PRIORITY_MAX);
+        let wrong = || Invalid::new(format!("{at}.priority"), wire.priority, "0 to 100");
+        let mut keys: Vec<_> = wire.on.iter().collect();
+        keys.sort_unstable_by_key(|(key, _)| *key); // So that the first error is always the same.
+        let mut on = std::collections::BTreeMap::new();
+        for (key, branch) in keys {
+            let key = digits(&format!("{at}.on"), key, 1)?;
+            let (Some(digit), 1) = (key.chars().next(), key.len()) else {
+                return Err(Invalid::new(format!("{at}.on"), key, "one digit"));
+            };
+            on.insert(digit, self.plan(&format!("{at}.on[{key:?}]"), branch, depth + 1)?);
+        }
+        Ok(Enqueue {
+            queue: given.map(|it| name(&format!("{at}.queue"), it)).transpose()?,
+            priority: priority.ok_or_else(wrong)?,
+            on,
+            otherwise: self.branch(&format!("{at}.otherwise"), wire.otherwise.as_ref(), depth)?,
+        })
+    }
+
+    fn agent(
+        &mut self,
+        at: &str,
+        wire: &wire::AgentAction,
+        depth: usize,
+    ) -> Result<Action, Invalid> {
+        use wire::agent_action::Does;
+        let does = match wire.does() {
+            Does::Login => AgentOrder::Login,
+            Does::Logout => AgentOrder::Logout,
+            Does::Pause => AgentOrder::Pause,
+            Does::Unpause => AgentOrder::Unpause,
+            Does::Toggle => AgentOrder::Toggle,
+            Does::Ready => AgentOrder::Ready,
+            Does::Unspecified => {
+                let wanted = "LOGIN, LOGOUT, PAUSE, UNPAUSE, TOGGLE or READY";
+                return Err(Invalid::new(format!("{at}.does"), wire.does, wanted));
+            }
+        };
+        let agent = Some(wire.agent.as_str()).filter(|it| !it.is_empty());
+        Ok(Action::Agent {
+            does,
+            agent: agent.map(|it| name(&format!("{at}.agent"), it)).transpose()?,
+            otherwise: self.branch(&format!("{at}.otherwise"), wire.otherwise.as_ref(), depth)?,
         })
     }
 
@@ -447,6 +510,15 @@ mod tests {
                 r#"{"conference": {"name": "a", "music": {}}}"#,
                 r#"plan.actions[0].conference.music.file: got "", wanted a file"#,
             ),
+            (
+                r#"{"enqueue": {"priority": 101}}"#,
+                "plan.actions[0].enqueue.priority: got 101, wanted 0 to 100",
+            ),
+            (
+                r#"{"enqueue": {"on": {"12": {}}}}"#,
+                r#"plan.actions[0].enqueue.on: got "12", wanted one digit"#,
+            ),
+            (r#"{"agent": {}}"#, "plan.actions[0].agent.does: got 0, wanted LOGIN, LOGOUT"),
             (
                 r#"{"dial": {"target": "1000"}}"#,
                 r#"plan.actions[0].dial.target: got "1000", wanted `sip:"#,

@@ -3,7 +3,7 @@
 use crate::chain::{DEADLINE, Outcome, persistently};
 use anyhow::Context as _;
 use boot::Channel;
-use call::{Cause, Failure, FailureKind, QueueCommand, Reply};
+use call::{AgentOrder, Cause, Failure, FailureKind, QueueCommand, Reply};
 use proto::queue::v1 as wire;
 use proto::queue::v1::queues_client::QueuesClient;
 use tonic::{Code, Request, Status};
@@ -22,6 +22,8 @@ pub(crate) struct Queues {
 pub(crate) struct Subject {
     pub(crate) call_id: String,
     pub(crate) request_uri: String,
+    /// Of leg A.
+    pub(crate) from_uri: String,
     /// The From header field, or our URI of it.
     pub(crate) from: String,
     pub(crate) contact: String,
@@ -35,16 +37,23 @@ impl Queues {
     /// Does one command; a `Leave` is tried again for a while.
     pub(crate) async fn perform(self, subject: Subject, command: QueueCommand) -> Outcome {
         match command {
-            QueueCommand::Enqueue { queue, answered } => {
-                self.enqueue(subject, queue, answered).await
+            QueueCommand::Enqueue { queue, answered, priority } => {
+                self.enqueue(subject, queue, answered, priority).await
             }
+            QueueCommand::Agent { does, agent } => self.set_presence(subject, does, agent).await,
             QueueCommand::Leave { cause } => {
                 persistently(|| self.clone().leave(subject.call_id.clone(), cause)).await
             }
         }
     }
 
-    async fn enqueue(mut self, subject: Subject, queue: Option<String>, answered: bool) -> Outcome {
+    async fn enqueue(
+        mut self,
+        subject: Subject,
+        queue: Option<String>,
+        answered: bool,
+        priority: u8,
+    ) -> Outcome {
         let uri = if queue.is_some() { String::new() } else { subject.request_uri };
         let request = wire::EnqueueRequest {
             call_id: subject.call_id,
@@ -53,10 +62,34 @@ impl Queues {
             from: shortened(subject.from),
             contact: shortened(subject.contact),
             answered,
+            priority: priority.into(),
         };
         let reply = self.client.enqueue(timed(request)).await.map_err(failure)?.into_inner();
         let queue = reply.caller.unwrap_or_default().queue;
         Ok(Reply::Enqueued { queue, music: reply.music })
+    }
+
+    async fn set_presence(
+        mut self,
+        subject: Subject,
+        does: AgentOrder,
+        agent: Option<String>,
+    ) -> Outcome {
+        let presence = match does {
+            AgentOrder::Login => wire::Presence::Login,
+            AgentOrder::Logout => wire::Presence::Logout,
+            AgentOrder::Pause => wire::Presence::Pause,
+            AgentOrder::Unpause => wire::Presence::Unpause,
+            AgentOrder::Toggle => wire::Presence::Toggle,
+            AgentOrder::Ready => wire::Presence::Ready,
+        };
+        let request = wire::SetPresenceRequest {
+            name: agent.unwrap_or_default(),
+            address: subject.from_uri,
+            presence: presence.into(),
+            reason: String::new(),
+        };
+        self.client.set_presence(timed(request)).await.map(|_| Reply::Done).map_err(failure)
     }
 
     async fn leave(mut self, call_id: String, cause: Cause) -> Outcome {

@@ -1,6 +1,7 @@
 //! A caller who waits: in which queue, at which place, since when, given to which agent.
 
-use crate::{Malformed, QueueId, Uri};
+use crate::{Address, AgentName, Malformed, QueueId};
+use std::cmp::Reverse;
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,10 +10,6 @@ pub type UnixMs = i64;
 
 /// Size of mohqueue's column `call_id`.
 const CALL_ID_MAX: usize = 100;
-/// Longest agent address, in bytes.
-const AGENT_MAX: usize = 255;
-/// Longest user name in an agent address, in bytes.
-const USER_MAX: usize = 64;
 
 /// Holdfast's id of a call; cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,48 +63,43 @@ impl fmt::Debug for AssignmentId {
     }
 }
 
-/// Whom to ring: a SIP URI, or `user/NAME` for a registered user.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Agent(Arc<str>);
+/// The highest priority of a caller; the lowest, and the usual one, is 0.
+pub const PRIORITY_MAX: u8 = 100;
 
-impl Agent {
-    /// # Errors
-    /// [`Malformed`] if it is neither, or longer than 255 bytes.
-    pub fn parse(text: &str) -> Result<Self, Malformed> {
-        let named = |c: char| c.is_ascii_alphanumeric() || "_.+-".contains(c);
-        let valid = match text.strip_prefix("user/") {
-            Some(name) => (1..=USER_MAX).contains(&name.len()) && name.chars().all(named),
-            None => text.len() <= AGENT_MAX && Uri::parse("agent", text).is_ok(),
-        };
-        if !valid {
-            let wanted = "`sip:USER@HOST` of at most 255 bytes, or `user/NAME` with 1 to 64 of [A-Za-z0-9_.+-]";
-            return Err(Malformed::new("agent", text, wanted));
-        }
-        Ok(Self(text.into()))
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// A place in line: the lower one is served first, also after a restart.
-///
-/// Derived order: a field that is to rank above arrival, such as a priority, goes before it.
+/// A place in line: the lower one is served first, also after a restart and in another queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
+    /// The higher one goes first.
+    pub priority: Reverse<u8>,
     /// Counts up with each arrival at the service, over all queues.
     pub sequence: u64,
 }
 
-/// One attempt to give a caller to an agent, while it lasts.
+/// Whose phone rings for a caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub address: Address,
+    /// `None`: nobody whom we know as an agent.
+    pub agent: Option<AgentName>,
+}
+
+/// One attempt to give a caller to an agent, or to one of several, while it lasts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment {
     pub id: AssignmentId,
-    pub agent: Agent,
+    /// At least one.
+    pub targets: Vec<Target>,
     pub reserved_at: UnixMs,
-    /// How long the agent is rung, in ms.
+    /// How long they are rung, in ms.
     pub ring_ms: u32,
+}
+
+impl Assignment {
+    /// The addresses, separated by spaces.
+    pub fn addresses(&self) -> String {
+        let addresses: Vec<&str> = self.targets.iter().map(|it| it.address.as_str()).collect();
+        addresses.join(" ")
+    }
 }
 
 /// mohqueue's `call_status`.
@@ -126,8 +118,12 @@ pub enum CallerState {
 pub struct Caller {
     pub call_id: CallId,
     pub queue: QueueId,
+    /// The queue that was asked for; the caller may have been sent on from there.
+    pub asked: QueueId,
     pub place: Place,
     pub arrived_at: UnixMs,
+    /// Since when in this queue.
+    pub since: UnixMs,
     /// The From header field of leg A.
     pub from: String,
     /// The Contact of leg A.
@@ -145,22 +141,6 @@ impl Caller {
         match &self.state {
             CallerState::Leaving(assignment) => Some(assignment),
             CallerState::Entering | CallerState::InQueue => None,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_agent_is_a_sip_uri_or_a_user() {
-        for good in ["sip:1001@10.0.0.5:5062;transport=tcp", "sips:a@b.example", "user/1001"] {
-            assert_eq!(Agent::parse(good).unwrap().as_str(), good);
-        }
-        let long = format!("sip:{}@b", "a".repeat(300));
-        for bad in ["", "1001", "user/", "user/a b", "sip:", "tel:+491", "sip:a@b\r\nX: y", &long] {
-            Agent::parse(bad).unwrap_err();
         }
     }
 }

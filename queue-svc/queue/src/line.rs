@@ -68,6 +68,11 @@ impl Line {
         self.answered.iter().chain(&self.entering).copied()
     }
 
+    /// Answered callers, first in line first.
+    pub(crate) fn answered(&self) -> impl Iterator<Item = Place> {
+        self.answered.iter().copied()
+    }
+
     pub(crate) fn count(&self) -> Count {
         let in_queue = u32_of(self.in_queue.len());
         Count {
@@ -75,6 +80,11 @@ impl Line {
             in_queue,
             leaving: u32_of(self.answered.len()) - in_queue,
         }
+    }
+
+    /// Whether an answered caller is in line.
+    pub(crate) fn has_answered(&self) -> bool {
+        !self.answered.is_empty()
     }
 
     pub(crate) fn is_empty(&self) -> bool {

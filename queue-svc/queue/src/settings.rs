@@ -1,11 +1,23 @@
-//! What a queue is: a row of mohqueue's `mohqueues`, and the limit that we add to it.
+//! What a queue is: a row of mohqueue's `mohqueues`, and what we add to it.
 
-use crate::{Malformed, Uri};
+use crate::{Address, Malformed, Strategy, Uri};
 
 /// `max_calls` of a queue that does not say: mohqueue's `moh_maxcalls`.
 pub const MAX_CALLS_DEFAULT: u32 = 50;
 /// The highest `max_calls`.
 pub const MAX_CALLS_MAX: u32 = 100_000;
+
+/// How long an agent is rung, and is if not said, in ms.
+pub const RING_MS: std::ops::RangeInclusive<u32> = 1_000..=300_000;
+pub const RING_MS_DEFAULT: u32 = 30_000;
+/// Within which wait a call counts as answered in time, if not said, in ms.
+pub const SERVICE_LEVEL_MS_DEFAULT: u32 = 20_000;
+/// The longest wait that a queue may allow or announce by, in ms: a day.
+pub const WAIT_MS_MAX: u32 = 86_400_000;
+/// The shortest time between two announcements, in ms.
+pub const ANNOUNCE_MS_MIN: u32 = 5_000;
+/// Periodic announcements of a queue.
+pub const PERIODIC_MAX: usize = 10;
 
 /// Sizes of mohqueue's columns, in bytes.
 const NAME_MAX: usize = 25;
@@ -25,6 +37,65 @@ pub struct SettingsRow {
     pub debug: bool,
     /// 0 means [`MAX_CALLS_DEFAULT`].
     pub max_calls: u32,
+    pub strategy: Strategy,
+    /// How long an agent is rung; 0 means [`RING_MS_DEFAULT`].
+    pub ring_ms: u32,
+    /// 0 means [`SERVICE_LEVEL_MS_DEFAULT`].
+    pub service_level_ms: u32,
+    /// How long a caller may wait; 0: for ever.
+    pub max_wait_ms: u32,
+    /// Nobody may join a queue that is empty of agents in this sense.
+    pub join_empty: EmptyRule,
+    /// Callers leave a queue that becomes so.
+    pub leave_empty: EmptyRule,
+    /// Where callers go who may not join or wait any longer: `queue/NAME`, a SIP URI, `user/NAME`, or
+    /// nothing: on with the plan of the call.
+    pub overflow: String,
+    /// How often position and wait are announced; 0: never.
+    pub announce_every_ms: u32,
+    /// When first; 0: after `announce_every_ms`.
+    pub announce_first_ms: u32,
+    pub announce_position: bool,
+    pub announce_wait: bool,
+    /// How often one of `periodic` is played; 0: never.
+    pub periodic_every_ms: u32,
+    /// Files, one after the other.
+    pub periodic: Vec<String>,
+}
+
+/// When a queue counts as empty of agents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EmptyRule {
+    /// Never: callers may wait for whoever comes.
+    #[default]
+    Never,
+    /// No agent of it is logged in.
+    LoggedOut,
+    /// No agent of it is logged in and not paused.
+    Unavailable,
+}
+
+impl EmptyRule {
+    pub const ALL: [Self; 3] = [Self::Never, Self::LoggedOut, Self::Unavailable];
+
+    /// On disk.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::LoggedOut => "logged out",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// Where callers go who may not join a queue, or not wait in it any longer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Overflow {
+    /// On with the plan of their call.
+    Plan,
+    /// To the queue of this name, where they are in line by their arrival here.
+    Queue(String),
+    Address(Address),
 }
 
 /// A queue that holds what its row says.
@@ -32,6 +103,7 @@ pub struct SettingsRow {
 pub struct Settings {
     row: SettingsRow,
     uri: Uri,
+    overflow: Overflow,
 }
 
 impl Settings {
@@ -81,10 +153,20 @@ impl Settings {
             "1 to 100000, or 0 for 50",
             row.max_calls <= MAX_CALLS_MAX,
         )?;
-        if row.max_calls == 0 {
-            row.max_calls = MAX_CALLS_DEFAULT;
+        let overflow = Overflow::read(&row.overflow)?;
+        check_times(&row)?;
+        check_periodic(&row)?;
+        for (value, default) in [
+            (&mut row.max_calls, MAX_CALLS_DEFAULT),
+            (&mut row.ring_ms, RING_MS_DEFAULT),
+            (&mut row.service_level_ms, SERVICE_LEVEL_MS_DEFAULT),
+            (&mut row.announce_first_ms, row.announce_every_ms),
+        ] {
+            if *value == 0 {
+                *value = default;
+            }
         }
-        Ok(Self { row, uri })
+        Ok(Self { row, uri, overflow })
     }
 
     /// Stands for a queue whose row is gone while callers still wait in it.
@@ -96,8 +178,8 @@ impl Settings {
             max_calls: MAX_CALLS_DEFAULT,
             ..SettingsRow::default()
         };
-        let uri = Uri::parse("uri", &row.uri).expect("the URI of a lost queue is one");
-        Self { row, uri }
+        Self::read(SettingsRow { mohfile: "lost".to_owned(), ..row })
+            .expect("what stands for a lost queue is one")
     }
 
     /// As parsed; `max_calls` is never 0.
@@ -113,6 +195,10 @@ impl Settings {
         &self.uri
     }
 
+    pub fn overflow(&self) -> &Overflow {
+        &self.overflow
+    }
+
     /// The music as media-relay wants it: "mohdir/mohfile", or "mohfile" without a directory.
     pub fn music(&self) -> String {
         match self.row.mohdir.trim_end_matches('/') {
@@ -120,6 +206,52 @@ impl Settings {
             dir => format!("{dir}/{}", self.row.mohfile),
         }
     }
+}
+
+impl Overflow {
+    fn read(text: &str) -> Result<Self, Malformed> {
+        match (text, text.strip_prefix("queue/")) {
+            ("", _) => Ok(Self::Plan),
+            (_, Some(name)) if (1..=COLUMN_MAX).contains(&name.len()) => {
+                Ok(Self::Queue(name.to_owned()))
+            }
+            _ => Address::parse("overflow", text).map(Self::Address).map_err(|_| {
+                let wanted = "`queue/NAME`, `sip:USER@HOST`, `user/NAME`, or nothing";
+                Malformed::new("overflow", text, wanted)
+            }),
+        }
+    }
+}
+
+fn check_times(row: &SettingsRow) -> Result<(), Malformed> {
+    let ring = row.ring_ms == 0 || RING_MS.contains(&row.ring_ms);
+    check("ring_ms", &row.ring_ms.to_string(), "1000 to 300000, or 0 for 30000", ring)?;
+    for (field, ms) in
+        [("service_level_ms", row.service_level_ms), ("max_wait_ms", row.max_wait_ms)]
+    {
+        check(field, &ms.to_string(), "at most 86400000", ms <= WAIT_MS_MAX)?;
+    }
+    for (field, ms) in [
+        ("announce_every_ms", row.announce_every_ms),
+        ("announce_first_ms", row.announce_first_ms),
+        ("periodic_every_ms", row.periodic_every_ms),
+    ] {
+        let holds = ms == 0 || (ANNOUNCE_MS_MIN..=WAIT_MS_MAX).contains(&ms);
+        check(field, &ms.to_string(), "5000 to 86400000, or 0", holds)?;
+    }
+    Ok(())
+}
+
+fn check_periodic(row: &SettingsRow) -> Result<(), Malformed> {
+    let count = row.periodic.len();
+    check("periodic", &format!("{count} files"), "at most 10 files", count <= PERIODIC_MAX)?;
+    for file in &row.periodic {
+        let plain = !file.is_empty() && file.len() <= COLUMN_MAX;
+        let plain = plain && !file.chars().any(|c| c.is_control() || c.is_whitespace());
+        let wanted = "files of 1 to 100 bytes without white space or `..`";
+        check("periodic", file, wanted, plain && !file.split('/').any(|part| part == ".."))?;
+    }
+    Ok(())
 }
 
 fn check(
@@ -159,6 +291,36 @@ mod tests {
         refused("mohfile", SettingsRow { mohfile: String::new(), ..good() });
         refused("mohfile", SettingsRow { mohfile: "a\nb".into(), ..good() });
         refused("max_calls", SettingsRow { max_calls: 100_001, ..good() });
+        refused("overflow", SettingsRow { overflow: "queue/".into(), ..good() });
+        refused("overflow", SettingsRow { overflow: "tel:1".into(), ..good() });
+        refused("ring_ms", SettingsRow { ring_ms: 999, ..good() });
+        refused("max_wait_ms", SettingsRow { max_wait_ms: WAIT_MS_MAX + 1, ..good() });
+        refused("announce_every_ms", SettingsRow { announce_every_ms: 4_999, ..good() });
+        refused("periodic", SettingsRow { periodic: vec!["a b".into()], ..good() });
+        refused("periodic", SettingsRow { periodic: vec!["a/../b".into()], ..good() });
+        refused("periodic", SettingsRow { periodic: vec!["a".into(); 11], ..good() });
+    }
+
+    #[test]
+    fn overflow_is_a_queue_an_address_or_the_plan() {
+        let overflow = |text: &str| {
+            let row = SettingsRow { overflow: text.into(), ..good() };
+            Settings::parse(row).unwrap().overflow().clone()
+        };
+        assert_eq!(overflow(""), Overflow::Plan);
+        assert_eq!(overflow("queue/night"), Overflow::Queue("night".into()));
+        for address in ["sip:1@h", "user/1001"] {
+            let wanted = Address::parse("overflow", address).unwrap();
+            assert_eq!(overflow(address), Overflow::Address(wanted));
+        }
+    }
+
+    #[test]
+    fn what_is_not_said_has_its_default() {
+        let settings = Settings::parse(SettingsRow { announce_every_ms: 9_000, ..good() }).unwrap();
+        let row = settings.row();
+        assert_eq!((row.max_calls, row.ring_ms, row.service_level_ms), (50, 30_000, 20_000));
+        assert_eq!(row.announce_first_ms, 9_000);
     }
 
     #[track_caller]

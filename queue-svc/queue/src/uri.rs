@@ -53,6 +53,10 @@ impl Uri {
         let port = port.unwrap_or(if secure { 5061 } else { 5060 });
         Some(Self { secure, user, host: read_host(host)?, port })
     }
+
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
 }
 
 impl fmt::Display for Uri {

@@ -2,8 +2,9 @@
 
 use expect_test::{Expect, expect};
 use queue::{
-    Agent, AssignmentId, CallId, CallerState, ENTER_MS, Enqueue, Found, Output, QueueId, Queues,
-    Retrieve, RingEnded, Settings, SettingsRow, UnixMs, VERIFY_MS, Wanted,
+    Address, AssignmentId, CallId, CallSeen, CallerState, Departure, ENTER_MS, Enqueue, Found,
+    Missed, Output, QueueId, Queues, Retrieve, RingEnded, Settings, SettingsRow, UnixMs, VERIFY_MS,
+    Wanted,
 };
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -24,7 +25,7 @@ fn agent_who_does_not_answer_leaves_the_caller_first() {
             20 ring 1 for a
             50 save a in queue
             50 Released a at 1 of 2: 486
-            50 assignment 1: a waited 50 ms, NotTaken("486")
+            50 assignment 1: a waited 50 ms, NotTaken(Busy, "486")
             60 1 a, 2 b
         "#]],
     );
@@ -51,10 +52,10 @@ fn two_operators_get_two_callers_and_the_third_is_told_that_nobody_waits() {
             2 refused: nobody waits in queue abc (0 not answered yet, 2 being given to agents)
             3 delete b
             3 Connected b at 0 of 0: agent answered
-            3 assignment 2: b waited 3 ms, Connected
+            3 assignment 2: b waited 3 ms, Connected { answered: None }
             4 delete a
             4 Connected a at 0 of 0: agent answered
-            4 assignment 1: a waited 4 ms, Connected
+            4 assignment 1: a waited 4 ms, Connected { answered: None }
             5 assignment 1 is unknown
         "#]],
     );
@@ -97,7 +98,7 @@ fn agent_who_answers_as_the_caller_leaves_has_talked_to_them() {
             2 stop ringing 1 for a
             2 a waited 2 ms
             3 Connected a at 0 of 0: agent answered as the caller left
-            3 assignment 1: a waited 2 ms, Connected
+            3 assignment 1: a waited 2 ms, Connected { answered: None }
         "#]],
     );
 }
@@ -167,7 +168,7 @@ fn nobody_asks_about_a_call_twice_at_a_time() {
             705001 ring 1 for a
             705003 save a in queue
             705003 Released a at 1 of 1: 486
-            705003 assignment 1: a waited 705003 ms, NotTaken("486")
+            705003 assignment 1: a waited 705003 ms, NotTaken(Busy, "486")
             710002 check a
         "#]],
     );
@@ -194,7 +195,7 @@ fn restart_keeps_the_order_rings_again_and_asks_about_the_others() {
             2 check c
             3 save a in queue
             3 Released a at 1 of 2: 486
-            3 assignment 1: a waited 3 ms, NotTaken("486")
+            3 assignment 1: a waited 3 ms, NotTaken(Busy, "486")
             3 1 a, 2 b, 0 c
             3 delete c
             4 save d entering
@@ -224,7 +225,7 @@ fn renamed_replaced_or_deleted_queue_keeps_its_callers() {
             7 ring 1 for a
             8 delete a
             8 Connected a at 0 of 0: agent answered
-            8 assignment 1: a waited 8 ms, Connected
+            8 assignment 1: a waited 8 ms, Connected { answered: None }
             10 refused: no such queue: "new"
         "#]],
     );
@@ -246,7 +247,7 @@ fn caller_connected_by_somebody_else_leaves_and_by_us_is_committed_once() {
             8 nothing changed
             9 delete a
             9 Connected a at 0 of 0: agent answered
-            9 assignment 1: a waited 4 ms, Connected
+            9 assignment 1: a waited 4 ms, Connected { answered: None }
             9 nothing changed
         "#]],
     );
@@ -272,8 +273,8 @@ fn caller_connected_by_somebody_else_leaves_and_by_us_is_committed_once() {
 /// Runs `ms step | …` against queue abc (id 1), which takes 3 callers.
 #[track_caller]
 fn check(script: &str, expected: Expect) {
-    let mut run = Run { queues: Queues::new(10), rows: BTreeMap::new(), log: String::new() };
-    run.queues.handle_table(table("1=abc"));
+    let mut run = Run { queues: Queues::new(10, "x"), rows: BTreeMap::new(), log: String::new() };
+    run.queues.handle_table(0, table("1=abc"));
     for step in script.split('|') {
         let (ms, step) = step.trim().split_once(' ').unwrap();
         run.step(ms.parse().unwrap(), step);
@@ -300,33 +301,46 @@ impl Run {
             },
             "answer" => assert!(!self.queues.handle_enqueue(now, enqueue(noun, true)).unwrap()),
             "leave" => {
-                said = match self.queues.handle_leave(now, &call(), "caller hung up") {
+                said = match self.queues.handle_leave(
+                    now,
+                    &call(),
+                    Departure::HungUp,
+                    "caller hung up",
+                ) {
                     Some(ms) => format!("{noun} waited {ms} ms"),
                     None => format!("{noun} did not wait"),
                 }
             }
             "connected" => {
                 let (at, by) = noun.split_once(' ').unwrap();
-                let (by, at) = (AssignmentId::new(by), at.parse().unwrap());
-                let a = CallId::parse("a").unwrap();
-                said = match self.queues.handle_connected(now, &a, at, &by) {
+                let seen = CallSeen {
+                    call_id: CallId::parse("a").unwrap(),
+                    at: at.parse().unwrap(),
+                    assignment_id: AssignmentId::new(&format!("x-{by}")),
+                    connected: true,
+                    remotes: Vec::new(),
+                };
+                said = match self.queues.handle_call(now, &seen) {
                     Some(ms) => format!("a waited {ms} ms"),
                     None => "nothing changed".into(),
                 }
             }
             "retrieve" => said = self.retrieve(now, "abc", noun),
             "retrieve-new" => said = self.retrieve(now, "new", noun),
-            "connect" => said = self.ring_ended(now, noun, RingEnded::Connected),
-            "decline" => said = self.ring_ended(now, noun, RingEnded::NotTaken("486".into())),
+            "connect" => said = self.ring_ended(now, noun, RingEnded::Connected { answered: None }),
+            "decline" => {
+                said = self.ring_ended(now, noun, RingEnded::NotTaken(Missed::Busy, "486".into()))
+            }
             "tick" => self.queues.handle_timeout(now),
             "early" => self.queues.handle_checked(now, &call(), Found::Early),
             "waiting" => self.queues.handle_checked(now, &call(), Found::Waiting),
+            "talking" => self.queues.handle_checked(now, &call(), Found::Connected),
             "gone" => self.queues.handle_checked(now, &call(), Found::Gone),
             "unknown" => self.queues.handle_checked(now, &call(), Found::Unknown),
-            "table" => self.queues.handle_table(table(noun)),
+            "table" => self.queues.handle_table(now, table(noun)),
             "restart" => {
-                self.queues = Queues::new(10);
-                self.queues.handle_table(table("1=abc"));
+                self.queues = Queues::new(10, "y"); // Its assignments are others.
+                self.queues.handle_table(now, table("1=abc"));
                 self.queues.restore(now, self.rows.values().cloned());
             }
             "list" => said = self.list(if noun.is_empty() { "abc" } else { noun }),
@@ -358,31 +372,35 @@ impl Run {
                 format!("delete {call_id}")
             }
             Output::Ring { call_id, assignment } => {
-                format!("ring {} for {call_id}", assignment.id.as_str())
+                format!("ring {} for {call_id}", short(&assignment.id))
             }
             Output::StopRinging { call_id, assignment_id } => {
-                format!("stop ringing {} for {call_id}", assignment_id.as_str())
+                format!("stop ringing {} for {call_id}", short(&assignment_id))
             }
             Output::Check(call_id) => format!("check {call_id}"),
             Output::Publish(event) => format!(
                 "{:?} {} at {} of {}: {}",
                 event.kind, event.caller.call_id, event.position, event.in_queue, event.reason
             ),
+            other => panic!("nobody has agents or announcements here: {other:?}"),
         }
     }
 
+    /// The assignments are numbered by the core, from 1.
     fn retrieve(&mut self, now: UnixMs, queue: &str, id: &str) -> String {
-        let agent = Agent::parse(&format!("user/{id}")).unwrap();
-        let (queue, assignment_id) = (queue.to_owned(), AssignmentId::new(id));
-        let retrieve = Retrieve { queue, agent, ring_ms: 30_000, assignment_id };
+        let address = Address::parse("agent", &format!("user/{id}")).unwrap();
+        let retrieve = Retrieve { queue: queue.to_owned(), address, ring_ms: 30_000 };
         match self.queues.handle_retrieve(now, retrieve) {
-            Ok(()) => String::new(),
+            Ok(assignment) => {
+                assert_eq!(short(&assignment), id);
+                String::new()
+            }
             Err(refusal) => format!("refused: {refusal}"),
         }
     }
 
     fn ring_ended(&mut self, now: UnixMs, id: &str, ended: RingEnded) -> String {
-        match self.queues.handle_ring_ended(now, &AssignmentId::new(id), ended) {
+        match self.queues.handle_ring_ended(now, &AssignmentId::new(&format!("x-{id}")), ended) {
             Some(it) => {
                 format!(
                     "assignment {id}: {} waited {} ms, {:?}",
@@ -394,7 +412,7 @@ impl Run {
     }
 
     fn list(&self, queue: &str) -> String {
-        match self.queues.list(queue) {
+        match self.queues.list(0, queue) {
             Ok(views) => {
                 let all: Vec<_> =
                     views.map(|it| format!("{} {}", it.position, it.caller.call_id)).collect();
@@ -412,7 +430,13 @@ fn enqueue(call_id: &str, answered: bool) -> Enqueue {
         from: String::new(),
         contact: String::new(),
         answered,
+        priority: 0,
     }
+}
+
+/// Without what comes before the number.
+fn short(id: &AssignmentId) -> &str {
+    id.as_str().trim_start_matches("x-")
 }
 
 /// `ID=NAME`, or no queue at all.

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use queue::{
-    Agent, AssignmentId, CallId, Caller, Enqueue, Found, Output, QueueId, Queues, Retrieve,
-    RingEnded, Settings, SettingsRow, Wanted,
+    Address, AssignmentId, CallId, CallSeen, Caller, Departure, Enqueue, Found, Missed, Output,
+    QueueId, Queues, Retrieve, RingEnded, Settings, SettingsRow, Wanted,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,7 +63,7 @@ proptest! {
             } else {
                 let got = real.apply(now, &op);
                 real.write()?;
-                let wanted = model.apply(now, &op, real.newest.clone());
+                let wanted = model.apply(now, &op, &real);
                 prop_assert_eq!(got, wanted, "{:?}", op);
             }
             real.agrees_with(&model)?;
@@ -81,20 +81,24 @@ struct Real {
     newest: Option<AssignmentId>,
     /// Agents that ring, by assignment.
     ringing: BTreeMap<AssignmentId, CallId>,
-    made: u32,
+    /// Every assignment ever made, in order.
+    made: Vec<AssignmentId>,
+    /// Processes so far.
+    runs: u32,
 }
 
 impl Real {
     fn new() -> Self {
-        let mut queues = Queues::new(ALL_MAX);
-        queues.handle_table(table([1, 2]));
+        let mut queues = Queues::new(ALL_MAX, "1");
+        queues.handle_table(0, table([1, 2]));
         Self {
             queues,
             rows: BTreeMap::new(),
             ids: [1, 2],
             newest: None,
             ringing: BTreeMap::new(),
-            made: 0,
+            made: Vec::new(),
+            runs: 1,
         }
     }
 
@@ -107,6 +111,7 @@ impl Real {
                     from: "f".into(),
                     contact: "c".into(),
                     answered: *answered,
+                    priority: 0,
                 };
                 match self.queues.handle_enqueue(now, enqueue) {
                     Ok(new) => format!("{new}"),
@@ -114,23 +119,30 @@ impl Real {
                 }
             }
             Op::Leave { call } => {
-                format!("{:?}", self.queues.handle_leave(now, &call_id(*call), "bye"))
+                format!(
+                    "{:?}",
+                    self.queues.handle_leave(now, &call_id(*call), Departure::HungUp, "bye")
+                )
             }
             Op::Connected { call, nth } => {
-                let id = AssignmentId::new(&nth.to_string());
-                format!("{:?}", self.queues.handle_connected(now, &call_id(*call), now, &id))
+                let seen = CallSeen {
+                    call_id: call_id(*call),
+                    at: now,
+                    assignment_id: self.nth(*nth),
+                    connected: true,
+                    remotes: Vec::new(),
+                };
+                format!("{:?}", self.queues.handle_call(now, &seen))
             }
             Op::Retrieve { queue } => {
-                self.made += 1;
-                let assignment_id = AssignmentId::new(&self.made.to_string());
                 let retrieve = Retrieve {
                     queue: QUEUES[*queue].into(),
-                    agent: Agent::parse("user/1").unwrap(),
+                    address: Address::parse("agent", "user/1").unwrap(),
                     ring_ms: 1_000,
-                    assignment_id: assignment_id.clone(),
                 };
                 match self.queues.handle_retrieve(now, retrieve) {
-                    Ok(()) => {
+                    Ok(assignment_id) => {
+                        self.made.push(assignment_id.clone());
                         self.newest = Some(assignment_id);
                         "reserved".into()
                     }
@@ -138,7 +150,7 @@ impl Real {
                 }
             }
             Op::RingEnded { nth, ended } => {
-                let id = AssignmentId::new(&nth.to_string());
+                let id = self.nth(*nth);
                 self.ringing.remove(&id);
                 let resolution = self.queues.handle_ring_ended(now, &id, ended.clone());
                 format!("{:?}", resolution.map(|it| (it.call_id, it.waited_ms)))
@@ -149,7 +161,7 @@ impl Real {
             }
             Op::Replace { queue } => {
                 self.ids[*queue] = self.ids.iter().max().unwrap() + 1;
-                self.queues.handle_table(table(self.ids));
+                self.queues.handle_table(now, table(self.ids));
                 String::new()
             }
             Op::Crash => {
@@ -175,22 +187,29 @@ impl Real {
                     prop_assert_eq!(self.ringing.remove(&assignment_id), Some(call_id));
                 }
                 Output::Check(_) | Output::Publish(_) => (),
+                other => prop_assert!(false, "there are no agents here: {:?}", other),
             }
         }
         Ok(())
     }
 
     fn restart(&mut self, now: i64) {
-        self.queues = Queues::new(ALL_MAX);
-        self.queues.handle_table(table(self.ids));
+        self.runs += 1;
+        self.queues = Queues::new(ALL_MAX, &self.runs.to_string());
+        self.queues.handle_table(now, table(self.ids));
         self.ringing.clear();
         self.queues.restore(now, self.rows.values().cloned());
         self.write().unwrap();
     }
 
+    /// Of the assignments ever made, this one, or one that never was.
+    fn nth(&self, nth: usize) -> AssignmentId {
+        self.made.get(nth).cloned().unwrap_or_else(|| AssignmentId::new("never"))
+    }
+
     fn agrees_with(&self, model: &Model) -> Result<(), TestCaseError> {
         for (index, name) in QUEUES.iter().enumerate() {
-            let listed: Vec<_> = self.queues.list(name).unwrap().collect();
+            let listed: Vec<_> = self.queues.list(0, name).unwrap().collect();
             let got: Vec<_> =
                 listed.iter().map(|it| (it.position, it.caller.call_id.clone())).collect();
             prop_assert_eq!(got, model.list(index));
@@ -232,12 +251,12 @@ enum State {
 }
 
 impl Model {
-    fn apply(&mut self, now: i64, op: &Op, newest: Option<AssignmentId>) -> Answer {
+    fn apply(&mut self, now: i64, op: &Op, real: &Real) -> Answer {
         match op {
             Op::Enqueue { call, queue, answered } => self.enqueue(now, *call, *queue, *answered),
             Op::Leave { call } => self.leave(now, *call),
             Op::Connected { call, nth } => {
-                let ours = State::Leaving(AssignmentId::new(&nth.to_string()));
+                let ours = State::Leaving(real.nth(*nth));
                 match self.find(*call) {
                     Some(at) if self.waiting[at].state == ours => "None".into(),
                     _ => self.leave(now, *call),
@@ -247,15 +266,16 @@ impl Model {
                 let mut in_line = self.waiting.iter_mut();
                 let next = in_line.find(|it| it.queue == *queue && it.state == State::InQueue);
                 let Some(next) = next else { return "refused".into() };
-                next.state = State::Leaving(newest.expect("the core reserved somebody"));
+                next.state =
+                    State::Leaving(real.newest.clone().expect("the core reserved somebody"));
                 "reserved".into()
             }
-            Op::RingEnded { nth, ended } => self.ring_ended(now, *nth, ended),
+            Op::RingEnded { nth, ended } => self.ring_ended(now, real.nth(*nth), ended),
             Op::Checked { call, found } => {
                 let Some(at) = self.find(*call) else { return String::new() };
                 match (&self.waiting[at].state, found) {
                     (State::Leaving(_), _) => (),
-                    (_, Found::Gone) => drop(self.waiting.remove(at)),
+                    (_, Found::Gone | Found::Connected) => drop(self.waiting.remove(at)),
                     (State::Entering, Found::Waiting) => self.waiting[at].state = State::InQueue,
                     _ => (),
                 }
@@ -298,8 +318,7 @@ impl Model {
         format!("{:?}", Some(waited_ms))
     }
 
-    fn ring_ended(&mut self, now: i64, nth: usize, ended: &RingEnded) -> Answer {
-        let id = AssignmentId::new(&nth.to_string());
+    fn ring_ended(&mut self, now: i64, id: AssignmentId, ended: &RingEnded) -> Answer {
         if let Some(at) = self.abandoned.iter().position(|(it, ..)| *it == id) {
             let (_, call, waited_ms) = self.abandoned.remove(at);
             return format!("{:?}", Some((call, waited_ms)));
@@ -310,8 +329,8 @@ impl Model {
         };
         let answer = (self.waiting[at].call.clone(), (now - self.waiting[at].since) as u64);
         match ended {
-            RingEnded::NotTaken(_) => self.waiting[at].state = State::InQueue,
-            RingEnded::Connected | RingEnded::HungUp | RingEnded::Stale => {
+            RingEnded::NotTaken(..) => self.waiting[at].state = State::InQueue,
+            RingEnded::Connected { .. } | RingEnded::HungUp | RingEnded::Stale => {
                 self.waiting.remove(at);
             }
         }
@@ -343,9 +362,9 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (call.clone(), queue.clone(), any::<bool>())
             .prop_map(|(call, queue, answered)| Op::Enqueue { call, queue, answered }),
         2 => call.clone().prop_map(|call| Op::Leave { call }),
-        2 => (call.clone(), 1..20usize).prop_map(|(call, nth)| Op::Connected { call, nth }),
+        2 => (call.clone(), 0..20usize).prop_map(|(call, nth)| Op::Connected { call, nth }),
         4 => queue.clone().prop_map(|queue| Op::Retrieve { queue }),
-        6 => (1..20usize, ended()).prop_map(|(nth, ended)| Op::RingEnded { nth, ended }),
+        6 => (0..20usize, ended()).prop_map(|(nth, ended)| Op::RingEnded { nth, ended }),
         2 => (call, found()).prop_map(|(call, found)| Op::Checked { call, found }),
         1 => queue.prop_map(|queue| Op::Replace { queue }),
         1 => Just(Op::Crash),
@@ -354,16 +373,22 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn ended() -> impl Strategy<Value = RingEnded> {
     prop_oneof![
-        Just(RingEnded::Connected),
-        Just(RingEnded::NotTaken("486".into())),
-        Just(RingEnded::NotTaken("no answer".into())),
+        Just(RingEnded::Connected { answered: None }),
+        Just(RingEnded::NotTaken(Missed::Busy, "486".into())),
+        Just(RingEnded::NotTaken(Missed::NoAnswer, "no answer".into())),
         Just(RingEnded::HungUp),
         Just(RingEnded::Stale),
     ]
 }
 
 fn found() -> impl Strategy<Value = Found> {
-    prop_oneof![Just(Found::Early), Just(Found::Waiting), Just(Found::Gone), Just(Found::Unknown),]
+    prop_oneof![
+        Just(Found::Early),
+        Just(Found::Waiting),
+        Just(Found::Connected),
+        Just(Found::Gone),
+        Just(Found::Unknown),
+    ]
 }
 
 fn call_id(call: u8) -> CallId {

@@ -1,10 +1,10 @@
 //! How the rest of the service talks to the loop.
 
-use super::request::{Change, Connected, Failure, Request};
+use super::request::{AgentDraft, Change, Failure, PutAgent, Request};
 use crate::grpc::RingAnswer;
 use queue::{
-    Agent, Assignment, AssignmentId, CallId, Caller, Enqueue, Found, QueueId, Queues, Settings,
-    Wanted,
+    Address, AgentName, Assignment, AssignmentId, CallId, CallSeen, Caller, Departure, Enqueue,
+    Expected, Found, PresenceOrder, QueueId, Queues, Settings, Wanted,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -22,6 +22,7 @@ pub(crate) struct Joined {
     pub(crate) queue: String,
     /// From 1; 0 while entering.
     pub(crate) position: u32,
+    pub(crate) expected: Option<Expected>,
     /// For media-relay.
     pub(crate) music: String,
 }
@@ -56,24 +57,52 @@ impl Desk {
     pub(crate) async fn leave(
         &self,
         call_id: CallId,
+        departure: Departure,
         reason: String,
     ) -> Result<Option<u64>, Failure> {
-        self.ask(|reply| Request::Leave { call_id, reason, reply }).await
+        self.ask(|reply| Request::Leave { call_id, departure, reason, reply }).await
     }
 
-    /// Returns when nobody takes the call for one that waits any more, unless it is one of ours.
-    pub(crate) async fn connected(&self, connected: Connected) -> Result<(), Failure> {
-        self.ask(|reply| Request::Connected { connected, reply }).await
+    /// Returns when the end of the call is no news to the queues and agents any more.
+    pub(crate) async fn ended(&self, call_id: CallId, reason: String) -> Result<(), Failure> {
+        self.ask(|reply| Request::Ended { call_id, reason, reply }).await
+    }
+
+    /// Returns when nobody takes the call for one that waits any more, if it does not, and those whom
+    /// it keeps busy are not rung.
+    pub(crate) async fn seen(&self, seen: CallSeen) -> Result<(), Failure> {
+        self.ask(|reply| Request::Seen { seen, reply }).await
     }
 
     /// Returns when the assignment is decided; goes on if nobody waits for that.
     pub(crate) async fn retrieve(
         &self,
         queue: String,
-        agent: Agent,
+        address: Address,
         ring_ms: u32,
     ) -> Result<Retrieved, Failure> {
-        self.ask(|reply| Request::Retrieve { queue, agent, ring_ms, reply }).await
+        self.ask(|reply| Request::Retrieve { queue, address, ring_ms, reply }).await
+    }
+
+    pub(crate) async fn put_agent(&self, put: PutAgent, draft: AgentDraft) -> Result<(), Failure> {
+        self.ask(|reply| Request::PutAgent { put, draft: Box::new(draft), reply }).await
+    }
+
+    pub(crate) async fn delete_agent(&self, name: AgentName) -> Result<(), Failure> {
+        self.ask(|reply| Request::DeleteAgent { name, reply }).await
+    }
+
+    pub(crate) async fn set_presence(
+        &self,
+        name: AgentName,
+        order: PresenceOrder,
+    ) -> Result<(), Failure> {
+        self.ask(|reply| Request::SetPresence { name, order, reply }).await
+    }
+
+    /// NATS has all changes up to this one.
+    pub(crate) async fn told(&self, revision: i64) {
+        let _ = self.requests.send(Request::Told(revision)).await; // The process may end.
     }
 
     pub(crate) async fn create_queue(

@@ -1,13 +1,15 @@
 //! What may be asked of the loop, and how it asks the core.
 
 use super::step::{Step, Undo, Waiter, reply};
-use super::{Joined, Retrieved, Work};
+use super::{Joined, Retrieved, Told, Work};
 use crate::grpc::RingAnswer;
 use crate::metrics;
 use queue::{
-    Agent, Assignment, AssignmentId, CallId, Enqueue, Found, QueueId, Queues, Refusal, Retrieve,
-    RingEnded, Settings, UnixMs, View, Wanted,
+    Address, AgentName, AgentSettings, Assignment, CallId, CallSeen, Departure, Enqueue, Found,
+    Malformed, Membership, PresenceOrder, QueueId, Queues, Refusal, Retrieve, RingEnded, Settings,
+    UnixMs, View, Wanted,
 };
+use std::time::Instant;
 use tokio::sync::oneshot;
 use tracing::info;
 
@@ -18,21 +20,33 @@ type ReplyTo<T> = oneshot::Sender<Result<T, Failure>>;
 
 pub(crate) enum Request {
     Enqueue { enqueue: Enqueue, reply: ReplyTo<Joined> },
-    Leave { call_id: CallId, reason: String, reply: ReplyTo<Option<u64>> },
-    Connected { connected: Connected, reply: ReplyTo<()> },
-    Retrieve { queue: String, agent: Agent, ring_ms: u32, reply: ReplyTo<Retrieved> },
+    Leave { call_id: CallId, departure: Departure, reason: String, reply: ReplyTo<Option<u64>> },
+    Ended { call_id: CallId, reason: String, reply: ReplyTo<()> },
+    Seen { seen: CallSeen, reply: ReplyTo<()> },
+    Retrieve { queue: String, address: Address, ring_ms: u32, reply: ReplyTo<Retrieved> },
     RingEnded { assignment: Assignment, answer: RingAnswer },
     Checked { call_id: CallId, found: Found },
     Change { change: Change, reply: ReplyTo<(QueueId, Settings)> },
+    PutAgent { put: PutAgent, draft: Box<AgentDraft>, reply: ReplyTo<()> },
+    DeleteAgent { name: AgentName, reply: ReplyTo<()> },
+    SetPresence { name: AgentName, order: PresenceOrder, reply: ReplyTo<()> },
+    Told(i64),
     Read { wanted: Option<Wanted>, read: Box<dyn FnOnce(&Queues) + Send> },
 }
 
-/// Somebody talks to a caller.
-pub(crate) struct Connected {
-    pub(crate) call_id: CallId,
-    pub(crate) at: UnixMs,
-    /// Of whoever had the agent rung; ours, or not.
-    pub(crate) assignment_id: AssignmentId,
+/// An agent as it is to be; its queues by name.
+pub(crate) struct AgentDraft {
+    /// Without memberships.
+    pub(crate) settings: AgentSettings,
+    /// The id of each is that of no queue yet.
+    pub(crate) memberships: Vec<(String, Membership)>,
+}
+
+/// Whether an agent may, or must, be there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PutAgent {
+    Create,
+    Update,
 }
 
 /// A change of the table of queues.
@@ -47,6 +61,8 @@ pub(crate) enum Change {
 pub(crate) enum Failure {
     #[error(transparent)]
     Refused(#[from] Refusal),
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
     #[error("{0}; nothing was done")]
     Store(String),
     #[error("queue-svc drains: no new callers and no new assignments")]
@@ -59,25 +75,25 @@ impl Work {
     pub(super) async fn handle(&mut self, now: UnixMs, request: Request) {
         match request {
             Request::Enqueue { enqueue, reply } => self.enqueue(now, enqueue, reply).await,
-            Request::Leave { call_id, reason, reply: to } => {
-                let waited_ms = self.queues.handle_leave(now, &call_id, &reason);
-                if let Some(waited_ms) = waited_ms {
-                    info!(%call_id, waited_ms, reason, "left");
-                }
+            Request::Leave { call_id, departure, reason, reply: to } => {
+                let waited_ms = self.queues.handle_leave(now, &call_id, departure, &reason);
+                log_left(&call_id, waited_ms, &reason);
                 self.finish(Step { reply: reply(to, Ok(waited_ms)), ..Step::default() });
             }
-            Request::Connected { connected, reply: to } => {
-                let Connected { call_id, at, assignment_id } = connected;
-                let waited_ms = self.queues.handle_connected(now, &call_id, at, &assignment_id);
-                if let Some(waited_ms) = waited_ms {
-                    info!(%call_id, waited_ms, "connected without an assignment");
-                }
+            Request::Ended { call_id, reason, reply: to } => {
+                let waited_ms = self.queues.handle_ended(now, &call_id, &reason);
+                log_left(&call_id, waited_ms, &reason);
                 self.finish(Step { reply: reply(to, Ok(())), ..Step::default() });
             }
-            Request::Retrieve { queue, agent, ring_ms, reply } => {
+            Request::Seen { seen, reply: to } => {
+                let waited_ms = self.queues.handle_call(now, &seen);
+                log_left(&seen.call_id, waited_ms, "connected without an assignment");
+                self.finish(Step { reply: reply(to, Ok(())), ..Step::default() });
+            }
+            Request::Retrieve { queue, address, ring_ms, reply } => {
                 self.know(&Wanted::Name(queue.clone())).await;
                 let tries_left = STALE_MAX;
-                self.retrieve(now, Waiter { queue, agent, ring_ms, tries_left, reply });
+                self.retrieve(now, Waiter { queue, address, ring_ms, tries_left, reply });
             }
             Request::RingEnded { assignment, answer } => self.ring_ended(now, &assignment, answer),
             Request::Checked { call_id, found } => {
@@ -91,6 +107,25 @@ impl Work {
                 let changed = self.change(change).await;
                 self.finish(Step { reply: reply(to, changed), ..Step::default() });
             }
+            Request::PutAgent { put, draft, reply: to } => {
+                let done = self.put_agent(now, put, *draft).await;
+                self.finish(Step { reply: reply(to, done), ..Step::default() });
+            }
+            Request::DeleteAgent { name, reply: to } => {
+                let done = self.queues.handle_delete_agent(now, &name).map_err(Failure::from);
+                self.finish(Step { reply: reply(to, done), ..Step::default() });
+            }
+            Request::SetPresence { name, order, reply: to } => {
+                let done = self.queues.handle_presence(now, &name, order).map(drop);
+                self.finish(Step {
+                    reply: reply(to, done.map_err(Failure::from)),
+                    ..Step::default()
+                });
+            }
+            Request::Told(revision) => {
+                let since = self.told.as_ref().map_or_else(Instant::now, |it| it.since);
+                self.told = Some(Told { revision, since });
+            }
             Request::Read { wanted, read } => {
                 if let Some(wanted) = wanted {
                     self.know(&wanted).await;
@@ -103,7 +138,7 @@ impl Work {
     async fn enqueue(&mut self, now: UnixMs, enqueue: Enqueue, to: ReplyTo<Joined>) {
         self.know(&enqueue.queue).await;
         let call_id = enqueue.call_id.clone();
-        let known = self.queues.view(&call_id).is_some();
+        let known = self.queues.view(now, &call_id).is_some();
         let joined = match self.refuse_new() {
             Some(failure) if !known => Err(failure),
             _ => self.queues.handle_enqueue(now, enqueue).map_err(Failure::from),
@@ -121,7 +156,7 @@ impl Work {
             step.undo = Some(Undo::Join(call_id.clone()));
         }
         let joined = joined.map(|new| {
-            let view = self.queues.view(&call_id).expect("who has joined is there");
+            let view = self.queues.view(now, &call_id).expect("who has joined is there");
             let joined = place_of(view);
             if new {
                 info!(%call_id, queue = joined.queue, "entered");
@@ -145,21 +180,49 @@ impl Work {
         if let Some(failure) = self.refuse_new() {
             return waiter.refuse(failure);
         }
-        let assignment_id = AssignmentId::new(&boot::new_id());
         let retrieve = Retrieve {
             queue: waiter.queue.clone(),
-            agent: waiter.agent.clone(),
+            address: waiter.address.clone(),
             ring_ms: waiter.ring_ms,
-            assignment_id: assignment_id.clone(),
         };
         match self.queues.handle_retrieve(now, retrieve) {
-            Ok(()) => {
+            Ok(assignment_id) => {
                 self.waiters.insert(assignment_id.clone(), waiter);
                 let undo = Some(Undo::Reserve(assignment_id));
                 self.finish(Step { undo, ..Step::default() });
             }
             Err(refusal) => waiter.refuse(refusal.into()),
         }
+    }
+
+    /// Makes or changes an agent, whose queues must exist.
+    async fn put_agent(
+        &mut self,
+        now: UnixMs,
+        put: PutAgent,
+        draft: AgentDraft,
+    ) -> Result<(), Failure> {
+        let AgentDraft { mut settings, memberships } = draft;
+        for (queue, membership) in memberships {
+            self.know(&Wanted::Name(queue.clone())).await;
+            let id = self.queues.queue(&queue)?.0;
+            settings.memberships.push(Membership { queue: id, ..membership });
+        }
+        let settings = settings.check()?;
+        let name = &settings.name;
+        match (put, self.queues.agent(name)) {
+            (PutAgent::Create, Ok(_)) => {
+                let (value, holder) = (name.as_str().to_owned(), "an agent".to_owned());
+                return Err(Refusal::Taken { field: "name", value, holder }.into());
+            }
+            (PutAgent::Update, Err(refusal)) => return Err(refusal.into()),
+            _ => (),
+        }
+        if let Some(failure) = self.refuse_new() {
+            return Err(failure);
+        }
+        self.queues.handle_put_agent(now, settings)?;
+        Ok(())
     }
 
     fn ring_ended(&mut self, now: UnixMs, assignment: &Assignment, answer: RingAnswer) {
@@ -193,12 +256,19 @@ impl Work {
     }
 }
 
+fn log_left(call_id: &CallId, waited_ms: Option<u64>, reason: &str) {
+    if let Some(waited_ms) = waited_ms {
+        info!(%call_id, waited_ms, reason, "left");
+    }
+}
+
 /// As seen from outside.
 pub(crate) fn place_of(view: View<'_>) -> Joined {
     Joined {
         caller: view.caller.clone(),
         queue: view.settings.name().to_owned(),
         position: view.position,
+        expected: view.expected,
         music: view.settings.music(),
     }
 }
@@ -209,7 +279,8 @@ impl Failure {
         match self {
             Self::Refused(Refusal::QueueFull { .. } | Refusal::AllFull { .. }) => "full",
             Self::Refused(Refusal::NoSuchQueue { .. }) => "no_such_queue",
-            Self::Refused(_) => "refused",
+            Self::Refused(Refusal::NoAgents { .. }) => "no_agents",
+            Self::Refused(_) | Self::Malformed(_) => "refused",
             Self::Store(_) => "store",
             Self::Draining | Self::Ending => "draining",
         }

@@ -1,16 +1,19 @@
 //! What waits for rows to be written: effects, a reply, and how to take it back.
 
 use super::{Failure, Retrieved};
-use queue::{Agent, AssignmentId, CallId, Output};
+use crate::store::Change;
+use queue::{Address, AssignmentId, CallId, Output};
 use tokio::sync::oneshot;
 
 /// The consequences of one request.
 #[derive(Default)]
 pub(super) struct Step {
     pub(super) effects: Vec<Output>,
+    /// For the log, in the same transaction as the rows.
+    pub(super) changes: Vec<Change>,
     pub(super) undo: Option<Undo>,
     pub(super) reply: Option<Reply>,
-    /// It changed rows.
+    /// It changed rows, or has changes for the log.
     pub(super) has_rows: bool,
 }
 
@@ -25,7 +28,10 @@ pub(super) enum Undo {
 
 impl Step {
     pub(super) fn is_empty(&self) -> bool {
-        self.effects.is_empty() && self.undo.is_none() && self.reply.is_none()
+        self.effects.is_empty()
+            && self.changes.is_empty()
+            && self.undo.is_none()
+            && self.reply.is_none()
     }
 }
 
@@ -43,7 +49,7 @@ pub(super) fn reply<T: Send + 'static>(
 /// An operator who waits for an assignment to be decided.
 pub(super) struct Waiter {
     pub(super) queue: String,
-    pub(super) agent: Agent,
+    pub(super) address: Address,
     pub(super) ring_ms: u32,
     /// How many more callers to try, if this one has gone long ago.
     pub(super) tries_left: u32,

@@ -3,8 +3,9 @@
 use super::Work;
 use super::request::{Change, Failure};
 use super::step::Step;
+use crate::metrics;
 use crate::store::StoreError;
-use queue::{QueueId, Refusal, Settings, Wanted};
+use queue::{QueueId, Refusal, Settings, UnixMs, Wanted};
 use std::time::Instant;
 use tracing::warn;
 
@@ -48,7 +49,7 @@ impl Work {
                 }
             }
         }
-        self.queues.handle_table(table);
+        self.queues.handle_table(boot::unix_ms(), table);
         self.finish(Step::default());
         Ok(())
     }
@@ -86,11 +87,19 @@ impl Work {
     }
 }
 
+impl Work {
+    /// Gauges of the queues and agents.
+    pub(super) fn report(&self, now: UnixMs) {
+        metrics::set_queues(&self.queues, now);
+        metrics::set_agents(&self.queues);
+    }
+}
+
 fn failure(e: StoreError, id: QueueId, settings: &Settings) -> Failure {
     match e {
         StoreError::Taken => {
-            let (value, queue) = (settings.name().to_owned(), "that was just made".to_owned());
-            Refusal::Taken { field: "name or uri", value, queue }.into()
+            let (value, holder) = (settings.name().to_owned(), "a queue just made".to_owned());
+            Refusal::Taken { field: "name or uri", value, holder }.into()
         }
         StoreError::Missing => Refusal::NoSuchQueue { wanted: format!("id {}", id.0) }.into(),
         StoreError::Away(_) => Failure::Store(e.to_string()),

@@ -1,9 +1,12 @@
 //! The client of sip-edge: rings agents, hangs up, and asks whether a call is still there.
 
+use crate::metrics;
 use boot::Channel;
 use proto::sip_edge::v1 as pb;
 use proto::sip_edge::v1::sip_edge_client::SipEdgeClient;
-use queue::{Assignment, AssignmentId, CallId, Found, RingEnded, UnixMs};
+use queue::{
+    Address, Assignment, AssignmentId, CallId, CallSeen, Found, Missed, RingEnded, UnixMs,
+};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tonic::{Code, Request, Status};
@@ -17,6 +20,8 @@ const RING_GRACE_MS: UnixMs = 10_000;
 const BROKEN_LIMIT: Duration = Duration::from_secs(5);
 /// When to ask again.
 const AGAIN: Duration = Duration::from_millis(250);
+/// Calls that are looked at when we begin.
+const LIVE_MAX: u32 = 10_000;
 /// The shortest ringing that sip-edge takes, in ms.
 const RING_MIN_MS: UnixMs = 1_000;
 
@@ -25,6 +30,8 @@ const RING_MIN_MS: UnixMs = 1_000;
 pub(crate) enum RingAnswer {
     Connected {
         sip_status: u32,
+        /// At which address; not said if there was but one, or after a restart.
+        answered: Option<String>,
     },
     NoAnswer {
         sip_status: u32,
@@ -50,20 +57,25 @@ pub(crate) enum RingAnswer {
 impl RingAnswer {
     /// The same for the core.
     pub(crate) fn ended(&self) -> RingEnded {
-        let not_taken = RingEnded::NotTaken;
+        let not_taken = |missed, why: String| RingEnded::NotTaken(missed, why);
         match self {
-            Self::Connected { .. } => RingEnded::Connected,
+            Self::Connected { answered, .. } => RingEnded::Connected { answered: answered.clone() },
             Self::NoAnswer { ring_ms, .. } => {
-                not_taken(format!("agent did not answer in {ring_ms} ms"))
+                not_taken(Missed::NoAnswer, format!("agent did not answer in {ring_ms} ms"))
             }
-            Self::Busy { sip_status } => not_taken(format!("agent is busy ({sip_status})")),
-            Self::Declined { sip_status } => not_taken(format!("agent declined ({sip_status})")),
+            Self::Busy { sip_status } => {
+                not_taken(Missed::Busy, format!("agent is busy ({sip_status})"))
+            }
+            Self::Declined { sip_status } => {
+                not_taken(Missed::Declined, format!("agent declined ({sip_status})"))
+            }
             Self::Unreachable { sip_status } => {
-                not_taken(format!("agent cannot be reached ({sip_status})"))
+                not_taken(Missed::Unreachable, format!("agent cannot be reached ({sip_status})"))
             }
             Self::CallerGone => RingEnded::HungUp,
             Self::Stale => RingEnded::Stale,
-            Self::BadAgent(why) | Self::Unavailable(why) => not_taken(why.clone()),
+            Self::BadAgent(why) => not_taken(Missed::Unreachable, why.clone()),
+            Self::Unavailable(why) => not_taken(Missed::Fault, why.clone()),
         }
     }
 
@@ -135,8 +147,12 @@ impl Edge {
             let request = pb::RingRequest {
                 call_id: call_id.as_str().to_owned(),
                 assignment_id: assignment.id.as_str().to_owned(),
-                target: assignment.agent.as_str().to_owned(),
+                target: assignment.targets[0].address.as_str().to_owned(),
                 ring_timeout_ms: u32::try_from(ring_ms).unwrap_or(assignment.ring_ms),
+                also: assignment.targets[1..]
+                    .iter()
+                    .map(|it| it.address.as_str().to_owned())
+                    .collect(),
             };
             let begun = resumed || broken_since.is_some();
             let e = match self.client.clone().ring(request).await {
@@ -188,7 +204,9 @@ impl Edge {
     async fn not_possible(&self, call_id: &CallId, begun: bool, e: &Status) -> RingAnswer {
         match self.call(call_id).await {
             Ok(CallIs::Over(_)) => RingAnswer::Stale,
-            Ok(CallIs::Connected) if begun => RingAnswer::Connected { sip_status: 0 },
+            Ok(CallIs::Connected) if begun => {
+                RingAnswer::Connected { sip_status: 0, answered: None }
+            }
             Ok(CallIs::Connected) => RingAnswer::Stale,
             Ok(CallIs::Alone(_)) => RingAnswer::Unavailable(e.message().to_owned()),
             Err(e) => unavailable(&e),
@@ -200,7 +218,7 @@ impl Edge {
         self.stop_ringing(call_id, &assignment.id).await;
         match self.call(call_id).await {
             Ok(CallIs::Over(_)) => RingAnswer::Stale,
-            Ok(CallIs::Connected) => RingAnswer::Connected { sip_status: 0 },
+            Ok(CallIs::Connected) => RingAnswer::Connected { sip_status: 0, answered: None },
             Ok(CallIs::Alone(_)) => {
                 RingAnswer::NoAnswer { sip_status: 0, ring_ms: assignment.ring_ms }
             }
@@ -224,13 +242,72 @@ impl Edge {
     /// Whether the caller is still one who waits.
     pub(crate) async fn check(&self, call_id: &CallId) -> Found {
         match self.call(call_id).await {
-            Ok(CallIs::Over(_) | CallIs::Connected) => Found::Gone,
+            Ok(CallIs::Over(_)) => Found::Gone,
+            Ok(CallIs::Connected) => Found::Connected,
             Ok(CallIs::Alone(call)) if !call.conference.is_empty() => Found::Gone,
             Ok(CallIs::Alone(call)) if call.state() == pb::CallState::Early => Found::Early,
             Ok(CallIs::Alone(_)) => Found::Waiting,
             Err(e) => {
                 debug!(%call_id, "failed to check a call: {e}");
                 Found::Unknown
+            }
+        }
+    }
+
+    /// Sends a caller out of the queue: there, or on with the plan of the call. If that fails, the queue
+    /// asks for it again.
+    pub(crate) async fn send_on(&self, call_id: &CallId, to: Option<&Address>) {
+        use pb::transfer_request::To;
+        let to = match to {
+            Some(address) => To::Uri(address.as_str().to_owned()),
+            None => To::GoOn(pb::GoOn {}),
+        };
+        self.transfer(call_id, to).await;
+    }
+
+    /// Tells sip-edge in which queue a caller waits now.
+    pub(crate) async fn move_to(&self, call_id: &CallId, queue: String, music: String) {
+        let moved = pb::QueueMove { queue, music };
+        self.transfer(call_id, pb::transfer_request::To::Moved(moved)).await;
+    }
+
+    async fn transfer(&self, call_id: &CallId, to: pb::transfer_request::To) {
+        let request = pb::TransferRequest {
+            call_id: call_id.as_str().to_owned(),
+            to: Some(to),
+            ..pb::TransferRequest::default()
+        };
+        match self.client.clone().transfer(soon(request)).await {
+            Ok(_) => (),
+            Err(e) if e.code() == Code::NotFound => (), // Its end will be told.
+            Err(e) => warn!(%call_id, "failed to send a caller on: {e}"),
+        }
+    }
+
+    /// Plays files over a caller's music. What cannot be played is not heard; nothing else changes.
+    pub(crate) async fn announce(&self, call_id: &CallId, files: Vec<String>) {
+        let request = pb::PlayRequest {
+            call_id: call_id.as_str().to_owned(),
+            file: files.join("&"),
+            ..pb::PlayRequest::default()
+        };
+        if let Err(e) = self.client.clone().play(soon(request)).await {
+            metrics::count_silent_announcement();
+            debug!(%call_id, "failed to announce: {e}");
+        }
+    }
+
+    /// What there is, as far as sip-edge says: for agents who are on a call when we begin.
+    pub(crate) async fn live_calls(&self) -> Vec<CallSeen> {
+        let request = pb::ListCallsRequest { limit: LIVE_MAX, ..pb::ListCallsRequest::default() };
+        match self.client.clone().list_calls(soon(request)).await {
+            Ok(response) => {
+                let calls = response.into_inner().calls;
+                calls.into_iter().filter_map(|call| seen(call, boot::unix_ms(), "").ok()).collect()
+            }
+            Err(e) => {
+                debug!("failed to list the calls: {e}");
+                Vec::new()
             }
         }
     }
@@ -267,6 +344,25 @@ impl Edge {
     }
 }
 
+/// What a call means to agents and queues.
+///
+/// # Errors
+/// If its id is none.
+pub(crate) fn seen(
+    call: pb::Call,
+    at: UnixMs,
+    assignment_id: &str,
+) -> Result<CallSeen, queue::Malformed> {
+    let live = |leg: &pb::Leg| leg.state() != pb::LegState::Terminated;
+    Ok(CallSeen {
+        call_id: CallId::parse(&call.call_id)?,
+        at,
+        assignment_id: AssignmentId::new(assignment_id),
+        connected: call.state() == pb::CallState::Connected,
+        remotes: call.legs.into_iter().filter(live).map(|leg| leg.remote_uri).collect(),
+    })
+}
+
 /// A request that fails when there is no answer within [`ASK_TIMEOUT`].
 fn soon<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
@@ -281,7 +377,10 @@ fn unavailable(e: &Status) -> RingAnswer {
 fn rung(response: &pb::RingResponse, ring_ms: u32) -> RingAnswer {
     let sip_status = response.sip_status;
     match response.outcome() {
-        pb::RingOutcome::Connected => RingAnswer::Connected { sip_status },
+        pb::RingOutcome::Connected => {
+            let answered = Some(response.answered.clone()).filter(|it| !it.is_empty());
+            RingAnswer::Connected { sip_status, answered }
+        }
         pb::RingOutcome::Busy => RingAnswer::Busy { sip_status },
         pb::RingOutcome::Declined => RingAnswer::Declined { sip_status },
         pb::RingOutcome::Unreachable => RingAnswer::Unreachable { sip_status },

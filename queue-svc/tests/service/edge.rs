@@ -15,15 +15,34 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
 /// More than any test makes the service ask for.
-const SEEN_MAX: usize = 1000;
+const SEEN_MAX: usize = 5000;
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// What the service under test asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
-    Ring { call_id: String, assignment_id: String, target: String },
-    StopRinging { call_id: String, assignment_id: String },
-    Hangup { call_id: String, cause: String },
+    Ring {
+        call_id: String,
+        assignment_id: String,
+        target: String,
+    },
+    StopRinging {
+        call_id: String,
+        assignment_id: String,
+    },
+    Hangup {
+        call_id: String,
+        cause: String,
+    },
+    /// `to` in words.
+    Transfer {
+        call_id: String,
+        to: String,
+    },
+    Play {
+        call_id: String,
+        file: String,
+    },
 }
 
 pub(crate) struct Edge {
@@ -122,9 +141,17 @@ impl Edge {
         }
     }
 
+    /// The caller talks to this one of those who ring.
+    pub(crate) fn answer_ring(&self, assignment_id: &str, answered: &str) {
+        let (outcome, answered) = (RingOutcome::Connected.into(), answered.to_owned());
+        let response = RingResponse { outcome, answered, ..RingResponse::default() };
+        self.shared.ring(assignment_id).send_replace(Some(response));
+    }
+
     /// The agent who rings for this assignment, or would, does this.
     pub(crate) fn end_ring(&self, assignment_id: &str, outcome: RingOutcome, sip_status: u32) {
-        let response = RingResponse { outcome: outcome.into(), sip_status, cause: String::new() };
+        let outcome = outcome.into();
+        let response = RingResponse { outcome, sip_status, ..RingResponse::default() };
         self.shared.ring(assignment_id).send_replace(Some(response));
     }
 }
@@ -170,7 +197,8 @@ type Stream<T> = Pin<Box<dyn futures::Stream<Item = Result<T, Status>> + Send>>;
 #[tonic::async_trait]
 impl SipEdge for Fake {
     async fn ring(&self, request: Request<RingRequest>) -> Result<Response<RingResponse>, Status> {
-        let RingRequest { call_id, assignment_id, target, .. } = request.into_inner();
+        let RingRequest { call_id, assignment_id, target, also, .. } = request.into_inner();
+        let target = [vec![target], also].concat().join(" ");
         let seen =
             Seen::Ring { call_id: call_id.clone(), assignment_id: assignment_id.clone(), target };
         self.0.tell(seen);
@@ -235,18 +263,29 @@ impl SipEdge for Fake {
         &self,
         _: Request<ListCallsRequest>,
     ) -> Result<Response<ListCallsResponse>, Status> {
-        Err(not_for_queues())
+        Ok(Response::new(ListCallsResponse::default()))
     }
 
-    async fn play(&self, _: Request<PlayRequest>) -> Result<Response<PlayResponse>, Status> {
-        Err(not_for_queues())
+    async fn play(&self, request: Request<PlayRequest>) -> Result<Response<PlayResponse>, Status> {
+        let PlayRequest { call_id, file, .. } = request.into_inner();
+        self.0.tell(Seen::Play { call_id, file });
+        Ok(Response::new(PlayResponse::default()))
     }
 
     async fn transfer(
         &self,
-        _: Request<TransferRequest>,
+        request: Request<TransferRequest>,
     ) -> Result<Response<TransferResponse>, Status> {
-        Err(not_for_queues())
+        use transfer_request::To;
+        let TransferRequest { call_id, to, .. } = request.into_inner();
+        let to = match to {
+            Some(To::Uri(uri)) => uri,
+            Some(To::GoOn(_)) => "its plan".to_owned(),
+            Some(To::Moved(moved)) => format!("queue {} with {}", moved.queue, moved.music),
+            other => panic!("no queue asks for {other:?}"),
+        };
+        self.0.tell(Seen::Transfer { call_id, to });
+        Ok(Response::new(TransferResponse::default()))
     }
 
     async fn collect(

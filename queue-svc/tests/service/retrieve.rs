@@ -92,12 +92,12 @@ async fn operators_at_the_same_moment_get_different_callers() {
 
 #[tokio::test]
 async fn racing_operators_get_every_caller_once_and_nobody_twice() {
-    let mut world = World::with_queue(100).await;
-    for nth in 0..100 {
+    let mut world = World::with_queue(1_000).await;
+    for nth in 0..1_000 {
         world.join(&format!("call-{nth}")).await;
     }
     world.edge.answer_all();
-    let operators: Vec<_> = (0..120).map(|_| world.retrieve("user/1")).collect();
+    let operators: Vec<_> = (0..1_100).map(|_| world.retrieve("user/1")).collect();
     let mut got = BTreeSet::new();
     let mut empty_handed = 0;
     for operator in operators {
@@ -109,8 +109,8 @@ async fn racing_operators_get_every_caller_once_and_nobody_twice() {
             }
         }
     }
-    assert_eq!((got.len(), empty_handed), (100, 20));
-    for _ in 0..100 {
+    assert_eq!((got.len(), empty_handed), (1_000, 100));
+    for _ in 0..1_000 {
         assert!(got.remove(&world.edge.next_ring().await.0), "somebody was rung for twice");
     }
     assert_eq!(world.count().await, (0, 0, 0));

@@ -18,14 +18,14 @@ async fn killed_while_an_agent_rings_it_finds_out_how_that_ended() {
     let (_, declined) = world.edge.next_ring().await;
     let second = world.retrieve("user/1002");
     let (_, accepted) = world.edge.next_ring().await;
+    for _ in 0..5 {
+        world.event().await;
+    }
     world.kill().await;
     first.await.unwrap().unwrap_err();
     second.await.unwrap().unwrap_err();
     world.edge.end_ring(&declined, RingOutcome::Declined, 603);
     world.edge.end_ring(&accepted, RingOutcome::Connected, 200);
-    for _ in 0..5 {
-        world.event().await; // Until the kill.
-    }
     world.restart().await;
     let mut again = [world.edge.next_ring().await, world.edge.next_ring().await];
     again.sort();

@@ -6,9 +6,10 @@ use e2e::{NatsServer, Process};
 use futures::StreamExt as _;
 use proto::queue::v1::queues_client::QueuesClient;
 use proto::queue::v1::*;
-use proto::sip_edge::v1::{Call, CallEvent, CallEventType, CallState};
+use proto::sip_edge::v1::{Call, CallEvent, CallEventType, CallState, Leg};
 use proto::subjects;
 use sqlx::{Connection as _, SqliteConnection};
+use std::collections::HashSet;
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -21,6 +22,8 @@ pub(crate) struct World {
     pub(crate) client: QueuesClient<Channel>,
     pub(crate) process: Process,
     events: async_nats::Subscriber,
+    /// Of the events that have come: after a crash some come again.
+    seen: HashSet<String>,
     bus: async_nats::Client,
     nats: NatsServer,
     folder: TempDir,
@@ -70,7 +73,7 @@ impl World {
         let events = bus.subscribe("holdfast.queue.>").await.unwrap();
         bus.flush().await.unwrap();
         let (process, client) = start(command(&folder, &nats.url(), &edge.url())).await;
-        Self { edge, client, process, events, bus, nats, folder }
+        Self { edge, client, process, events, seen: HashSet::new(), bus, nats, folder }
     }
 
     pub(crate) async fn kill(&mut self) {
@@ -139,20 +142,31 @@ impl World {
         (count.entering, count.waiting, count.leaving)
     }
 
+    /// The next one that has not come before.
     pub(crate) async fn event(&mut self) -> QueueEvent {
-        let message = tokio::time::timeout(LIMIT, self.events.next()).await;
-        let message = message.expect("an event comes in time").unwrap();
-        let event: QueueEvent =
-            proto::json::from_json(std::str::from_utf8(&message.payload).unwrap()).unwrap();
-        let caller = event.caller.as_ref().unwrap();
-        assert_eq!(message.subject.as_str(), subjects::queue(event.r#type(), &caller.queue));
-        event
+        loop {
+            let message = tokio::time::timeout(LIMIT, self.events.next()).await;
+            let message = message.expect("an event comes in time").unwrap();
+            let event: QueueEvent =
+                proto::json::from_json(std::str::from_utf8(&message.payload).unwrap()).unwrap();
+            let queue = event.caller.as_ref().map(|it| it.queue.as_str());
+            let agent = event.agent.as_ref().map(|it| it.name.as_str());
+            let about = queue.or(agent).unwrap();
+            assert_eq!(message.subject.as_str(), subjects::queue(event.r#type(), about));
+            if self.seen.insert(event.event_id.clone()) {
+                return event;
+            }
+        }
     }
 
     /// The next event: `TYPE call at position of waiting: reason`.
     pub(crate) async fn event_text(&mut self) -> String {
         let event = self.event().await;
         let name = event.r#type().as_str_name().trim_start_matches("QUEUE_EVENT_TYPE_");
+        if let Some(agent) = &event.agent {
+            let state = agent.state().as_str_name().trim_start_matches("AGENT_STATE_");
+            return format!("AGENT {} {state}: {}", agent.name, event.reason);
+        }
         let caller = event.caller.unwrap();
         let (position, waiting, reason) = (caller.position, event.waiting, event.reason);
         format!("{name} {} at {position} of {waiting}: {reason}", caller.call_id)
@@ -168,10 +182,21 @@ impl World {
 
     /// Tells everybody that the call talks to somebody now, as sip-edge does.
     pub(crate) async fn publish_connected(&self, call_id: &str, assignment_id: &str) {
-        let call = Some(Call { call_id: call_id.into(), ..Call::default() });
+        let state = CallState::Connected.into();
+        let call = Some(Call { call_id: call_id.into(), state, ..Call::default() });
         let assignment_id = assignment_id.into();
         let event = CallEvent { call, assignment_id, ..CallEvent::default() };
         self.publish_call(CallEventType::Connected, event).await;
+    }
+
+    /// Tells everybody that the call connects these.
+    pub(crate) async fn publish_talk(&self, call_id: &str, remotes: &[&str]) {
+        let leg = |remote: &&str| Leg { remote_uri: (*remote).into(), ..Leg::default() };
+        let legs = remotes.iter().map(leg).collect();
+        let state = CallState::Connected.into();
+        let call = Some(Call { call_id: call_id.into(), state, legs, ..Call::default() });
+        self.publish_call(CallEventType::Connected, CallEvent { call, ..CallEvent::default() })
+            .await;
     }
 
     async fn publish_call(&self, kind: CallEventType, mut event: CallEvent) {

@@ -66,7 +66,10 @@ impl Call {
         let leg = self.leg_mut(number);
         leg.state = LegState::Calling { rang: false, early_sdp: None };
         let target = leg.remote_uri.clone();
-        self.sip(number, SipOrder::Invite { target, sdp });
+        self.sip(number, SipOrder::Invite { target, sdp: sdp.clone() });
+        if number != self.a.number {
+            self.invite_rivals(&sdp);
+        }
         if number == self.a.number && self.return_at_once {
             self.answer_originate();
         }

@@ -1,5 +1,6 @@
 //! Leg B: an attempt to reach somebody while leg A goes on hearing what it hears, and the leg that
-//! talks with A when it succeeds.
+//! talks with A when it succeeds. Several may be rung at the same time, with one offer: who answers
+//! first becomes leg B, the others are hung up.
 
 use crate::call::{Call, Purpose};
 use crate::end::Ending;
@@ -10,11 +11,14 @@ use crate::{
     Action, Answer, Cause, LegEnd, LegNumber, LegSignal, MediaCommand, Now, RequestNumber, Side,
     SipOrder,
 };
+use bytes::Bytes;
 use std::time::{Duration, Instant};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Attempt {
     pub(crate) leg: Leg,
+    /// Further legs that ring at the same time.
+    pub(crate) rivals: Vec<Leg>,
     /// The queue's assignment that it is for; `None` for a `dial` of the plan.
     pub(crate) assignment_id: Option<String>,
     /// Those who wait for the outcome.
@@ -28,19 +32,82 @@ impl Call {
         &mut self,
         now: Now,
         target: String,
+        also: Vec<String>,
         ring: Duration,
         assignment: Option<(String, RequestNumber)>,
     ) {
-        let number = LegNumber(self.next_leg);
-        self.next_leg += 1;
+        let number = self.next_leg();
+        let rivals = also.into_iter().map(|it| Leg::outbound(self.next_leg(), Side::B, it));
+        let rivals = rivals.collect();
         let (assignment_id, request) = assignment.unzip();
         self.b = Some(Attempt {
             leg: Leg::outbound(number, Side::B, target),
+            rivals,
             assignment_id,
             requests: request.into_iter().collect(),
             ring_until: Some(now.instant + ring),
         });
         self.offer(now, number, Side::B, None);
+    }
+
+    fn next_leg(&mut self) -> LegNumber {
+        self.next_leg += 1;
+        LegNumber(self.next_leg - 1)
+    }
+
+    /// media-relay has made the offer of leg B: it is that of those who ring beside it, too.
+    pub(crate) fn invite_rivals(&mut self, sdp: &Bytes) {
+        let Some(attempt) = &mut self.b else { return };
+        let mut invited = Vec::new();
+        for leg in &mut attempt.rivals {
+            leg.state = LegState::Calling { rang: false, early_sdp: None };
+            invited.push((leg.number, leg.remote_uri.clone()));
+        }
+        for (number, target) in invited {
+            self.sip(number, SipOrder::Invite { target, sdp: sdp.clone() });
+        }
+    }
+
+    pub(crate) fn is_rival(&self, number: LegNumber) -> bool {
+        self.b.as_ref().is_some_and(|it| it.rivals.iter().any(|leg| leg.number == number))
+    }
+
+    /// What a leg says that rings beside leg B. If it answers, it takes leg B's place.
+    pub(crate) fn handle_rival(&mut self, now: Now, number: LegNumber, signal: LegSignal) {
+        let Some(attempt) = &mut self.b else { return };
+        let Some(at) = attempt.rivals.iter().position(|leg| leg.number == number) else { return };
+        match signal {
+            LegSignal::Ringing { .. } => {
+                if let LegState::Calling { rang, .. } = &mut attempt.rivals[at].state {
+                    *rang = true;
+                }
+                let none_rang = matches!(attempt.leg.state, LegState::Calling { rang: false, .. });
+                if none_rang {
+                    std::mem::swap(&mut attempt.leg, &mut attempt.rivals[at]);
+                    if let LegState::Calling { rang, .. } = &mut attempt.leg.state {
+                        *rang = false; // As the first one of them it is told of.
+                    }
+                    self.handle_b(now, signal);
+                }
+            }
+            LegSignal::Answered { .. } => {
+                std::mem::swap(&mut attempt.leg, &mut attempt.rivals[at]);
+                self.handle_b(now, signal);
+            }
+            LegSignal::Ended(_) => drop(attempt.rivals.remove(at)),
+            _ => (), // It has no media of its own.
+        }
+    }
+
+    /// Those who ring beside leg B need not any more.
+    pub(crate) fn hang_up_rivals(&mut self, cause: Cause) {
+        let rivals = self.b.as_mut().map(|attempt| std::mem::take(&mut attempt.rivals));
+        for leg in rivals.unwrap_or_default() {
+            if !matches!(leg.state, LegState::Offering | LegState::Terminated) {
+                let (reason, unanswered_status) = (cause.reason(), cause.status());
+                self.sip(leg.number, SipOrder::Hangup { reason, unanswered_status });
+            }
+        }
     }
 
     /// What leg B says of its own life.
@@ -61,7 +128,9 @@ impl Call {
             }
             (LegState::Calling { early_sdp, .. }, LegSignal::Answered { sdp }) => {
                 attempt.ring_until = None;
-                match sdp.or(early_sdp.clone()) {
+                let sdp = sdp.or(early_sdp.clone());
+                self.hang_up_rivals(Cause::LoseRace);
+                match sdp {
                     Some(sdp) => self.negotiate(now, number, sdp),
                     None => {
                         let cause = Cause::IncompatibleDestination;
@@ -69,6 +138,9 @@ impl Call {
                         self.fail_attempt(now, RingOutcome::Unreachable, ending);
                     }
                 }
+            }
+            (LegState::Calling { .. }, LegSignal::Ended(_)) if !attempt.rivals.is_empty() => {
+                attempt.leg = attempt.rivals.remove(0); // Somebody else may still answer.
             }
             (_, LegSignal::Ended(end)) => {
                 attempt.leg.state = LegState::Terminated;
@@ -135,11 +207,13 @@ impl Call {
     pub(crate) fn part(&mut self, cause: Cause) {
         if self.release_b(cause).is_some() {
             self.state = CallState::Answered;
+            self.event(Event::Parted);
         }
     }
 
     /// Ends leg B at SIP and at media-relay.
     fn release_b(&mut self, cause: Cause) -> Option<Attempt> {
+        self.hang_up_rivals(cause);
         let attempt = self.b.take()?;
         let number = attempt.leg.number;
         self.pending.retain(|pending| {

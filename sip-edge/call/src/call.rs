@@ -118,6 +118,7 @@ pub(crate) enum Purpose {
     Join,
     Enqueue,
     Confirm,
+    Agent,
     Schedule {
         number: CommandNumber,
         name: String,
@@ -131,7 +132,7 @@ impl Purpose {
     /// It belongs to the running step and is of no interest after it.
     fn is_of_step(&self) -> bool {
         use Purpose::*;
-        matches!(self, Play | Prompt | Music | Join | Enqueue | Confirm | Cancel)
+        matches!(self, Play | Prompt | Music | Join | Enqueue | Confirm | Agent | Cancel)
     }
 }
 
@@ -289,6 +290,7 @@ impl Call {
     fn handle_leg(&mut self, now: Now, number: LegNumber, signal: LegSignal) {
         let is_b = self.b.as_ref().is_some_and(|attempt| attempt.leg.number == number);
         match signal {
+            signal if self.is_rival(number) => self.handle_rival(now, number, signal),
             _ if number != self.a.number && !is_b => (), // An attempt that is over already.
             LegSignal::Reinvited { sdp } => self.handle_reinvite(now, number, sdp),
             LegSignal::Acknowledged { sdp } if self.leg(number).is_confirmed() => {
@@ -333,6 +335,7 @@ impl Call {
             (Cancel, reply) => self.handle_cancelled(now, reply),
             (Enqueue, reply) => self.handle_enqueued(now, reply),
             (Confirm, reply) => self.handle_confirmed(now, reply),
+            (Agent, reply) => self.handle_agent_told(now, reply),
             (Music, reply) => self.handle_music(now, reply),
             (Play, reply) => self.handle_play(now, reply),
             (Prompt, reply) => self.handle_prompt(now, reply),

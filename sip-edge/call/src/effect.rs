@@ -34,6 +34,13 @@ pub enum Destination {
     /// Somebody who is dialled.
     Target(String),
     Plan(Plan),
+    /// Out of the queue in which it waits, on with its own plan.
+    GoOn,
+    /// Into another queue, in which queue-svc has put it already.
+    Queue {
+        name: String,
+        music: String,
+    },
 }
 
 /// What a task is to do to the call when it is due; sip-edge is asked for it then.

@@ -75,6 +75,7 @@ impl Call {
             (Some(refusal), _) if pending_invite => self.sip(self.a.number, refusal.clone()),
             _ => self.hang_up(self.a.number, ending),
         }
+        self.hang_up_rivals(ending.cause);
         if let Some(attempt) = &mut self.b {
             let number = attempt.leg.number;
             attempt.ring_until = None;

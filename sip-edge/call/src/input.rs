@@ -164,6 +164,8 @@ pub enum Ask {
     Ring {
         assignment_id: String,
         target: String,
+        /// Rung at the same time.
+        also: Vec<String>,
         ring: Duration,
     },
     StopRinging {

@@ -46,5 +46,5 @@ pub use output::{
     QueueCommand, Refusal, RingOutcome, RingResult, SchedulerCommand, SipOrder, View, Warning,
 };
 pub use overlay::OVERLAYS_MAX;
-pub use plan::{Action, Collect, Conference, Plan};
+pub use plan::{Action, AgentOrder, Collect, Conference, Enqueue, Plan};
 pub use request::REQUESTS_MAX;

@@ -1,6 +1,6 @@
 //! What a call asks of its shell: SIP orders, commands to services, events, answers to the API.
 
-use crate::{Cause, CommandNumber, Conference, Later, LegNumber, RequestNumber, Side};
+use crate::{AgentOrder, Cause, CommandNumber, Conference, Later, LegNumber, RequestNumber, Side};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,7 +104,9 @@ pub enum MediaCommand {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QueueCommand {
     /// Give us a place, or confirm that the caller is `answered`; `queue: None`: by request URI.
-    Enqueue { queue: Option<String>, answered: bool },
+    Enqueue { queue: Option<String>, answered: bool, priority: u8 },
+    /// An agent says this; `None`: the one who has the address of leg A.
+    Agent { does: AgentOrder, agent: Option<String> },
     /// The caller has gone. Must get through: try again.
     Leave { cause: Cause },
 }
@@ -127,12 +129,23 @@ pub enum SchedulerCommand {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     Created,
-    Ringing { assignment_id: Option<String> },
+    Ringing {
+        assignment_id: Option<String>,
+    },
     Answered,
     Action,
-    Digit { digit: char },
-    Connected { assignment_id: Option<String> },
-    RingFailed { assignment_id: Option<String>, cause: Cause },
+    Digit {
+        digit: char,
+    },
+    Connected {
+        assignment_id: Option<String>,
+    },
+    /// Leg B is gone, and leg A goes on with something else.
+    Parted,
+    RingFailed {
+        assignment_id: Option<String>,
+        cause: Cause,
+    },
     Held,
     Resumed,
     Ended,

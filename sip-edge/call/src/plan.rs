@@ -37,8 +37,10 @@ pub enum Action {
     Schedule { after_ms: u64, what: Later, name: String },
     /// Cancels the task of that name.
     Cancel { name: String },
-    /// Waits in a queue with music; `None`: the queue whose URI is the request URI.
-    Enqueue { queue: Option<String> },
+    /// Waits in a queue with music.
+    Enqueue(Arc<Enqueue>),
+    /// Tells queue-svc what an agent says.
+    Agent { does: AgentOrder, agent: Option<String>, otherwise: Option<Plan> },
     /// Joins a conference; the plan goes on when somebody sends leg A out of it.
     Conference(Arc<Conference>),
     /// Rings somebody and connects both; `otherwise: None`: hang up with the cause of the failure.
@@ -58,13 +60,39 @@ impl Action {
             Self::Collect(_) => "collect",
             Self::Schedule { .. } => "schedule",
             Self::Cancel { .. } => "cancel",
-            Self::Enqueue { .. } => "enqueue",
+            Self::Enqueue(_) => "enqueue",
+            Self::Agent { .. } => "agent",
             Self::Conference(_) => "conference",
             Self::Dial { .. } => "dial",
             Self::Hangup { .. } => "hangup",
             Self::Park => "park",
         }
     }
+}
+
+/// How a call waits in a queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Enqueue {
+    /// `None`: the queue whose URI is the request URI.
+    pub queue: Option<String>,
+    /// Who has a higher one goes before others.
+    pub priority: u8,
+    /// Digits with which the caller leaves, and what follows.
+    pub on: BTreeMap<char, Plan>,
+    /// What follows if the queue does not take the caller, or lets it wait no longer; `None`: it is
+    /// refused, or the plan goes on.
+    pub otherwise: Option<Plan>,
+}
+
+/// What an agent of the queues says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AgentOrder {
+    Login,
+    Logout,
+    Pause,
+    Unpause,
+    Toggle,
+    Ready,
 }
 
 /// How digits are collected.

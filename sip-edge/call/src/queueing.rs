@@ -6,7 +6,10 @@ use crate::call::{Call, Purpose, failure_of};
 use crate::leg::LegState;
 use crate::output::EndedBy;
 use crate::step::Step;
-use crate::{Cause, Failure, FailureKind, MediaCommand, Now, QueueCommand, Reply, Side, SipOrder};
+use crate::{
+    Action, AgentOrder, Cause, Enqueue, Failure, FailureKind, MediaCommand, Now, QueueCommand,
+    Reply, Side, SipOrder,
+};
 use std::time::Duration;
 
 /// When music that could not be started, or a place that could not be confirmed, is tried again.
@@ -37,14 +40,16 @@ impl Entering {
 }
 
 impl Call {
-    pub(crate) fn begin_entering(&mut self, now: Now, queue: Option<String>) {
+    pub(crate) fn begin_entering(&mut self, now: Now, enqueue: &Enqueue) {
         self.enter(Step::Entering(Entering::Asking));
         if let LegState::Invited { sdp } = &self.a.state {
             let sdp = sdp.clone();
             self.offer(now, self.a.number, Side::A, sdp);
         }
+        let queue = enqueue.queue.clone();
         self.queue = Some(queue.clone().unwrap_or_else(|| self.facts.to_uri.clone()));
-        let number = self.queue_svc(QueueCommand::Enqueue { queue, answered: false });
+        let priority = enqueue.priority;
+        let number = self.queue_svc(QueueCommand::Enqueue { queue, answered: false, priority });
         self.expect(now, number, Purpose::Enqueue);
     }
 
@@ -68,6 +73,10 @@ impl Call {
         };
         if matches!(failure.kind, FailureKind::Full | FailureKind::NotFound) {
             self.queue = None; // It is certain that we have no place.
+        }
+        if let Some(plan) = self.waits_as().and_then(|it| it.otherwise.clone()) {
+            self.leave_queue();
+            return self.run_plan(now, plan);
         }
         self.refuse(now, "queue-svc", failure, cause, refusal);
     }
@@ -135,7 +144,8 @@ impl Call {
 
     fn confirm_place(&mut self, now: Now) {
         let queue = self.queue.clone();
-        let number = self.queue_svc(QueueCommand::Enqueue { queue, answered: true });
+        let priority = self.waits_as().map_or(0, |it| it.priority);
+        let number = self.queue_svc(QueueCommand::Enqueue { queue, answered: true, priority });
         self.expect(now, number, Purpose::Confirm);
     }
 
@@ -170,6 +180,71 @@ impl Call {
             *plays = false;
             let music = music.clone();
             self.play_music(now, music);
+        }
+    }
+
+    /// How the running action waits in a queue, if it does.
+    fn waits_as(&self) -> Option<&Enqueue> {
+        match &self.action {
+            Some(Action::Enqueue(enqueue)) => Some(enqueue),
+            _ => None,
+        }
+    }
+
+    /// A caller who waits may leave by a digit, unless an agent is taking the call just now.
+    pub(crate) fn leave_by_digit(&mut self, now: Now, digit: char) {
+        let plan = self.waits_as().and_then(|it| it.on.get(&digit)).cloned();
+        let taken = self.b.as_ref().is_some_and(|it| it.ring_until.is_none());
+        if let (Step::Waiting { .. }, Some(plan), false) = (&self.step, plan, taken) {
+            self.start_over(now, plan, Cause::PickedOff);
+        }
+    }
+
+    /// queue-svc lets the caller wait no longer. Nothing is done for who does not wait, or for whom an
+    /// agent rings.
+    pub(crate) fn go_on_from_queue(&mut self, now: Now) {
+        if !matches!(self.step, Step::Waiting { .. }) || self.b.is_some() {
+            return;
+        }
+        match self.waits_as().and_then(|it| it.otherwise.clone()) {
+            Some(plan) => self.start_over(now, plan, Cause::PickedOff),
+            None => {
+                self.stop_all(now, Cause::PickedOff);
+                self.run_next(now);
+            }
+        }
+    }
+
+    /// queue-svc has moved the caller: other music, and what was asked for is there.
+    pub(crate) fn move_to_queue(&mut self, now: Now, name: String, new: String) {
+        if let Step::Waiting { music, .. } = &mut self.step {
+            *music = new;
+            self.queue = Some(name);
+            self.restart_music(now);
+        }
+    }
+
+    pub(crate) fn tell_of_agent(&mut self, now: Now, does: AgentOrder, agent: Option<String>) {
+        self.enter(Step::TellingOfAgent);
+        let number = self.queue_svc(QueueCommand::Agent { does, agent });
+        self.expect(now, number, Purpose::Agent);
+    }
+
+    pub(crate) fn handle_agent_told(&mut self, now: Now, reply: Result<Reply, Failure>) {
+        let otherwise = match &self.action {
+            Some(Action::Agent { otherwise, .. }) => otherwise.clone(),
+            _ => return, // The plan has been replaced.
+        };
+        match (reply, otherwise) {
+            (Ok(_), _) => self.run_next(now),
+            (Err(_), Some(plan)) => self.run_plan(now, plan),
+            (Err(failure), None) => {
+                let (cause, refusal) = match failure.kind {
+                    FailureKind::NotFound => (Cause::UnallocatedNumber, reject(404)),
+                    _ => (Cause::NormalTemporaryFailure, busy_now()),
+                };
+                self.refuse(now, "queue-svc", failure, cause, refusal);
+            }
         }
     }
 

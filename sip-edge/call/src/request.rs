@@ -28,8 +28,8 @@ impl Call {
                 Ok(())
             }
             Ask::Transfer { to, task } => self.transfer(now, request, to, task),
-            Ask::Ring { assignment_id, target, ring } => {
-                self.ring_agent(now, request, assignment_id, target, ring)
+            Ask::Ring { assignment_id, target, also, ring } => {
+                self.ring_agent(now, request, assignment_id, (target, also), ring)
             }
             Ask::StopRinging { assignment_id } => {
                 let stopped = self.stop_ringing(now, &assignment_id);
@@ -121,20 +121,26 @@ impl Call {
                 (None, _) => (),
             }
             self.record(task);
-            let plan = match to {
-                Destination::Plan(plan) => plan,
+            match to {
+                Destination::GoOn => self.go_on_from_queue(now),
+                Destination::Queue { name, music } => self.move_to_queue(now, name, music),
+                Destination::Plan(plan) => self.transfer_to(now, plan),
                 Destination::Target(target) => {
-                    Plan::new([Action::Dial { target, ring: TRANSFER_RING, otherwise: None }])
+                    let dial = Action::Dial { target, ring: TRANSFER_RING, otherwise: None };
+                    self.transfer_to(now, Plan::new([dial]));
                 }
-            };
-            if self.state == CallState::Connected {
-                self.part(Cause::BlindTransfer);
             }
-            self.start_over(now, plan, Cause::BlindTransfer);
         }
         let call = Box::new(self.view());
         self.answer_request(request, Ok(Answer::Transferred(call)));
         Ok(())
+    }
+
+    fn transfer_to(&mut self, now: Now, plan: Plan) {
+        if self.state == CallState::Connected {
+            self.part(Cause::BlindTransfer);
+        }
+        self.start_over(now, plan, Cause::BlindTransfer);
     }
 
     /// A parked call plays for the API as a step of its own; everything else is played over what
@@ -182,7 +188,7 @@ impl Call {
         now: Now,
         request: RequestNumber,
         assignment_id: String,
-        target: String,
+        (target, also): (String, Vec<String>),
         ring: Duration,
     ) -> Result<(), Refusal> {
         if let Some((_, result)) = self.last_ring.as_ref().filter(|(id, _)| *id == assignment_id) {
@@ -204,7 +210,7 @@ impl Call {
             Some(_) => Err(Refusal::Rings),
             None if self.state == CallState::Early => Err(Refusal::NotAnsweredYet),
             None => {
-                self.begin_attempt(now, target, ring, Some((assignment_id, request)));
+                self.begin_attempt(now, target, also, ring, Some((assignment_id, request)));
                 Ok(())
             }
         }
@@ -270,7 +276,13 @@ impl Call {
     }
 
     /// Runs another plan in place of all that leg A does; `cause` ends a leg B that still rings.
-    fn start_over(&mut self, now: Now, plan: Plan, cause: Cause) {
+    pub(crate) fn start_over(&mut self, now: Now, plan: Plan, cause: Cause) {
+        self.stop_all(now, cause);
+        self.run_plan(now, plan);
+    }
+
+    /// Ends all that leg A does, so that something else can begin.
+    pub(crate) fn stop_all(&mut self, now: Now, cause: Cause) {
         self.answer_originate();
         self.abandon_step(None);
         self.abandon_overlays(None);
@@ -279,7 +291,6 @@ impl Call {
         self.drop_attempt(now, RingOutcome::Stopped, cause, None);
         self.conference.clear();
         self.media(MediaCommand::Stop { side: Side::A, leave_conference: true });
-        self.run_plan(now, plan);
     }
 
     /// Name of the running action, for refusals.

@@ -40,6 +40,8 @@ pub(crate) enum Step {
         plays: bool,
         confirmed: bool,
     },
+    /// queue-svc is told what an agent says.
+    TellingOfAgent,
     Joining(Arc<Conference>),
     Conferring(Arc<Conference>),
     Dialing,
@@ -80,7 +82,8 @@ impl Call {
             }
             Action::Cancel { name } => self.cancel(now, &name),
             Action::Hangup { cause } => self.finish(now, cause, EndedBy::Plan),
-            Action::Enqueue { queue } => self.begin_entering(now, queue),
+            Action::Enqueue(enqueue) => self.begin_entering(now, &enqueue),
+            Action::Agent { does, agent, .. } => self.tell_of_agent(now, does, agent),
             Action::Dial { target, ring, .. } => self.dial(now, target, ring),
             _ if !self.a.is_confirmed() => {
                 self.enter(Step::AwaitingAnswer);
@@ -139,7 +142,7 @@ impl Call {
             self.offer(now, self.a.number, Side::A, sdp);
         }
         self.drop_attempt(now, crate::RingOutcome::Stopped, Cause::LoseRace, None);
-        self.begin_attempt(now, target, ring, None);
+        self.begin_attempt(now, target, Vec::new(), ring, None);
     }
 
     pub(crate) fn play(
@@ -224,6 +227,7 @@ impl Call {
         }
         self.event(Event::Digit { digit });
         if side == Side::A {
+            self.leave_by_digit(now, digit);
             self.collect_digit(now, digit);
         }
     }

@@ -72,7 +72,10 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     let ask = prop_oneof![
         4 => (0..3u8).prop_map(|id| Ask::Ring {
-            assignment_id: id.to_string(), target: "user/1".into(), ring: script::RING,
+            assignment_id: id.to_string(),
+            target: "user/1".into(),
+            also: if id == 2 { vec!["user/2".into(), "user/3".into()] } else { Vec::new() },
+            ring: script::RING,
         }),
         2 => (0..3u8).prop_map(|id| Ask::StopRinging { assignment_id: id.to_string() }),
         3 => (legs(), task(), any::<bool>())
@@ -206,7 +209,12 @@ impl Model {
         if stage >= 2 {
             let assignment_id = "0".to_owned();
             let target = "user/1".to_owned();
-            steps.push(Step::Ask(Ask::Ring { assignment_id, target, ring: script::RING }));
+            steps.push(Step::Ask(Ask::Ring {
+                assignment_id,
+                target,
+                also: Vec::new(),
+                ring: script::RING,
+            }));
         }
         for step in steps {
             while !self.open_commands.is_empty() {
@@ -314,6 +322,7 @@ impl Model {
                     assert_eq!(self.place.replace(number), None, "a second place");
                 }
                 QueueCommand::Enqueue { answered: true, .. } => assert!(self.place.is_some()),
+                QueueCommand::Agent { .. } => (),
                 QueueCommand::Leave { .. } => {
                     assert!(self.place.take().is_some(), "left without a place");
                 }

@@ -43,6 +43,7 @@ fn a_hangup_of_leg_b_lets_leg_a_go_on_with_its_plan() {
             03.000 > ask 1 hangup B t1
             03.000 sip b1 hangup Q.850;cause=102;text="ALLOTTED_TIMEOUT" or 480
             03.000 media delete B
+            03.000 event Parted
             03.000 event Action play
             03.000 media play A f
             03.000 answer 1 hung up
@@ -82,6 +83,7 @@ fn a_hangup_of_leg_b_at_the_end_of_the_plan_ends_the_call() {
             03.000 > ask 1 hangup B t1
             03.000 sip b1 hangup Q.850;cause=102;text="ALLOTTED_TIMEOUT" or 480
             03.000 media delete B
+            03.000 event Parted
             03.000 sip a hangup Q.850;cause=16;text="NORMAL_CLEARING" or 480
             03.000 media delete all
             03.000 event Ended NORMAL_CLEARING by Plan
@@ -192,6 +194,7 @@ fn a_transfer_of_a_talking_call_ends_leg_b_and_dials_once() {
             03.000 > ask 1 transfer sip:x@h t1
             03.000 sip b1 hangup Q.850;cause=16;text="BLIND_TRANSFER" or 480
             03.000 media delete B
+            03.000 event Parted
             03.000 media stop A and leave
             03.000 event Action dial
             03.000 media offer B ours
@@ -207,6 +210,7 @@ fn a_transfer_of_a_talking_call_ends_leg_b_and_dials_once() {
             05.000 > ask 3 transfer park t2
             05.000 sip b2 hangup Q.850;cause=16;text="BLIND_TRANSFER" or 480
             05.000 media delete B
+            05.000 event Parted
             05.000 media stop A and leave
             05.000 event Action park
             05.000 answer 3 transferred, runs "park"

@@ -1,7 +1,8 @@
 //! The queues themselves: what their table says, and what may be changed.
 
 use super::{Output, Queue, Queues, Refusal, Wanted};
-use crate::{QueueId, Settings};
+use crate::caller::UnixMs;
+use crate::{Agent, Expected, Place, QueueId, QueueTally, Settings};
 use std::collections::BTreeMap;
 
 impl Queues {
@@ -10,20 +11,42 @@ impl Queues {
     /// but takes no new ones. A row that is deleted and written anew under another id, as `REPLACE`
     /// does, is found again by its URI, else by its name. Where two rows mean the same URI, the lower
     /// id has it.
-    pub fn handle_table(&mut self, table: BTreeMap<QueueId, Settings>) {
+    pub fn handle_table(&mut self, now: UnixMs, table: BTreeMap<QueueId, Settings>) {
+        let same = table.len() == self.queues.len()
+            && self.queues.iter().zip(&table).all(|((id, queue), (row_id, settings))| {
+                id == row_id && !queue.retired && queue.settings == *settings
+            });
+        if same {
+            return;
+        }
         for (id, queue) in &mut self.queues {
             queue.retired = !table.contains_key(id);
         }
-        self.queues.retain(|_, queue| !queue.retired || !queue.line.is_empty());
+        let mut changed: Vec<Place> = Vec::new();
         for (id, settings) in table {
             let known = self.queues.remove(&id).or_else(|| self.adopt(id, &settings));
-            let line = known.map(|queue| queue.line).unwrap_or_default();
-            self.queues.insert(id, Queue { settings, line, retired: false });
+            let queue = match known {
+                Some(queue) => {
+                    if queue.settings != settings {
+                        changed.extend(queue.line.answered());
+                    }
+                    Queue { settings, retired: false, ..queue }
+                }
+                None => Queue::new(settings),
+            };
+            self.queues.insert(id, queue);
         }
+        self.queues.retain(|_, queue| !queue.retired || !queue.line.is_empty());
         self.index();
+        self.seat_all(now);
+        for place in changed {
+            self.set_waiting_timers(now, place);
+        }
+        self.settle(now);
     }
 
-    /// The queue without a row that the new row `id` means, with its callers moved to that id.
+    /// The queue without a row that the new row `id` means, with its callers and agents moved to that
+    /// id.
     fn adopt(&mut self, id: QueueId, settings: &Settings) -> Option<Queue> {
         let rowless = || self.queues.iter().filter(|(_, queue)| queue.retired);
         let same_uri = rowless().find(|(_, queue)| queue.settings.uri() == settings.uri());
@@ -34,6 +57,12 @@ impl Queues {
             let caller = self.callers.get_mut(&place).expect("a place has its caller");
             caller.queue = id;
             self.outputs.push_back(Output::Save(caller.clone()));
+        }
+        for entry in self.agents.values_mut() {
+            if adopt_membership(&mut entry.agent, old, id) {
+                let agent = Box::new(entry.agent.stored());
+                self.outputs.push_back(Output::SaveAgent { agent, memberships_changed: true });
+            }
         }
         Some(queue)
     }
@@ -62,8 +91,8 @@ impl Queues {
         for (field, value, holder) in [("name", &row.name, same_name), ("uri", &row.uri, same_uri)]
         {
             if let Some(holder) = holder.filter(|holder| Some(**holder) != id) {
-                let queue = self.name_of(*holder).to_owned();
-                return Err(Refusal::Taken { field, value: value.clone(), queue });
+                let holder = format!("queue {}", self.name_of(*holder));
+                return Err(Refusal::Taken { field, value: value.clone(), holder });
             }
         }
         Ok(())
@@ -104,4 +133,34 @@ impl Queues {
         let present = self.queues.iter().filter(|(_, queue)| !queue.retired);
         present.map(|(id, queue)| (*id, &queue.settings))
     }
+
+    /// How long somebody who joined a queue now may have to wait; `None` if too little is known.
+    ///
+    /// # Errors
+    /// [`Refusal::NoSuchQueue`].
+    pub fn expected(&self, now: UnixMs, name: &str) -> Result<Option<Expected>, Refusal> {
+        let queue = &self.queues[&self.named(name)?];
+        let count = queue.line.count();
+        Ok(queue.pace.expected(now, count.in_queue + count.leaving + 1))
+    }
+
+    /// What has happened in a queue since the process began, and how long its first caller has waited.
+    ///
+    /// # Errors
+    /// [`Refusal::NoSuchQueue`].
+    pub fn tally(&self, now: UnixMs, name: &str) -> Result<(QueueTally, u64), Refusal> {
+        let queue = &self.queues[&self.named(name)?];
+        let waited = queue.line.answered().map(|place| self.callers[&place].waited_ms(now));
+        Ok((queue.tally, waited.max().unwrap_or_default()))
+    }
+}
+
+fn adopt_membership(agent: &mut Agent, old: QueueId, new: QueueId) -> bool {
+    let memberships = &mut agent.settings.memberships;
+    let known = memberships.iter().any(|it| it.queue == new);
+    let Some(membership) = memberships.iter_mut().find(|it| it.queue == old && !known) else {
+        return false;
+    };
+    membership.queue = new;
+    true
 }

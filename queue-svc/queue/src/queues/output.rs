@@ -1,7 +1,11 @@
 //! What the core asks for, tells, and refuses.
 
 use super::Wanted;
-use crate::{Assignment, AssignmentId, CallId, Caller, Settings};
+use crate::caller::UnixMs;
+use crate::{
+    Address, Agent, AgentName, AgentState, Assignment, AssignmentId, CallId, Caller, Expected,
+    Presence, Settings,
+};
 use std::fmt;
 
 /// An order to the owner of the core.
@@ -11,16 +15,30 @@ pub enum Output {
     Save(Caller),
     /// Delete the row; it may be gone already.
     Delete(CallId),
-    /// Ring the agent for the caller, and report by `handle_ring_ended`. After a restart it may be
-    /// that the agent rings already, or that this is decided.
+    /// Write this agent, whole; it may be there already. Its memberships need writing only if they have
+    /// changed.
+    SaveAgent { agent: Box<Agent>, memberships_changed: bool },
+    /// Delete the agent; it may be gone already.
+    DeleteAgent(AgentName),
+    /// Ring the targets for the caller, and report by `handle_ring_ended`. After a restart it may be
+    /// that they ring already, or that this is decided.
     Ring { call_id: CallId, assignment: Assignment },
-    /// The caller is gone: let the agent's phone be quiet.
+    /// The caller is gone: let the agents' phones be quiet.
     StopRinging { call_id: CallId, assignment_id: AssignmentId },
     /// Find out whether the call is still there, and report by `handle_checked`, also if there was no
     /// answer; it is not asked about again before.
     Check(CallId),
+    /// The caller may not wait any longer: send the call there; `None`: on with its plan. If it still
+    /// waits after [`super::EXIT_AGAIN_MS`], this comes again.
+    Exit { call_id: CallId, to: Option<Address> },
+    /// The caller waits in this queue now, with its music.
+    Move { call_id: CallId, queue: String, music: String },
+    /// Play these files, one after the other, over the caller's music.
+    Announce { call_id: CallId, files: Vec<String> },
     /// Tell the others.
     Publish(Event),
+    /// Tell the others.
+    PublishAgent(AgentEvent),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +48,13 @@ pub enum EventKind {
     Released,
     Connected,
     Left,
+    /// From another queue into this one, to the place of the arrival there.
+    Moved,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
+    pub at: UnixMs,
     pub kind: EventKind,
     /// As it was; for Connected and Left, just before.
     pub caller: Caller,
@@ -48,17 +69,40 @@ pub struct Event {
     pub reason: String,
 }
 
-/// How ringing an agent has ended.
+/// An agent is in another state than before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentEvent {
+    pub at: UnixMs,
+    pub agent: AgentName,
+    pub state: AgentState,
+    pub presence: Presence,
+    /// For whom the agent rings, or with whom it talks.
+    pub call_id: Option<CallId>,
+    pub reason: String,
+}
+
+/// How ringing agents has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RingEnded {
-    /// Caller and agent talk.
-    Connected,
-    /// The agent did not take the caller, or could not be rung; why.
-    NotTaken(String),
+    /// Caller and agent talk; at which address, if there were several.
+    Connected { answered: Option<String> },
+    /// Nobody took the caller; why, in a word and as a sentence.
+    NotTaken(Missed, String),
     /// The caller hung up while the agent rang.
     HungUp,
     /// The call had ended or gone elsewhere before: it should not have been in line any more.
     Stale,
+}
+
+/// Why an agent did not take a caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missed {
+    NoAnswer,
+    Busy,
+    Declined,
+    Unreachable,
+    /// It is not the agent's doing.
+    Fault,
 }
 
 /// What became of an assignment.
@@ -77,8 +121,12 @@ pub enum Refusal {
     NoSuchQueue { wanted: String },
     #[error("no such caller in queue {queue}: {call_id}")]
     NoSuchCaller { queue: String, call_id: CallId },
+    #[error("no such agent: {name:?}")]
+    NoSuchAgent { name: String },
     #[error("queue {queue} is full: {max_calls} callers (its max_calls)")]
     QueueFull { queue: String, max_calls: u32 },
+    #[error("queue {queue} has no agents who could serve it (its join_empty)")]
+    NoAgents { queue: String },
     #[error("all queues together are full: {max_calls} callers (--max-calls)")]
     AllFull { max_calls: usize },
     #[error("call {call_id} waits in queue {queue}; it must leave there first")]
@@ -89,10 +137,12 @@ pub enum Refusal {
     NobodyWaits { queue: String, entering: u32, leaving: u32 },
     #[error("{limit} agents are being rung, as many as there may be callers (--max-calls)")]
     TooManyRing { limit: usize },
-    #[error("assignment {assignment_id:?} exists already")]
-    AssignmentExists { assignment_id: AssignmentId },
-    #[error("{field} {value:?} is that of queue {queue} already")]
-    Taken { field: &'static str, value: String, queue: String },
+    #[error("agent {agent} is {}; wanted: one without a call", state.word())]
+    AgentBusy { agent: AgentName, state: AgentState },
+    #[error("there are {limit} agents, as many as there may be")]
+    TooManyAgents { limit: usize },
+    #[error("{field} {value:?} is that of {holder} already")]
+    Taken { field: &'static str, value: String, holder: String },
     #[error("{callers} callers are in queue {queue}; it can be deleted when they are gone")]
     CallersWait { queue: String, callers: u32 },
 }
@@ -104,6 +154,8 @@ pub struct View<'a> {
     pub settings: &'a Settings,
     /// From 1; 0 while entering.
     pub position: u32,
+    /// `None`: too little is known.
+    pub expected: Option<Expected>,
 }
 
 impl fmt::Display for Wanted {

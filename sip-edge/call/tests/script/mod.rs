@@ -31,7 +31,7 @@ pub(crate) fn facts(to_uri: &str) -> Facts {
 }
 
 pub(crate) fn queue_plan() -> Plan {
-    Plan::new([Action::Enqueue { queue: None }])
+    Plan::new([Action::Enqueue(Arc::default())])
 }
 
 /// Job B: a limit, a prompt, digit 1 takes it back and joins a conference.
@@ -174,9 +174,10 @@ impl Stage {
                 let request = RequestNumber(request.parse().unwrap());
                 Input::Asked { request, ask: self.ask(ask) }
             }
-            ("a" | "b1" | "b2", what) => {
-                let leg =
-                    LegNumber(["a", "b1", "b2"].iter().position(|it| *it == who).unwrap() as u32);
+            ("a" | "b1" | "b2" | "b3", what) => {
+                let leg = LegNumber(
+                    ["a", "b1", "b2", "b3"].iter().position(|it| *it == who).unwrap() as u32,
+                );
                 let said = match what {
                     ["ack"] => signal(LegSignal::Acknowledged { sdp: None }),
                     ["ack", "sdp"] => signal(LegSignal::Acknowledged { sdp: sdp() }),
@@ -233,13 +234,19 @@ impl Stage {
                 let to = Destination::Plan(Plan::new([Action::Park]));
                 Ask::Transfer { to, task: task(rest) }
             }
+            ["transfer", "on"] => Ask::Transfer { to: Destination::GoOn, task: None },
+            ["transfer", "queue", name] => {
+                let (name, music) = ((*name).to_owned(), format!("moh/{name}"));
+                Ask::Transfer { to: Destination::Queue { name, music }, task: None }
+            }
             ["transfer", target, rest @ ..] => {
                 let to = Destination::Target((*target).to_owned());
                 Ask::Transfer { to, task: task(rest) }
             }
-            ["ring", assignment] => Ask::Ring {
+            ["ring", assignment, also @ ..] => Ask::Ring {
                 assignment_id: (*assignment).to_owned(),
                 target: "user/agent".into(),
+                also: also.iter().map(|it| (*it).to_owned()).collect(),
                 ring: RING,
             },
             ["stop", assignment] => Ask::StopRinging { assignment_id: (*assignment).to_owned() },
@@ -331,6 +338,9 @@ pub(crate) fn hoped_for(output: &Output) -> Option<(usize, CommandNumber, Reply)
             let reply = Reply::Enqueued { queue: "abc".into(), music: "moh/abc".into() };
             Some((1, *number, reply))
         }
+        Output::Queue { number, command: QueueCommand::Agent { .. } } => {
+            Some((1, *number, Reply::Done))
+        }
         Output::Scheduler { number, command } => match command {
             SchedulerCommand::Schedule { .. } => {
                 Some((2, *number, Reply::Scheduled { task_id: format!("t{}", number.0) }))
@@ -379,9 +389,12 @@ fn describe(output: &Output) -> String {
         }
         Output::Media { command, .. } => format!("media {}", media(command)),
         Output::Queue { command, .. } => match command {
-            QueueCommand::Enqueue { queue, answered } => {
+            QueueCommand::Enqueue { queue, answered, .. } => {
                 let queue = queue.as_deref().unwrap_or("by URI");
                 format!("queue enqueue {queue}{}", if *answered { " answered" } else { "" })
+            }
+            QueueCommand::Agent { does, agent } => {
+                format!("queue agent {} {does:?}", agent.as_deref().unwrap_or("of leg A"))
             }
             QueueCommand::Leave { cause } => format!("queue leave {}", cause.name()),
         },

@@ -1,0 +1,91 @@
+//! The log of changes, `queue_changes`: what each commit has made known, in the commit itself.
+//!
+//! Revisions count up without gaps and are never used again. What a change says is the business of
+//! `events.rs`; here it is bytes.
+
+use super::transaction::Transaction;
+use sqlx::{QueryBuilder, Row as _, SqlitePool};
+
+/// Changes that one statement writes: two values each, of the 32,766 that SQLite takes.
+const ROWS_PER_STATEMENT: usize = 500;
+
+/// So many more than come in a second, so that the log shrinks, and few enough for a short transaction.
+const FORGOTTEN_AT_A_TIME: u32 = 5_000;
+
+/// A change that is to be logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) at_unix_ms: i64,
+    pub(crate) event: Vec<u8>,
+}
+
+/// A change of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Logged {
+    pub(crate) revision: i64,
+    pub(crate) event: Vec<u8>,
+}
+
+/// How far the log reaches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reach {
+    /// The oldest change that is kept; one above `last` if none is.
+    pub(crate) first: i64,
+    /// The newest change; 0 if there never was one.
+    pub(crate) last: i64,
+    /// The newest one that NATS has.
+    pub(crate) told: i64,
+}
+
+pub(super) async fn append(tx: &mut Transaction, changes: &[Change]) -> Result<(), sqlx::Error> {
+    for changes in changes.chunks(ROWS_PER_STATEMENT) {
+        let mut insert = QueryBuilder::new("INSERT INTO queue_changes (at_unix_ms, event) ");
+        insert.push_values(changes, |mut row, change| {
+            row.push_bind(change.at_unix_ms).push_bind(&change.event[..]);
+        });
+        insert.build().execute(&mut **tx).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn read(
+    pool: &SqlitePool,
+    after: i64,
+    limit: u32,
+) -> Result<Vec<Logged>, sqlx::Error> {
+    let select =
+        "SELECT revision, event FROM queue_changes WHERE revision > ? ORDER BY revision LIMIT ?";
+    let rows = sqlx::query(select).bind(after).bind(limit).fetch_all(pool).await?;
+    let logged = rows
+        .iter()
+        .map(|row| Ok(Logged { revision: row.try_get("revision")?, event: row.try_get("event")? }));
+    logged.collect()
+}
+
+pub(super) async fn reach(pool: &SqlitePool) -> Result<Reach, sqlx::Error> {
+    let select = "SELECT
+        COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'queue_changes'), 0) AS last,
+        (SELECT MIN(revision) FROM queue_changes) AS first,
+        (SELECT revision FROM queue_told WHERE id = 1) AS told";
+    let row = sqlx::query(select).fetch_one(pool).await?;
+    let last = row.try_get("last")?;
+    let first = row.try_get::<Option<i64>, _>("first")?.unwrap_or(last + 1);
+    Ok(Reach { first, last, told: row.try_get("told")? })
+}
+
+pub(super) async fn set_told(tx: &mut Transaction, revision: i64) -> Result<(), sqlx::Error> {
+    let update = sqlx::query("UPDATE queue_told SET revision = ? WHERE id = 1 AND revision < ?");
+    update.bind(revision).bind(revision).execute(&mut **tx).await?;
+    Ok(())
+}
+
+/// Forgets changes that are older and that NATS has, at most [`FORGOTTEN_AT_A_TIME`].
+pub(super) async fn forget(tx: &mut Transaction, before_unix_ms: i64) -> Result<(), sqlx::Error> {
+    let delete = "DELETE FROM queue_changes WHERE revision IN (
+        SELECT revision FROM queue_changes
+        WHERE at_unix_ms < ? AND revision <= (SELECT revision FROM queue_told WHERE id = 1)
+        ORDER BY revision LIMIT ?)";
+    let delete = sqlx::query(delete).bind(before_unix_ms).bind(FORGOTTEN_AT_A_TIME);
+    delete.execute(&mut **tx).await?;
+    Ok(())
+}
