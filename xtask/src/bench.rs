@@ -11,6 +11,8 @@ use std::process::{Command, ExitCode};
 pub(crate) enum Bench {
     /// Relay, music and conferences, beside rtpengine.
     Media,
+    /// Joins, agents, memory and lists at 10,000 waiting callers.
+    Queue,
     /// Lateness, adding, memory and herds of tasks, beside the database itself.
     Scheduler,
 }
@@ -19,6 +21,7 @@ impl Bench {
     fn name(self) -> &'static str {
         match self {
             Self::Media => "media",
+            Self::Queue => "queue",
             Self::Scheduler => "scheduler",
         }
     }
@@ -26,6 +29,7 @@ impl Bench {
     fn programs(self) -> &'static [Program] {
         match self {
             Self::Media => &[debian::CMAKE, debian::NATS_SERVER, debian::RTPENGINE],
+            Self::Queue => &[debian::CMAKE, debian::NATS_SERVER],
             Self::Scheduler => {
                 &[debian::CMAKE, debian::NATS_SERVER, debian::SQLITE3, debian::POSTGRES]
             }
