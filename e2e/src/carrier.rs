@@ -11,6 +11,8 @@ use tempfile::TempDir;
 
 /// How long it may take to start.
 const READY_LIMIT: Duration = Duration::from_secs(20);
+/// How long it may take to end, its children included.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// Where Debian has its modules.
 const MODULES: [&str; 2] =
     ["/usr/lib/x86_64-linux-gnu/kamailio/modules", "/usr/lib/aarch64-linux-gnu/kamailio/modules"];
@@ -142,6 +144,13 @@ impl Carrier {
             }
         }
         anyhow::bail!("wait for Kamailio: it did not answer in time:\n{}", self.output())
+    }
+}
+
+impl Drop for Carrier {
+    /// SIGTERM: its children end with it, which they do not if it is killed.
+    fn drop(&mut self) {
+        let _ = self.process.stop(STOP_LIMIT); // It is killed then.
     }
 }
 
