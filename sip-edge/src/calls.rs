@@ -30,6 +30,10 @@ pub(crate) struct Entry {
     pub(crate) max_forwards: u8,
     pub(crate) legs: BTreeMap<LegNumber, Slot>,
     pub(crate) sip_call_ids: Vec<(LegNumber, String)>,
+    /// P-Asserted-Identity, Diversion and History-Info of leg A, for the legs that we call.
+    pub(crate) history: Vec<(String, String)>,
+    /// Further header fields of the INVITEs of the leg that a REFER wanted last.
+    pub(crate) leg_headers: Option<(LegNumber, Vec<(String, String)>)>,
     /// When media-relay first answered.
     pub(crate) media_since: Option<Instant>,
     /// The Originate that made it, to know it again.
@@ -43,6 +47,8 @@ pub(crate) enum Slot {
     /// The next hop is being looked up.
     Resolving,
     Live(LegId),
+    /// It is another call's until it has answered our re-INVITE.
+    Borrowed(LegId),
 }
 
 impl Entry {
@@ -58,10 +64,26 @@ impl Entry {
             max_forwards: sip::MAX_FORWARDS,
             legs: BTreeMap::new(),
             sip_call_ids: Vec::new(),
+            history: Vec::new(),
+            leg_headers: None,
             media_since: None,
             originate: None,
             deadline: None,
         }
+    }
+
+    /// Further header fields of an INVITE of ours.
+    pub(crate) fn invite_headers(&self, number: LegNumber) -> Vec<(String, String)> {
+        let own = self.leg_headers.iter().filter(|(leg, _)| *leg == number);
+        self.history.iter().chain(own.flat_map(|(_, headers)| headers)).cloned().collect()
+    }
+
+    /// Keeps the Call-ID of a leg, and those of the legs that are shown.
+    pub(crate) fn name_leg(&mut self, number: LegNumber, sip_call_id: String) {
+        let legs = self.call.view().legs;
+        self.sip_call_ids
+            .retain(|(other, _)| *other != number && legs.iter().any(|leg| leg.number == *other));
+        self.sip_call_ids.push((number, sip_call_id));
     }
 
     pub(crate) fn show(&self, view: View) -> Shown {

@@ -18,6 +18,7 @@ use crate::requests::{Request, Waiting};
 use crate::resolve::Resolved;
 use crate::routing::Checked;
 use crate::scheduler::Scheduler;
+use crate::transfer::{self, Borrowed};
 use crate::transport::{Received, Transports};
 use crate::trunks::{Located, Registering};
 use call::{Input, LegEnd, LegNumber, LegSignal, Now, Reply};
@@ -79,6 +80,8 @@ pub(crate) struct Edge {
     pub(crate) calls: Calls,
     /// Whose leg it is.
     pub(crate) legs: HashMap<LegId, (CallId, LegNumber)>,
+    /// Legs that another call wants.
+    pub(crate) borrowed: HashMap<LegId, Borrowed>,
     /// Further places for legs that have heard nothing yet.
     pub(crate) others: HashMap<LegId, Others>,
     /// Legs that are at several phones.
@@ -127,6 +130,7 @@ impl Edge {
             events: parts.events,
             calls: parts.calls,
             legs: HashMap::new(),
+            borrowed: HashMap::new(),
             others: HashMap::new(),
             forks: HashMap::new(),
             registering: Vec::new(),
@@ -251,13 +255,20 @@ impl Edge {
             }
             Event::Ended { leg, end } if self.try_others(leg, &end) => (),
             Event::Ended { leg, end } => {
-                self.tell(leg, LegSignal::Ended(leg_end(end)));
+                let end = leg_end(end);
+                self.tell_borrower(leg, LegSignal::Ended(end.clone()));
+                self.tell(leg, LegSignal::Ended(end));
                 self.forget_leg(leg);
             }
             Event::Registrant { registrant, state } => self.handle_registrant(registrant, &state),
-            Event::Reanswered { .. } | Event::ReinviteFailed { .. } => (), // We send none yet.
-            Event::Referred { leg, .. } => self.user_agent.reject_refer(Instant::now(), leg, 603),
-            Event::ReferProgress { .. } => (), // We send none yet.
+            Event::Reanswered { leg, sdp } => {
+                self.tell_borrower(leg, LegSignal::Answered { sdp });
+            }
+            Event::ReinviteFailed { leg, status } => {
+                self.tell_borrower(leg, LegSignal::Ended(transfer::rejected(status)));
+            }
+            Event::Referred { leg, refer } => self.handle_referred(leg, refer),
+            Event::ReferProgress { .. } => (), // We send none.
             Event::Registered { user, contacts } => {
                 debug!(contacts, "registered");
                 self.share_bindings(&user);
@@ -419,6 +430,6 @@ fn leg_end(end: End) -> LegEnd {
         End::Rejected { status, reason, .. } => LegEnd::Rejected { status, reason },
         End::TimedOut => LegEnd::TimedOut,
         End::TransportFailed => LegEnd::TransportFailed,
-        End::HungUp { .. } => LegEnd::HungUp,
+        End::HungUp { bye_status } => LegEnd::HungUp { status: bye_status },
     }
 }

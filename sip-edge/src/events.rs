@@ -50,6 +50,12 @@ impl Events {
             Event::Held => CallEventType::Held,
             Event::Resumed => CallEventType::Resumed,
             Event::Ended => CallEventType::Ended,
+            Event::Replaced => CallEventType::Replaced,
+            Event::Released { side, status } => {
+                wire.side = side_name(side).to_owned();
+                wire.sip_status = status.unwrap_or(0).into();
+                CallEventType::Released
+            }
             Event::Parted => CallEventType::Parted,
             Event::Digit { digit } => {
                 wire.digit = digit.to_string();
@@ -115,7 +121,7 @@ fn wire_call(shown: Shown, edge_name: &str) -> wire::Call {
             LegStage::Terminated => wire::LegState::Terminated,
         };
         wire::Leg {
-            side: if leg.side == Side::A { "A" } else { "B" }.to_owned(),
+            side: side_name(leg.side).to_owned(),
             state: state.into(),
             remote_uri: leg.remote_uri,
             sip_call_id: sip_call_id.map_or(String::new(), |(_, id)| id.clone()),
@@ -141,6 +147,13 @@ fn wire_call(shown: Shown, edge_name: &str) -> wire::Call {
         ended_by: view.end.map_or(String::new(), |(_, by)| ended_by(by).to_owned()),
         edge: edge_name.to_owned(),
         ended_by_task: view.ended_by_task.unwrap_or_default(),
+    }
+}
+
+fn side_name(side: Side) -> &'static str {
+    match side {
+        Side::A => "A",
+        Side::B => "B",
     }
 }
 

@@ -4,19 +4,21 @@ use crate::events::{BEHIND_MAX, Events, Shown};
 use crate::plan::{self, Invalid};
 use crate::requests::{Answered, List, Originate, Request as Order, Unmet};
 use crate::target::SipUri;
+use crate::transfer::Bridge;
 use call::{
     Action, Answer, Ask, Cause, CollectOutcome, Destination, FailureKind, Legs, Occurrence, Plan,
-    Refusal, RingOutcome,
+    Refusal, RingOutcome, Side,
 };
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use proto::sip_edge::v1::sip_edge_server::SipEdge;
 use proto::sip_edge::v1::{
-    Call, CallEvent, CollectRequest, CollectResponse, GetCallRequest, HangupRequest,
-    HangupResponse, ListCallsRequest, ListCallsResponse, ListRegistrationsRequest,
-    ListRegistrationsResponse, OriginateRequest, OriginateResponse, PlayRequest, PlayResponse,
-    Registration, RingRequest, RingResponse, RunPlanRequest, RunPlanResponse, StopRingingRequest,
-    StopRingingResponse, TransferRequest, TransferResponse, WatchCallsRequest, transfer_request,
+    BridgeRequest, BridgeResponse, Call, CallEvent, CollectRequest, CollectResponse,
+    GetCallRequest, HangupRequest, HangupResponse, ListCallsRequest, ListCallsResponse,
+    ListRegistrationsRequest, ListRegistrationsResponse, OriginateRequest, OriginateResponse,
+    PlayRequest, PlayResponse, Registration, RingRequest, RingResponse, RunPlanRequest,
+    RunPlanResponse, StopRingingRequest, StopRingingResponse, TransferRequest, TransferResponse,
+    WatchCallsRequest, transfer_request,
 };
 use proto::sip_edge::v1::{CollectOutcome as WireCollected, RingOutcome as WireRing};
 use std::time::Duration;
@@ -212,6 +214,20 @@ impl SipEdge for Api {
         Ok(Response::new(TransferResponse { already_ended, call: self.call(answered.call) }))
     }
 
+    async fn bridge(
+        &self,
+        request: Request<BridgeRequest>,
+    ) -> Result<Response<BridgeResponse>, Status> {
+        let BridgeRequest { call_id, legs, other_call_id, other_legs } = request.into_inner();
+        required("call_id", &call_id)?;
+        required("other_call_id", &other_call_id)?;
+        let kept = side("legs", legs).map_err(invalid)?;
+        let other_side = side("other_legs", other_legs).map_err(invalid)?;
+        let bridge = Bridge { call_id, side: kept, other_call_id, other_side };
+        let answered = self.order(|reply| Order::Bridge { bridge, reply }).await?.map_err(unmet)?;
+        Ok(Response::new(BridgeResponse { call: self.call(answered.call) }))
+    }
+
     async fn collect(
         &self,
         request: Request<CollectRequest>,
@@ -328,6 +344,15 @@ fn task(task_id: String, number: u32) -> Result<Option<Occurrence>, Status> {
     }
     required("task_id", &task_id)?;
     Ok(Some(Occurrence { task_id, number }))
+}
+
+/// One leg; leg A by default.
+fn side(field: &str, legs: i32) -> Result<Side, Invalid> {
+    match plan::legs(field, legs, Legs::A)? {
+        Legs::A => Ok(Side::A),
+        Legs::B => Ok(Side::B),
+        Legs::Both => Err(Invalid::new(field, "LEGS_BOTH", "LEGS_A or LEGS_B")),
+    }
 }
 
 fn required(field: &str, id: &str) -> Result<(), Status> {

@@ -22,6 +22,7 @@ mod resolve;
 mod routing;
 mod scheduler;
 mod target;
+mod transfer;
 mod transport;
 mod trunk;
 mod trunks;

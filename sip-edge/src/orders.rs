@@ -32,7 +32,10 @@ impl Edge {
     }
 
     fn perform_sip(&mut self, id: &CallId, number: LegNumber, order: SipOrder) {
-        if let SipOrder::Invite { target, sdp } = order {
+        if let SipOrder::Invite { target, sdp, headers } = order {
+            if let Some(entry) = self.calls.get_mut(id).filter(|_| !headers.is_empty()) {
+                entry.leg_headers = Some((number, headers));
+            }
             return self.invite(id, number, &target, sdp);
         }
         let slot = self.calls.get(id).and_then(|entry| entry.legs.get(&number)).cloned();
@@ -53,6 +56,22 @@ impl Edge {
                     let hangup = Hangup { reason: Some(reason.clone()), unanswered_status };
                     self.user_agent.hangup(at, leg, hangup);
                 }
+            }
+            (Some(Slot::Borrowed(leg)), SipOrder::Reinvite { sdp }) => {
+                self.offer_borrowed(leg, sdp)
+            }
+            (Some(Slot::Borrowed(leg)), SipOrder::Take) => self.take(leg),
+            (Some(Slot::Borrowed(leg)), SipOrder::Hangup { unanswered_status, .. }) => {
+                self.give_back(leg, unanswered_status);
+            }
+            (Some(Slot::Live(leg)), SipOrder::AcceptRefer) => {
+                self.user_agent.accept_refer(at, leg);
+            }
+            (Some(Slot::Live(leg)), SipOrder::RejectRefer { status }) => {
+                self.user_agent.reject_refer(at, leg, status);
+            }
+            (Some(Slot::Live(leg)), SipOrder::NotifyRefer { status }) => {
+                self.user_agent.notify_refer(at, leg, status);
             }
             // Its lookup will find nobody who wants to know.
             (Some(Slot::Resolving), SipOrder::Hangup { .. }) => {
@@ -106,9 +125,7 @@ impl Edge {
                 let sip_call_id = self.user_agent.call_id(leg).unwrap_or_default().to_owned();
                 if let Some(entry) = self.calls.get_mut(&id) {
                     entry.legs.insert(number, Slot::Live(leg));
-                    // Of leg B only the present one is shown.
-                    entry.sip_call_ids.retain(|(other, _)| other.0 == 0 && number.0 != 0);
-                    entry.sip_call_ids.push((number, sip_call_id));
+                    entry.name_leg(number, sip_call_id);
                 }
                 self.drain_user_agent();
             }
@@ -132,7 +149,7 @@ impl Edge {
     ) -> Result<LegId, Cause> {
         let first = next_hops.pop_front().ok_or(Cause::NoRouteDestination)?;
         let (peer, tcp_if_large) = (first.peer, first.tcp_if_large);
-        let leg = self.send_invite(id, first, sdp)?;
+        let leg = self.send_invite(id, number, first, sdp)?;
         self.legs.insert(leg, (id.clone(), number));
         if tcp_if_large && self.user_agent.transport(leg) == Some(peer.transport) {
             next_hops.pop_front(); // The same once more, for when TCP is not spoken there.
@@ -149,7 +166,7 @@ impl Edge {
         sdp: &Bytes,
         next_hops: Vec<NextHop>,
     ) -> Result<LegId, Cause> {
-        let sent = next_hops.into_iter().map(|next_hop| self.send_invite(id, next_hop, sdp));
+        let sent = next_hops.into_iter().map(|it| self.send_invite(id, number, it, sdp));
         let sent: Vec<Result<LegId, Cause>> = sent.collect();
         let legs: Vec<LegId> = sent.iter().filter_map(|it| it.as_ref().ok()).copied().collect();
         let first = sent.into_iter().reduce(Result::or).unwrap_or(Err(Cause::UserNotRegistered))?;
@@ -160,7 +177,13 @@ impl Edge {
         Ok(first)
     }
 
-    fn send_invite(&mut self, id: &CallId, next_hop: NextHop, sdp: &Bytes) -> Result<LegId, Cause> {
+    fn send_invite(
+        &mut self,
+        id: &CallId,
+        number: LegNumber,
+        next_hop: NextHop,
+        sdp: &Bytes,
+    ) -> Result<LegId, Cause> {
         let NextHop { uri: target, peer, name, tcp_if_large, trunk } = next_hop;
         if let Some(name) = name {
             self.transports.expect_name(peer.addr, &name);
@@ -174,7 +197,7 @@ impl Edge {
             from_display: entry.our_display.clone(),
             max_forwards: entry.max_forwards,
             sdp: sdp.clone(),
-            headers: Vec::new(),
+            headers: entry.invite_headers(number),
             credentials: trunk.and_then(|trunk| trunk.credentials.clone()),
             tcp_if_large,
         };
@@ -253,6 +276,8 @@ fn name(event: &call::Event) -> &'static str {
         call::Event::RingFailed { .. } => "ring failed",
         call::Event::Held => "held",
         call::Event::Resumed => "resumed",
+        call::Event::Replaced => "replaced",
+        call::Event::Released { .. } => "released",
         call::Event::Ended => "ended",
     }
 }

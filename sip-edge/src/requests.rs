@@ -4,6 +4,7 @@ use crate::calls::{CallId, Entry};
 use crate::edge::{Edge, now};
 use crate::events::Shown;
 use crate::metrics;
+use crate::transfer::Bridge;
 use call::{Answer, Ask, Call, Facts, Originated, Plan, Refusal, RequestNumber};
 use proto::sip_edge::v1 as wire;
 use sip::Registration;
@@ -16,6 +17,7 @@ use tracing::info;
 pub(crate) enum Request {
     Ask { call_id: String, ask: Ask, reply: oneshot::Sender<Result<Answered, Unmet>> },
     Originate { originate: Box<Originate>, reply: oneshot::Sender<Result<Answered, Unmet>> },
+    Bridge { bridge: Bridge, reply: oneshot::Sender<Result<Answered, Unmet>> },
     Get { call_id: String, reply: oneshot::Sender<Option<Shown>> },
     List { list: List, reply: oneshot::Sender<Listed> },
     Registrations { reply: oneshot::Sender<Vec<Registration>> },
@@ -97,6 +99,7 @@ impl Edge {
                 None => drop(reply.send(Err(Unmet::NoSuchCall))),
             },
             Request::Originate { originate, reply } => self.originate(*originate, reply),
+            Request::Bridge { bridge, reply } => self.bridge(&bridge, reply),
             Request::Get { call_id, reply } => {
                 let entry = self.calls.get(&call_id);
                 drop(reply.send(entry.map(|entry| entry.show(entry.call.view()))));
@@ -107,6 +110,14 @@ impl Edge {
             }
             Request::ShutDown { reply } => self.shut_down(reply),
         }
+    }
+
+    /// The number under which a call answers this request.
+    pub(crate) fn admit(
+        &mut self,
+        reply: oneshot::Sender<Result<Answered, Unmet>>,
+    ) -> RequestNumber {
+        self.waiting.admit(reply)
     }
 
     /// A call has answered a request.
@@ -121,6 +132,7 @@ impl Edge {
             let answered = answer.map_err(Unmet::Refused).map(|answer| {
                 let view = match &answer {
                     Answer::Originated(call)
+                    | Answer::Bridged(call)
                     | Answer::PlanRuns(call)
                     | Answer::Transferred(call)
                     | Answer::TooLate(call) => *call.clone(),

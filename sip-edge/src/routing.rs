@@ -29,8 +29,8 @@ impl Edge {
         if self.draining {
             return self.refuse_invite(leg, 503, "draining");
         }
-        if invite.replaces.is_some() {
-            return self.refuse_invite(leg, 603, "replaces");
+        if let Some(place) = invite.replaces {
+            return self.pick_up(leg, place, invite);
         }
         if self.calls.live() >= self.settings.max_calls {
             return self.refuse_invite(leg, 503, "max-calls");
@@ -77,6 +77,7 @@ impl Edge {
         entry.contact = invite.contact.unwrap_or_default();
         entry.source = invite.source.addr.ip().to_string();
         entry.sip_call_ids.push((LegNumber(0), invite.call_id));
+        entry.history = invite.history;
         entry.legs.insert(LegNumber(0), Slot::Live(leg));
         self.legs.insert(leg, (id.clone(), LegNumber(0)));
         self.calls.insert(id.clone(), entry);

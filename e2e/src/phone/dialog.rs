@@ -189,6 +189,22 @@ impl<'a> Dialog<'a> {
         Ok(String::from_utf8_lossy(&response.body).into_owned())
     }
 
+    /// Asks for `uri` to be called in this phone's place (RFC 3515); the response's status.
+    pub fn refer(&mut self, uri: &str) -> anyhow::Result<u16> {
+        let mut request = self.request("REFER");
+        request.header("Contact", &format!("<{}>", self.phone.uri()));
+        request.header("Refer-To", &format!("<{uri}>"));
+        Ok(status(&self.phone.wire.transact(&request, self.peer)?))
+    }
+
+    /// This dialog as the other side knows it, for Replaces (RFC 3891), escaped for a URI.
+    pub fn replaces(&self) -> String {
+        let tag = |value: &str| value.rsplit_once(";tag=").map(|it| it.1.to_owned());
+        let (to, from) = (tag(&self.remote), tag(&self.local));
+        let (to, from) = (to.unwrap_or_default(), from.unwrap_or_default());
+        format!("{}%3Bto-tag%3D{to}%3Bfrom-tag%3D{from}", self.call_id.replace('@', "%40"))
+    }
+
     /// Hangs up.
     pub fn bye(mut self) -> anyhow::Result<()> {
         let request = self.request("BYE");

@@ -179,6 +179,17 @@ impl Phone {
         Ok(Bye { at_unix_ms: heard.at_unix_ms, reason })
     }
 
+    /// Waits for a NOTIFY whose body begins with this, e.g. "SIP/2.0 200"; it is answered already.
+    pub fn wait_notify(&self, line: &str) -> anyhow::Result<()> {
+        self.wire
+            .wait_for(&format!("a NOTIFY of {line}"), PATIENCE, |heard| {
+                heard.request().is_some_and(|it| {
+                    it.method == rsip::Method::Notify && it.body.starts_with(line.as_bytes())
+                })
+            })
+            .map(drop)
+    }
+
     /// Waits for a CANCEL, which it has answered already, as well as the INVITE with 487.
     pub fn wait_cancel(&self) -> anyhow::Result<()> {
         self.wire

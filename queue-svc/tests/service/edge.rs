@@ -272,6 +272,10 @@ impl SipEdge for Fake {
         Ok(Response::new(PlayResponse::default()))
     }
 
+    async fn bridge(&self, _: Request<BridgeRequest>) -> Result<Response<BridgeResponse>, Status> {
+        Err(not_for_queues())
+    }
+
     async fn transfer(
         &self,
         request: Request<TransferRequest>,

@@ -238,6 +238,7 @@ impl SipEdge for Edge {
         watch_calls: WatchCallsRequest => Self::WatchCallsStream;
         ring: RingRequest => RingResponse;
         stop_ringing: StopRingingRequest => StopRingingResponse;
+        bridge: BridgeRequest => BridgeResponse;
         collect: CollectRequest => CollectResponse;
         run_plan: RunPlanRequest => RunPlanResponse;
         list_registrations: ListRegistrationsRequest => ListRegistrationsResponse;

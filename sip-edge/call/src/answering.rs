@@ -59,14 +59,23 @@ impl Call {
 
     /// media-relay has made the first offer or answer of a leg.
     pub(crate) fn handle_offered(&mut self, now: Now, number: LegNumber, sdp: Bytes) {
+        if self.is_replacement(number) {
+            return self.handle_replacement_offered(sdp);
+        }
         if number == self.a.number && !self.originated {
             self.a.state = LegState::Offered { sdp };
             return self.seek_answer(now);
         }
+        let is_borrowed =
+            self.b.as_ref().is_some_and(|it| it.leg.number == number && it.is_borrowed);
         let leg = self.leg_mut(number);
         leg.state = LegState::Calling { rang: false, early_sdp: None };
         let target = leg.remote_uri.clone();
-        self.sip(number, SipOrder::Invite { target, sdp: sdp.clone() });
+        let order = match is_borrowed {
+            true => SipOrder::Reinvite { sdp: sdp.clone() },
+            false => SipOrder::Invite { target, sdp: sdp.clone(), headers: Vec::new() },
+        };
+        self.sip(number, order);
         if number != self.a.number {
             self.invite_rivals(&sdp);
         }
@@ -77,7 +86,9 @@ impl Call {
 
     /// media-relay has taken the remote's answer to our first offer.
     pub(crate) fn handle_negotiated(&mut self, now: Now, number: LegNumber) {
-        if number == self.a.number {
+        if self.is_replacement(number) {
+            self.confirm_replacement();
+        } else if number == self.a.number {
             self.confirm_a(now);
         } else {
             self.leg_mut(number).state = LegState::Confirmed;
@@ -88,6 +99,9 @@ impl Call {
     /// media-relay has refused the first offer or answer of a leg.
     pub(crate) fn handle_media_refused(&mut self, now: Now, leg: LegNumber, failure: Failure) {
         let cause = cause_of(&failure);
+        if self.is_replacement(leg) {
+            return self.fail_replacement(now, cause, None);
+        }
         if leg != self.a.number {
             let ending = Ending::new(cause, EndedBy::Edge);
             return self.fail_attempt(now, crate::RingOutcome::Unreachable, ending);
@@ -340,7 +354,7 @@ impl Ending {
             LegEnd::Unresolved { cause } => Self::new(cause, EndedBy::Edge),
             LegEnd::TimedOut => Self::new(Cause::RecoveryOnTimerExpire, EndedBy::Edge),
             LegEnd::TransportFailed => Self::new(Cause::NetworkOutOfOrder, EndedBy::Edge),
-            LegEnd::HungUp => Self::new(Cause::NormalClearing, EndedBy::Edge),
+            LegEnd::HungUp { .. } => Self::new(Cause::NormalClearing, EndedBy::Edge),
         }
     }
 }

@@ -8,8 +8,8 @@ use crate::leg::{Leg, LegState};
 use crate::output::{CallState, EndedBy, Event, RingOutcome, RingResult};
 use crate::step::Step;
 use crate::{
-    Action, Answer, Cause, LegEnd, LegNumber, LegSignal, MediaCommand, Now, RequestNumber, Side,
-    SipOrder,
+    Action, Answer, Cause, LegEnd, LegNumber, LegSignal, MediaCommand, Now, Refusal, RequestNumber,
+    Side, SipOrder,
 };
 use bytes::Bytes;
 use std::time::{Duration, Instant};
@@ -25,6 +25,10 @@ pub(crate) struct Attempt {
     pub(crate) requests: Vec<RequestNumber>,
     /// `None` once the target has answered.
     pub(crate) ring_until: Option<Instant>,
+    /// The leg is another call's, until it is connected here.
+    pub(crate) is_borrowed: bool,
+    /// Who asked for that.
+    pub(crate) bridge: Option<RequestNumber>,
 }
 
 impl Call {
@@ -35,10 +39,10 @@ impl Call {
         also: Vec<String>,
         ring: Duration,
         assignment: Option<(String, RequestNumber)>,
-    ) {
-        let number = self.next_leg();
-        let rivals = also.into_iter().map(|it| Leg::outbound(self.next_leg(), Side::B, it));
-        let rivals = rivals.collect();
+    ) -> LegNumber {
+        let number = self.next_leg_number();
+        let rivals =
+            also.into_iter().map(|it| Leg::outbound(self.next_leg_number(), Side::B, it)).collect();
         let (assignment_id, request) = assignment.unzip();
         self.b = Some(Attempt {
             leg: Leg::outbound(number, Side::B, target),
@@ -46,13 +50,11 @@ impl Call {
             assignment_id,
             requests: request.into_iter().collect(),
             ring_until: Some(now.instant + ring),
+            is_borrowed: false,
+            bridge: None,
         });
         self.offer(now, number, Side::B, None);
-    }
-
-    fn next_leg(&mut self) -> LegNumber {
-        self.next_leg += 1;
-        LegNumber(self.next_leg - 1)
+        number
     }
 
     /// media-relay has made the offer of leg B: it is that of those who ring beside it, too.
@@ -64,7 +66,7 @@ impl Call {
             invited.push((leg.number, leg.remote_uri.clone()));
         }
         for (number, target) in invited {
-            self.sip(number, SipOrder::Invite { target, sdp: sdp.clone() });
+            self.sip(number, SipOrder::Invite { target, sdp: sdp.clone(), headers: Vec::new() });
         }
     }
 
@@ -213,19 +215,21 @@ impl Call {
 
     /// Ends leg B at SIP and at media-relay.
     fn release_b(&mut self, cause: Cause) -> Option<Attempt> {
+        let number = self.b.as_ref()?.leg.number;
+        if self.has_replacement_of(number) {
+            self.drop_replacement(cause, None);
+        }
         self.hang_up_rivals(cause);
         let attempt = self.b.take()?;
-        let number = attempt.leg.number;
         self.pending.retain(|pending| {
             use Purpose::*;
             let of = |it: &LegNumber| *it == number;
             !matches!(&pending.purpose,
                 Offer(it) | Answer(it) | Reoffer(it) | Reanswer(it) | Connect(it) if of(it))
         });
-        if !matches!(attempt.leg.state, LegState::Offering | LegState::Terminated) {
-            let reason = cause.reason();
-            let unanswered_status = cause.status();
-            self.sip(number, SipOrder::Hangup { reason, unanswered_status });
+        let is_unsent = attempt.leg.state == LegState::Offering && !attempt.is_borrowed;
+        if !is_unsent && attempt.leg.state != LegState::Terminated {
+            self.release((number, Side::B), &attempt.leg.state, cause.reason(), cause);
         }
         self.media(MediaCommand::Delete { side: Some(Side::B) });
         Some(attempt)
@@ -237,6 +241,16 @@ impl Call {
         }
         for &request in &attempt.requests {
             self.answer_request(request, Ok(Answer::Ring(result)));
+        }
+        if let Some(request) = attempt.bridge {
+            let answer = match (result.outcome, result.cause) {
+                (RingOutcome::Connected, _) => Ok(Answer::Bridged(Box::new(self.view()))),
+                (_, cause) => {
+                    let cause = cause.unwrap_or(Cause::NormalUnspecified);
+                    Err(Refusal::NotAnswered { cause, status: result.status })
+                }
+            };
+            self.answer_request(request, answer);
         }
     }
 
@@ -262,13 +276,15 @@ impl Call {
         self.abandon_overlays(None);
         self.enter(Step::Idle);
         self.action = None;
+        self.take_borrowed(&mut attempt);
         self.queue = None; // queue-svc commits when it reads our answer.
         self.conference.clear();
         self.state = CallState::Connected;
         let result = RingResult { outcome: RingOutcome::Connected, status: Some(200), cause: None };
         let assignment_id = attempt.assignment_id.clone();
+        self.b = Some(attempt.clone());
         self.report_ring(&attempt, result);
-        attempt.requests.clear();
+        (attempt.requests, attempt.bridge) = (Vec::new(), None);
         self.b = Some(attempt);
         self.event(Event::Connected { assignment_id });
     }

@@ -5,11 +5,12 @@ use crate::effect::Effects;
 use crate::leg::{Leg, LegState};
 use crate::output::{CallState, EndedBy, Event, View};
 use crate::overlay::Overlay;
+use crate::replacing::Replacement;
 use crate::step::{Origin, Step};
 use crate::{
-    Action, Cause, CommandNumber, Failure, FailureKind, Input, LegNumber, LegSignal, MediaCommand,
-    Now, Output, Plan, QueueCommand, Reply, RequestNumber, RingResult, SchedulerCommand, Side,
-    SipOrder,
+    Action, Cause, CommandNumber, Failure, FailureKind, Input, LegEnd, LegNumber, LegSignal,
+    MediaCommand, Now, Output, Plan, QueueCommand, Reply, RequestNumber, RingResult,
+    SchedulerCommand, Side, SipOrder,
 };
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -49,7 +50,11 @@ pub struct Call {
     pub(crate) a: Leg,
     /// The attempt at a leg B, or the leg B that talks with A.
     pub(crate) b: Option<Attempt>,
-    pub(crate) next_leg: u32,
+    next_leg: u32,
+    /// Legs that we hung up on, newest first: their BYE has no answer yet.
+    pub(crate) released: Vec<(LegNumber, Side)>,
+    /// A leg on its way into the place of another.
+    pub(crate) replacement: Option<Replacement>,
 
     pub(crate) plan: Plan,
     /// Index of the action after the running one.
@@ -167,6 +172,8 @@ impl Call {
             a,
             b: None,
             next_leg: 1,
+            replacement: None,
+            released: Vec::new(),
             plan,
             next_action: 0,
             action: None,
@@ -241,13 +248,25 @@ impl Call {
         let pending = self.pending.iter().map(|pending| pending.deadline);
         let attempt = self.b.as_ref().and_then(|attempt| attempt.ring_until);
         let overlays = self.overlays.iter().filter_map(|overlay| overlay.until);
-        pending.chain(attempt).chain(overlays).chain(self.ring_until).chain(self.step_until).min()
+        let replacement = self.replacement.as_ref().map(|it| it.until);
+        pending
+            .chain(attempt)
+            .chain(overlays)
+            .chain(replacement)
+            .chain(self.ring_until)
+            .chain(self.step_until)
+            .min()
     }
 
     /// Handles one input. Stale and repeated ones change nothing.
     pub fn handle(&mut self, now: Now, input: Input) {
         match (self.state, input) {
             (_, Input::Asked { request, ask }) => self.handle_request(now, request, ask),
+            (_, Input::Leg { leg, signal: LegSignal::Ended(LegEnd::HungUp { status }) })
+                if !self.is_present(leg) =>
+            {
+                self.handle_released(leg, status);
+            }
             (CallState::Ended, _) => (), // All that is left of it is a record.
             (_, Input::Leg { leg, signal }) => self.handle_leg(now, leg, signal),
             (_, Input::Replied { command, reply }) => {
@@ -261,6 +280,7 @@ impl Call {
             (_, Input::Kicked { conference }) => self.handle_kicked(now, &conference),
             (_, Input::MediaInactive) => self.finish(now, Cause::MediaTimeout, EndedBy::Edge),
             (_, Input::MediaLost) => self.finish(now, Cause::NetworkOutOfOrder, EndedBy::Edge),
+            (_, Input::LegTaken { leg, cause }) => self.handle_taken(now, leg, cause),
             (_, Input::ShutDown) => self.finish(now, Cause::SystemShutdown, EndedBy::Edge),
         }
     }
@@ -281,6 +301,9 @@ impl Call {
         if ringing.is_some_and(|ring_until| ring_until.take_if(|at| due(at)).is_some()) {
             self.handle_ring_timeout(now);
         }
+        if self.replacement.as_ref().is_some_and(|it| it.until <= now.instant) {
+            self.fail_replacement(now, Cause::NoAnswer, Some(408));
+        }
         self.handle_overlay_timeouts(now);
         if self.step_until.take_if(|at| due(at)).is_some() {
             self.handle_step_timeout(now);
@@ -290,11 +313,16 @@ impl Call {
     fn handle_leg(&mut self, now: Now, number: LegNumber, signal: LegSignal) {
         let is_b = self.b.as_ref().is_some_and(|attempt| attempt.leg.number == number);
         match signal {
+            signal if self.is_replacement(number) => self.handle_replacement(now, signal),
             signal if self.is_rival(number) => self.handle_rival(now, number, signal),
             _ if number != self.a.number && !is_b => (), // An attempt that is over already.
+            LegSignal::Ended(_) if self.leave_place(number) => (),
             LegSignal::Reinvited { sdp } => self.handle_reinvite(now, number, sdp),
             LegSignal::Acknowledged { sdp } if self.leg(number).is_confirmed() => {
                 self.handle_reinvite_ack(now, number, sdp);
+            }
+            LegSignal::Referred { target, headers } => {
+                self.handle_referred(now, number, target, headers);
             }
             LegSignal::Digit { digit, duration_ms } => {
                 let leg = self.leg(number);
@@ -346,6 +374,9 @@ impl Call {
 
     /// The leg of that number, which is A's or the present B's.
     pub(crate) fn leg(&self, number: LegNumber) -> &Leg {
+        if let Some(replacement) = self.replacement.as_ref().filter(|it| it.leg.number == number) {
+            return &replacement.leg;
+        }
         match &self.b {
             Some(attempt) if attempt.leg.number == number => &attempt.leg,
             _ => &self.a,
@@ -353,6 +384,9 @@ impl Call {
     }
 
     pub(crate) fn leg_mut(&mut self, number: LegNumber) -> &mut Leg {
+        if let Some(replacement) = self.replacement.as_mut().filter(|it| it.leg.number == number) {
+            return &mut replacement.leg;
+        }
         match &mut self.b {
             Some(attempt) if attempt.leg.number == number => &mut attempt.leg,
             _ => &mut self.a,
@@ -447,6 +481,12 @@ impl Call {
             Origin::Api => self.enter(Step::Parked),
             Origin::Pin { .. } => (), // It is judged by its digits.
         }
+    }
+
+    pub(crate) fn next_leg_number(&mut self) -> LegNumber {
+        let number = LegNumber(self.next_leg);
+        self.next_leg += 1;
+        number
     }
 
     fn number(&mut self) -> CommandNumber {

@@ -1,12 +1,16 @@
 //! The end of a call: everything that it holds is given back, and everyone who waits is told.
 
 use crate::call::{Call, Purpose};
-use crate::leg::LegState;
+use crate::leg::{Leg, LegState};
 use crate::output::{CallState, EndedBy, Event, RingOutcome, RingResult};
 use crate::step::Step;
 use crate::{
-    Cause, LegNumber, MediaCommand, Now, Plan, QueueCommand, Refusal, SchedulerCommand, SipOrder,
+    Cause, LegNumber, MediaCommand, Now, Plan, QueueCommand, Refusal, SchedulerCommand, Side,
+    SipOrder,
 };
+
+/// Hangups whose outcome is awaited at most; of older ones nothing is told.
+const RELEASED_MAX: usize = 16;
 
 pub(crate) struct Ending {
     pub(crate) cause: Cause,
@@ -36,6 +40,7 @@ impl Call {
             return;
         }
         let cause = ending.cause;
+        self.drop_replacement(cause, None);
         self.end_legs(&ending);
         if self.has_media {
             self.media(MediaCommand::Delete { side: None });
@@ -73,23 +78,55 @@ impl Call {
             (_, LegState::Terminated) => (),
             (_, LegState::Offering) if self.originated => (), // Nothing was sent yet.
             (Some(refusal), _) if pending_invite => self.sip(self.a.number, refusal.clone()),
-            _ => self.hang_up(self.a.number, ending),
+            (_, was) => self.hang_up((self.a.number, self.a.side), &was, ending),
         }
         self.hang_up_rivals(ending.cause);
         if let Some(attempt) = &mut self.b {
-            let number = attempt.leg.number;
+            let leg = (attempt.leg.number, attempt.leg.side);
             attempt.ring_until = None;
             match std::mem::replace(&mut attempt.leg.state, LegState::Terminated) {
-                LegState::Offering | LegState::Terminated => (),
-                _ => self.hang_up(number, ending),
+                LegState::Terminated => (),
+                LegState::Offering if !attempt.is_borrowed => (), // Nothing was sent yet.
+                was => self.hang_up(leg, &was, ending),
             }
         }
     }
 
-    fn hang_up(&mut self, number: LegNumber, ending: &Ending) {
+    /// Whether the leg is one that the call still has.
+    pub(crate) fn is_present(&self, number: LegNumber) -> bool {
+        let has = |leg: &Leg| leg.number == number && leg.state != LegState::Terminated;
+        has(&self.a)
+            || self.b.as_ref().is_some_and(|attempt| has(&attempt.leg))
+            || self.is_replacement(number)
+    }
+
+    /// A leg that we hung up on has answered, or nobody has for long enough.
+    pub(crate) fn handle_released(&mut self, number: LegNumber, status: Option<u16>) {
+        if let Some(at) = self.released.iter().position(|(leg, _)| *leg == number) {
+            let (_, side) = self.released.swap_remove(at);
+            self.event(Event::Released { side, status });
+        }
+    }
+
+    fn hang_up(&mut self, (number, side): (LegNumber, Side), was: &LegState, ending: &Ending) {
         let reason = ending.reason.clone().unwrap_or_else(|| ending.cause.reason());
-        let unanswered_status = ending.cause.status();
+        self.release((number, side), was, reason, ending.cause);
+    }
+
+    /// Ends a leg at SIP. What comes of a BYE is told when it has come.
+    pub(crate) fn release(
+        &mut self,
+        (number, side): (LegNumber, Side),
+        was: &LegState,
+        reason: String,
+        cause: Cause,
+    ) {
+        let unanswered_status = cause.status();
         self.sip(number, SipOrder::Hangup { reason, unanswered_status });
+        if matches!(was, LegState::AwaitingAck | LegState::Negotiating | LegState::Confirmed) {
+            self.released.truncate(RELEASED_MAX - 1);
+            self.released.insert(0, (number, side));
+        }
     }
 
     /// Answers the requests that waited for something that will not happen any more.
@@ -102,13 +139,13 @@ impl Call {
             self.answer_request(request, Err(refusal));
         }
         if let Some(mut attempt) = self.b.take() {
-            if !attempt.requests.is_empty() {
+            if !attempt.requests.is_empty() || attempt.bridge.is_some() {
                 let outcome = RingOutcome::CallerGone;
                 self.report_ring(
                     &attempt,
                     RingResult { outcome, status: None, cause: Some(cause) },
                 );
-                attempt.requests.clear();
+                (attempt.requests, attempt.bridge) = (Vec::new(), None);
             }
             self.b = Some(attempt);
         }

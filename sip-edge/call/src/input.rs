@@ -48,6 +48,8 @@ pub enum Input {
     MediaLost,
     /// An API client asks for something.
     Asked { request: RequestNumber, ask: Ask },
+    /// A leg of ours is another call's now.
+    LegTaken { leg: LegNumber, cause: Cause },
     /// The process ends now.
     ShutDown,
 }
@@ -65,6 +67,9 @@ pub enum LegSignal {
     Reinvited { sdp: Option<Bytes> },
     /// A digit that came by INFO.
     Digit { digit: char, duration_ms: u32 },
+    /// A REFER, which waits for our response: somebody else is to be called in this leg's place, with
+    /// these header fields in the INVITE.
+    Referred { target: String, headers: Vec<(String, String)> },
     /// The leg is over: the last signal of it.
     Ended(LegEnd),
 }
@@ -91,8 +96,10 @@ pub enum LegEnd {
     /// No response at all, or no ACK.
     TimedOut,
     TransportFailed,
-    /// Our own hangup of it is done.
-    HungUp,
+    /// Our own hangup of it is done: `status` is that of the response to our BYE, if there was one.
+    HungUp {
+        status: Option<u16>,
+    },
 }
 
 /// The good replies to commands.

@@ -30,6 +30,7 @@ mod output;
 mod overlay;
 mod plan;
 mod queueing;
+mod replacing;
 mod request;
 mod step;
 
@@ -47,4 +48,5 @@ pub use output::{
 };
 pub use overlay::OVERLAYS_MAX;
 pub use plan::{Action, AgentOrder, Collect, Conference, Enqueue, Plan};
+pub use replacing::REPLACE_MAX;
 pub use request::REQUESTS_MAX;

@@ -40,15 +40,45 @@ pub enum Output {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SipOrder {
     /// Call the target.
-    Invite { target: String, sdp: Bytes },
+    Invite {
+        target: String,
+        sdp: Bytes,
+        headers: Vec<(String, String)>,
+    },
+    /// Offer this in the dialog that stands, of a leg that is another call's still.
+    Reinvite {
+        sdp: Bytes,
+    },
+    /// That leg is this call's from now on.
+    Take,
+    /// Answer the REFER that waits; it hears what becomes of it.
+    AcceptRefer,
+    RejectRefer {
+        status: u16,
+    },
+    /// Tell who sent the REFER how far it is; a final status is the last.
+    NotifyRefer {
+        status: u16,
+    },
     /// Send this provisional response to the pending INVITE.
-    Ring { status: u16 },
+    Ring {
+        status: u16,
+    },
     /// Send 200 to the pending INVITE or re-INVITE.
-    Answer { sdp: Bytes },
+    Answer {
+        sdp: Bytes,
+    },
     /// Refuse the pending INVITE or re-INVITE.
-    Reject { status: u16, warning: Option<Warning>, retry_after_s: Option<u32> },
+    Reject {
+        status: u16,
+        warning: Option<Warning>,
+        retry_after_s: Option<u32>,
+    },
     /// End the leg, whatever its state; `reason` is the value of a `Reason` header field.
-    Hangup { reason: String, unanswered_status: u16 },
+    Hangup {
+        reason: String,
+        unanswered_status: u16,
+    },
 }
 
 /// A code and text of the `Warning` header field (RFC 3261 §20.43).
@@ -148,7 +178,15 @@ pub enum Event {
     },
     Held,
     Resumed,
+    /// A leg has taken the place of another one.
+    Replaced,
     Ended,
+    /// After the end of the leg that we hung up on: the status of the response to our BYE, if there
+    /// was one. It may come after the call's end.
+    Released {
+        side: Side,
+        status: Option<u16>,
+    },
 }
 
 /// The good answers to API requests.
@@ -173,6 +211,8 @@ pub enum Answer {
         digits: String,
     },
     PlanRuns(Box<View>),
+    /// Both legs talk.
+    Bridged(Box<View>),
     /// The plan runs, or the target is dialled.
     Transferred(Box<View>),
     /// A task asked for something that cannot be done to a call that is over.

@@ -70,6 +70,7 @@ fn without_a_digit_the_task_hangs_up() {
             22.000 event Ended ALLOTTED_TIMEOUT by Task
             22.000 answer 1 hung up by task
             22.100 > a hungup
+            22.100 event Released A 200
         "#]],
     );
 }

@@ -43,6 +43,14 @@ enum Step {
     Ask(Ask),
     Wait(u64),
     Input(Input),
+    Replace {
+        place: u8,
+        has_offer: bool,
+    },
+    Borrow {
+        place: Option<u8>,
+    },
+    Taken(u8),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -52,7 +60,7 @@ fn step() -> impl Strategy<Value = Step> {
         Just(LegEnd::Cancelled { reason: None }),
         Just(LegEnd::Rejected { status: 486, reason: None }),
         Just(LegEnd::TimedOut),
-        Just(LegEnd::HungUp),
+        Just(LegEnd::HungUp { status: Some(200) }),
     ];
     let signal = prop_oneof![
         3 => sdp().prop_map(|sdp| LegSignal::Acknowledged { sdp }),
@@ -60,6 +68,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => sdp().prop_map(|sdp| LegSignal::Answered { sdp }),
         2 => sdp().prop_map(|sdp| LegSignal::Reinvited { sdp }),
         1 => Just(LegSignal::Digit { digit: '5', duration_ms: 100 }),
+        1 => Just(LegSignal::Referred { target: "user/3".into(), headers: vec![] }),
         1 => end.prop_map(LegSignal::Ended),
     ];
     let failure = prop_oneof![
@@ -118,6 +127,10 @@ fn step() -> impl Strategy<Value = Step> {
         4 => ask.prop_map(Step::Ask),
         4 => wait.prop_map(Step::Wait),
         3 => input.prop_map(Step::Input),
+        1 => (0..3u8, any::<bool>())
+            .prop_map(|(place, has_offer)| Step::Replace { place, has_offer }),
+        1 => prop::option::of(0..3u8).prop_map(|place| Step::Borrow { place }),
+        1 => (0..3u8).prop_map(Step::Taken),
     ]
 }
 
@@ -248,6 +261,34 @@ impl Model {
             }
             Step::Wait(ms) => self.wait(Duration::from_millis(ms)),
             Step::Input(input) => self.input(input),
+            Step::Replace { place, has_offer } => {
+                let (place, sdp) = (LegNumber(place.into()), has_offer.then(|| "sdp".into()));
+                let number = self.call.replace(self.now, place, "sip:new@h".to_owned(), sdp);
+                self.legs.extend(number);
+                self.drain();
+            }
+            Step::Borrow { place } => {
+                let request = RequestNumber(self.next_request);
+                self.next_request += 1;
+                let place = place.map(|place| LegNumber(place.into()));
+                let (uri, cause) = ("sip:other@h".to_owned(), Cause::Bowout);
+                let number = self.call.borrow_leg(self.now, place, uri, cause, Some(request));
+                if let Ok(number) = number {
+                    self.requests.insert(request);
+                    self.legs.insert(number);
+                }
+                self.drain();
+            }
+            Step::Taken(leg) => {
+                let leg = LegNumber(leg.into());
+                let cause = Cause::AttendedTransfer;
+                // Only legs that stand in their place can be lent.
+                let stands = [Side::A, Side::B].map(|side| self.call.leg_at(side));
+                if stands.into_iter().flatten().any(|(number, _)| number == leg) {
+                    self.legs.remove(&leg);
+                    self.input(Input::LegTaken { leg, cause });
+                }
+            }
         }
     }
 

@@ -48,6 +48,7 @@ fn a_hangup_of_leg_b_lets_leg_a_go_on_with_its_plan() {
             03.000 media play A f
             03.000 answer 1 hung up
             03.100 > b1 hungup
+            03.100 event Released B 200
             03.200 > ask 2 hangup B t1
             03.200 answer 2 hung up
             08.000 sip a hangup Q.850;cause=16;text="NORMAL_CLEARING" or 480
@@ -203,6 +204,7 @@ fn a_transfer_of_a_talking_call_ends_leg_b_and_dials_once() {
             03.100 > ask 2 transfer sip:x@h t1
             03.100 answer 2 transferred, runs "dial"
             03.200 > b1 hungup
+            03.200 event Released B 200
             04.000 > b2 200 sdp
             04.000 media answer B
             04.000 media connect

@@ -170,14 +170,33 @@ impl Stage {
             ("inactive", []) => Input::MediaInactive,
             ("lost", []) => Input::MediaLost,
             ("shutdown", []) => Input::ShutDown,
+            ("taken", [leg]) => {
+                let (leg, cause) = (number_of(leg), Cause::AttendedTransfer);
+                Input::LegTaken { leg, cause }
+            }
+            ("replace", [place, rest @ ..]) => {
+                let sdp = rest.first().map(|_| Bytes::from_static(b"sdp"));
+                writeln!(self.log, "{} > {line}", self.clock()).unwrap();
+                let place = number_of(place);
+                let number = self.call.replace(self.now, place, "sip:new@h".to_owned(), sdp);
+                writeln!(self.log, "{} as {number:?}", self.clock()).unwrap();
+                return;
+            }
+            ("borrow", [request, rest @ ..]) => {
+                let place = rest.first().map(|place| number_of(place));
+                let request = Some(RequestNumber(request.parse().unwrap()));
+                writeln!(self.log, "{} > {line}", self.clock()).unwrap();
+                let (uri, cause) = ("sip:other@h".to_owned(), Cause::Bowout);
+                let number = self.call.borrow_leg(self.now, place, uri, cause, request);
+                writeln!(self.log, "{} as {number:?}", self.clock()).unwrap();
+                return;
+            }
             ("ask", [request, ask @ ..]) => {
                 let request = RequestNumber(request.parse().unwrap());
                 Input::Asked { request, ask: self.ask(ask) }
             }
             ("a" | "b1" | "b2" | "b3", what) => {
-                let leg = LegNumber(
-                    ["a", "b1", "b2", "b3"].iter().position(|it| *it == who).unwrap() as u32,
-                );
+                let leg = number_of(who);
                 let said = match what {
                     ["ack"] => signal(LegSignal::Acknowledged { sdp: None }),
                     ["ack", "sdp"] => signal(LegSignal::Acknowledged { sdp: sdp() }),
@@ -198,7 +217,14 @@ impl Stage {
                     }
                     ["cancel"] => signal(LegSignal::Ended(LegEnd::Cancelled { reason: None })),
                     ["timeout"] => signal(LegSignal::Ended(LegEnd::TimedOut)),
-                    ["hungup"] => signal(LegSignal::Ended(LegEnd::HungUp)),
+                    ["hungup"] => signal(LegSignal::Ended(LegEnd::HungUp { status: Some(200) })),
+                    ["hungup", "unanswered"] => {
+                        signal(LegSignal::Ended(LegEnd::HungUp { status: None }))
+                    }
+                    ["refer", target] => {
+                        let headers = vec![("Referred-By".to_owned(), "x".to_owned())];
+                        signal(LegSignal::Referred { target: (*target).to_owned(), headers })
+                    }
                     ["unresolved"] => {
                         let cause = Cause::UserNotRegistered;
                         signal(LegSignal::Ended(LegEnd::Unresolved { cause }))
@@ -354,6 +380,10 @@ pub(crate) fn hoped_for(output: &Output) -> Option<(usize, CommandNumber, Reply)
     }
 }
 
+fn number_of(leg: &str) -> LegNumber {
+    LegNumber(["a", "b1", "b2", "b3"].iter().position(|it| *it == leg).unwrap() as u32)
+}
+
 fn ask_play(legs: Legs, wait: bool, task: Option<Occurrence>) -> Ask {
     Ask::Play { file: "f.wav".into(), legs, task, wait }
 }
@@ -370,7 +400,15 @@ fn describe(output: &Output) -> String {
         Output::Sip { leg, order } => {
             let leg = if leg.0 == 0 { "a".to_owned() } else { format!("b{}", leg.0) };
             match order {
-                SipOrder::Invite { target, .. } => format!("sip {leg} INVITE {target}"),
+                SipOrder::Invite { target, headers, .. } => {
+                    let with = if headers.is_empty() { "" } else { " with headers" };
+                    format!("sip {leg} INVITE {target}{with}")
+                }
+                SipOrder::Reinvite { .. } => format!("sip {leg} re-INVITE"),
+                SipOrder::Take => format!("sip {leg} take"),
+                SipOrder::AcceptRefer => format!("sip {leg} 202 REFER"),
+                SipOrder::RejectRefer { status } => format!("sip {leg} {status} REFER"),
+                SipOrder::NotifyRefer { status } => format!("sip {leg} NOTIFY {status}"),
                 SipOrder::Ring { status } => format!("sip {leg} {status}"),
                 SipOrder::Answer { sdp } => {
                     format!("sip {leg} 200 {}", String::from_utf8_lossy(sdp))
@@ -420,6 +458,10 @@ fn describe(output: &Output) -> String {
                 Event::Digit { digit } => format!("Digit {digit}"),
                 Event::Ringing { .. } => "Ringing".to_owned(),
                 Event::Connected { .. } => "Connected".to_owned(),
+                Event::Released { side, status } => {
+                    let status = status.map_or("no response".to_owned(), |it| it.to_string());
+                    format!("Released {side:?} {status}")
+                }
                 event => format!("{event:?}"),
             };
             format!("event {event}")
@@ -434,6 +476,10 @@ fn describe(output: &Output) -> String {
                 }
                 Ok(Answer::Transferred(call)) => format!("transferred, runs {:?}", call.action),
                 Ok(Answer::TooLate(call)) => format!("too late, {:?}", call.state),
+                Ok(Answer::Bridged(call)) => {
+                    let legs = call.legs.iter().map(|leg| leg.remote_uri.as_str());
+                    format!("bridged {}", legs.collect::<Vec<_>>().join(" and "))
+                }
                 Ok(Answer::PlanRuns(call)) => format!("runs {}", call.action),
                 Ok(Answer::Ring(result)) => {
                     let status = result.status.map_or(String::new(), |it| format!(" {it}"));
