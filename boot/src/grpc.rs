@@ -3,6 +3,7 @@
 use crate::Switch;
 use crate::audit::USER_AGENT;
 use crate::credentials::Credentials;
+use crate::gated::{Connector, Gate};
 use crate::guard::Guard;
 use anyhow::{Context as _, anyhow};
 use std::time::Duration;
@@ -43,6 +44,23 @@ impl Interceptor for Shown {
 /// # Errors
 /// If `url` is not `http://HOST:PORT`, or `https:` without `--grpc-ca`.
 pub fn channel(flag: &str, url: &str) -> anyhow::Result<Channel> {
+    Ok(shown(endpoint(flag, url)?.connect_lazy()))
+}
+
+/// As [`channel`], but requests leave this process only while `gate` is open; those that did not until
+/// then fail.
+///
+/// # Errors
+/// As [`channel`].
+pub fn gated_channel(flag: &str, url: &str, gate: Gate) -> anyhow::Result<Channel> {
+    Ok(shown(endpoint(flag, url)?.connect_with_connector_lazy(Connector(gate))))
+}
+
+fn shown(channel: transport::Channel) -> Channel {
+    InterceptedService::new(channel, Shown(Credentials::of_process().shown()))
+}
+
+fn endpoint(flag: &str, url: &str) -> anyhow::Result<Endpoint> {
     let credentials = Credentials::of_process();
     let wanted = || format!("read {flag} {url:?} (wanted e.g. `http://127.0.0.1:50051`)");
     let endpoint = Endpoint::from_shared(url.to_owned())
@@ -59,15 +77,12 @@ pub fn channel(flag: &str, url: &str) -> anyhow::Result<Channel> {
         }
         _ => return Err(anyhow!(wanted())),
     };
-    let channel = endpoint
-        .user_agent(USER_AGENT)
-        .context("name ourselves")?
+    let endpoint = endpoint.user_agent(USER_AGENT).context("name ourselves")?;
+    Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
-        .connect_lazy();
-    Ok(InterceptedService::new(channel, Shown(credentials.shown())))
+        .keep_alive_timeout(KEEP_ALIVE))
 }
 
 /// The server with `routes`, health and, if `reflection` is on, both versions of it (grpcurl uses v1,

@@ -22,6 +22,7 @@
 mod args;
 mod audit;
 mod credentials;
+mod gated;
 mod grpc;
 mod guard;
 mod logs;
@@ -29,7 +30,8 @@ mod nats;
 mod service;
 
 pub use args::{Common, LogFormat, Switch};
-pub use grpc::{Channel, channel};
+pub use gated::Gate;
+pub use grpc::{Channel, channel, gated_channel};
 pub use nats::{Nats, Publisher};
 pub use service::{Service, run};
 

@@ -20,6 +20,7 @@ use std::time::Duration;
 use tonic::{Code, Request, Status};
 use wheel::{Answer, Attempt, Effect, Legs, TaskId, TransferTo};
 
+const FLAG: &str = "--sip-edge";
 /// How long one sip-edge may take to answer one attempt.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(2);
 /// Attempts at the edge of a lane before others are asked.
@@ -36,20 +37,29 @@ struct Edge {
     client: SipEdgeClient<Channel>,
 }
 
+/// Whether these edges can be asked.
+///
+/// # Errors
+/// If an URL is none, two have the same name, or there are more than [`EDGES_MAX`].
+pub(crate) fn check(addresses: &[EdgeAddress]) -> anyhow::Result<()> {
+    ensure!(addresses.len() <= EDGES_MAX, "{FLAG} is given more than {EDGES_MAX} times");
+    for (at, EdgeAddress { name, url }) in addresses.iter().enumerate() {
+        let again = addresses[..at].iter().any(|other| other.name == *name);
+        ensure!(!again, "{FLAG} is given twice with the name {name:?}");
+        boot::channel(FLAG, url)?;
+    }
+    Ok(())
+}
+
 impl Edges {
-    /// Connects when they are first needed; edges may start later.
+    /// Connects when they are first needed; edges may start later. Asks them only while `gate` is open.
     ///
     /// # Errors
-    /// If an URL is none, two have the same name, or there are more than [`EDGES_MAX`].
-    pub(crate) fn new(addresses: &[EdgeAddress]) -> anyhow::Result<Self> {
-        ensure!(addresses.len() <= EDGES_MAX, "--sip-edge is given more than {EDGES_MAX} times");
-        for (at, EdgeAddress { name, .. }) in addresses.iter().enumerate() {
-            let again = addresses[..at].iter().any(|other| other.name == *name);
-            ensure!(!again, "--sip-edge is given twice with the name {name:?}");
-        }
+    /// Those of [`check`].
+    pub(crate) fn new(addresses: &[EdgeAddress], gate: &boot::Gate) -> anyhow::Result<Self> {
         let edge = |address: &EdgeAddress| {
-            let client = SipEdgeClient::new(boot::channel("--sip-edge", &address.url)?);
-            Ok(Edge { name: address.name.clone(), client })
+            let channel = boot::gated_channel(FLAG, &address.url, gate.clone())?;
+            Ok(Edge { name: address.name.clone(), client: SipEdgeClient::new(channel) })
         };
         addresses.iter().map(edge).collect::<anyhow::Result<_>>().map(Self)
     }

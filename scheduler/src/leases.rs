@@ -40,6 +40,8 @@ struct Table {
     valid_until: Option<Instant>,
     /// Where the others' owners are.
     addresses: [Option<String>; SHARDS as usize],
+    /// Counts how often all leases were lost.
+    period: u32,
     /// It was asked to drain, and holds nothing any more, for the database either.
     drained: bool,
 }
@@ -98,6 +100,15 @@ impl Leases {
     pub(crate) fn may_act(&self, shard: u8) -> bool {
         let table = self.table();
         table.is_valid() && table.held[usize::from(shard)].is_some()
+    }
+
+    /// Open while what is held is sure; another period after all of it was lost.
+    pub(crate) fn gate(&self) -> boot::Gate {
+        let leases = self.clone();
+        Arc::new(move || {
+            let table = leases.table();
+            table.is_valid().then_some(table.period)
+        })
     }
 
     /// The shards that this process holds, in their order. The database checks the tokens.
@@ -234,6 +245,7 @@ impl Keeper {
                     .valid_until()
                     .map_or(self.began, |end| self.began + Duration::from_millis(end)),
             ),
+            period: tenure.number(),
             ..Table::default()
         };
         for held in tenure.held() {

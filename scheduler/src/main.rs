@@ -42,7 +42,7 @@ fn main() -> ExitCode {
 
 async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
     let grpc = service.bind_grpc().await?;
-    let edges = edge::Edges::new(&args.sip_edge)?;
+    edge::check(&args.sip_edge)?;
     let store = store::Store::open(&args.database_url).await?;
     let nats = service.connect_nats().await?;
     let clock = clock::Clock::start();
@@ -57,6 +57,7 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
         None => format!("http://{}", grpc.local_addr().context("read the port of --grpc")?),
     };
     let (leases, keeper, turns) = leases::open(&store, address);
+    let edges = edge::Edges::new(&args.sip_edge, &leases.gate())?;
     service.spawn_vital("keeping leases", keeper.run());
     let (tenant_quota, tenant_quotas) = args.tenant_quotas();
     let limits = commits::Limits {

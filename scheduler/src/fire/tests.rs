@@ -43,9 +43,9 @@ impl Rig {
         let store = Store::open(&url).await.unwrap();
         let clock = Clock::start();
         let address = EdgeAddress { name: String::new(), url: "http://127.0.0.1:1".to_owned() };
-        let edges = Edges::new(&[address]).unwrap();
         let lanes = Lanes::new([String::new()]);
         let (leases, keeper, turns) = leases::open(&store, "http://127.0.0.1:1".to_owned());
+        let edges = Edges::new(&[address], &leases.gate()).unwrap();
         tokio::spawn(keeper.run());
         let limits = Limits {
             tasks_max: 1_000_000,

@@ -165,6 +165,11 @@ impl Tenure {
         format!("{}/{}", self.process, self.number)
     }
 
+    /// How many times all was lost, and one.
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+
     /// The lease is over: nothing is ours, and never again under this name.
     fn lapse(&mut self) {
         for shard in 0..SHARDS {
