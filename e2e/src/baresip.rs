@@ -1,13 +1,13 @@
 //! baresip, a phone that is not ours: speaks a WAV file, answers by itself, presses keys, and records
 //! what it hears before anything of the sound hardware could touch it.
 
-use crate::Process;
 use crate::audio::{PHONE_RATE_HZ, Reference, Wav};
+use crate::{Process, free_port, free_ports};
 use anyhow::{Context as _, bail, ensure};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -56,7 +56,7 @@ impl Baresip {
     /// `proxy`.
     pub fn start_by(account: &Account, transport: &str, proxy: SocketAddr) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("make a folder for baresip")?;
-        let ports = free_ports()?;
+        let ports = choose_ports()?;
         configure(folder.path(), account, (transport, proxy), &ports)?;
         let mut command = Command::new("baresip");
         command.arg("-f").arg(folder.path());
@@ -217,25 +217,9 @@ struct Ports {
 }
 
 /// Ports that nobody has now. baresip also takes the one above its SIP port (for TLS).
-fn free_ports() -> anyhow::Result<Ports> {
-    for _ in 0..100 {
-        let sip = UdpSocket::bind("127.0.0.1:0")?;
-        let port = sip.local_addr()?.port();
-        let beside =
-            (TcpListener::bind(("127.0.0.1", port)), TcpListener::bind(("127.0.0.1", port + 1)));
-        let rtp: Vec<_> =
-            (port + 2..port + 2 + RTP_PORTS).map(|it| UdpSocket::bind(("127.0.0.1", it))).collect();
-        let control = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let near = port..=port + 2 + RTP_PORTS;
-        if beside.0.is_ok()
-            && beside.1.is_ok()
-            && rtp.iter().all(Result::is_ok)
-            && !near.contains(&control)
-        {
-            return Ok(Ports { sip: port, control, rtp: port + 2 });
-        }
-    }
-    bail!("found no {} free ports in a row", RTP_PORTS + 2)
+fn choose_ports() -> anyhow::Result<Ports> {
+    let sip = free_ports(2 + RTP_PORTS)?;
+    Ok(Ports { sip, control: free_port()?, rtp: sip + 2 })
 }
 
 fn configure(

@@ -1,9 +1,9 @@
 //! Kamailio, a proxy and registrar that is not ours: with Record-Route in front of sip-edge, and as
 //! the carrier at the other end of a trunk, which asks for digest.
 
-use crate::Process;
+use crate::{Process, free_port};
 use anyhow::Context as _;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -94,7 +94,7 @@ pub struct Carrier {
 impl Carrier {
     /// In front of the sip-edge at `edge`; what its customer calls rings at `callee`.
     pub fn start(edge: SocketAddr, callee: SocketAddr) -> anyhow::Result<Self> {
-        let addr = free_port()?;
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let folder = tempfile::tempdir().context("make a folder for Kamailio")?;
         let modules = MODULES.into_iter().find(|it| Path::new(it).exists());
         let modules = modules.with_context(|| format!("Kamailio is in none of {MODULES:?}"))?;
@@ -151,15 +151,5 @@ impl Drop for Carrier {
     /// SIGTERM: its children end with it, which they do not if it is killed.
     fn drop(&mut self) {
         let _ = self.process.stop(STOP_LIMIT); // It is killed then.
-    }
-}
-
-/// Free by UDP and TCP.
-fn free_port() -> anyhow::Result<SocketAddr> {
-    loop {
-        let addr = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
-        if TcpListener::bind(addr).is_ok() {
-            return Ok(addr);
-        }
     }
 }

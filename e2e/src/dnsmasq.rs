@@ -1,8 +1,7 @@
 //! dnsmasq, a name server that is not ours, with the records of a test.
 
-use crate::Process;
-use anyhow::Context as _;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use crate::{Process, free_port};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ pub struct Dnsmasq {
 impl Dnsmasq {
     /// On a free port of loopback; `records` are flags of dnsmasq. It knows nothing else.
     pub fn start(records: &[impl AsRef<str>]) -> anyhow::Result<Self> {
-        let addr = free_port()?;
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let mut command = Command::new("dnsmasq");
         let port = format!("--port={}", addr.port());
         command.args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv"]);
@@ -31,16 +30,5 @@ impl Dnsmasq {
 
     pub fn addr(&self) -> SocketAddr {
         self.addr
-    }
-}
-
-/// Free by UDP and TCP.
-fn free_port() -> anyhow::Result<SocketAddr> {
-    loop {
-        let tcp = TcpListener::bind("127.0.0.1:0").context("look for a free port")?;
-        let addr = tcp.local_addr()?;
-        if UdpSocket::bind(addr).is_ok() {
-            return Ok(addr);
-        }
     }
 }

@@ -1,9 +1,9 @@
 //! Kamailio with its rtpproxy and mohqueue modules as Debian has them, by the configuration in
 //! `e2e/kamailio/`, on top of a media-relay.
 
-use crate::Process;
+use crate::{Process, free_port};
 use anyhow::{Context as _, ensure};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ impl Kamailio {
         agent: SocketAddr,
     ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("make a folder for Kamailio")?;
-        let sip = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+        let sip = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let database = folder.path().join("kamailio.sqlite");
         for script in ["standard-create.sql", "mohqueue-create.sql"] {
             sql(&database, &format!(".read {TABLES}/{script}"))?;

@@ -1,10 +1,10 @@
 //! A PostgreSQL server with its own port and folder: Debian's, with its defaults, so that a commit is
 //! on disk when it is answered.
 
-use crate::Process;
+use crate::{Process, free_port};
 use anyhow::{Context as _, bail, ensure};
 use std::ffi::OsStr;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ impl Postgres {
         let programs = programs()?;
         let owner = owner()?;
         let folder = tempfile::tempdir().context("make a folder for PostgreSQL")?;
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let port = free_port()?;
         let mut server = Self { process: None, programs, port, owner, folder };
         server.initialise().context("make PostgreSQL's files")?;
         server.start_again()?;

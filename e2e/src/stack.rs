@@ -1,7 +1,7 @@
 //! All of Holdfast on one machine: nats-server and the four services, as separate processes.
 
 use crate::audio::{Wav, tune};
-use crate::{NatsServer, Process, binary};
+use crate::{NatsServer, Process, binary, free_ports};
 use anyhow::{Context as _, bail};
 use proto::media_relay::v1::media_relay_client::MediaRelayClient;
 use proto::queue::v1::queues_client::QueuesClient;
@@ -10,7 +10,7 @@ use proto::sip_edge::v1::sip_edge_client::SipEdgeClient;
 use proto::{media_relay, queue, scheduler, sip_edge};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -110,18 +110,9 @@ impl Ports {
 
     /// Ports that nobody has now, all different.
     pub fn free() -> anyhow::Result<Self> {
-        let (sip, _both) = loop {
-            let udp = UdpSocket::bind("127.0.0.1:0")?;
-            let port = udp.local_addr()?.port();
-            if let Ok(tcp) = TcpListener::bind(("127.0.0.1", port)) {
-                break (port, (udp, tcp));
-            }
-        };
-        let held: Vec<_> =
-            (0..5).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-        let port = |nth: usize| held[nth].local_addr().map(|it: SocketAddr| it.port());
-        let (nats, sip_edge, media_relay) = (port(0)?, port(1)?, port(2)?);
-        let (scheduler, queue_svc) = (port(3)?, port(4)?);
+        let first = free_ports(6)?;
+        let [sip, nats, sip_edge, media_relay, scheduler, queue_svc] =
+            std::array::from_fn(|nth| first + nth as u16);
         Ok(Self { sip, nats, sip_edge, media_relay, scheduler, queue_svc })
     }
 

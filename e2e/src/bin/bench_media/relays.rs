@@ -5,12 +5,12 @@ use crate::ng::Ng;
 use crate::phones::Phones;
 use crate::rtpproxy;
 use anyhow::{Context as _, bail};
-use e2e::{Process, binary};
+use e2e::{Process, binary, free_port};
 use proto::media_relay::v1::media_relay_client::MediaRelayClient;
 use proto::media_relay::v1::{
     AnswerRequest, ConnectRequest, DeleteRequest, OfferRequest, PlayRequest, Side,
 };
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -71,10 +71,6 @@ fn on_first_cpu(program: &Path) -> Command {
     command
 }
 
-fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
 /// media-relay.
 pub(crate) struct Ours {
     process: Process,
@@ -89,7 +85,7 @@ impl Ours {
         command.args(["--grpc", &format!("127.0.0.1:{port}")]);
         command.args(["--rtp-ports", &format!("{}-{}", RTP_PORTS.0, RTP_PORTS.1)]);
         command.args(["--port-quarantine", "0s", "--drain", "1s"]);
-        let rtpproxy = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+        let rtpproxy = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         command.arg("--rtpproxy-listen").arg(format!("udp:{rtpproxy}"));
         command.arg("--media-dir").arg(media).args(flags);
         let process = Process::spawn("media-relay", &mut command)?;
@@ -233,7 +229,7 @@ pub(crate) struct Rtpengine {
 
 impl Rtpengine {
     pub(crate) fn start() -> anyhow::Result<Self> {
-        let port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port()?;
         let mut command = on_first_cpu(Path::new("rtpengine"));
         command.args(["--table=-1", "--interface=127.0.0.1", "--foreground", "--log-stderr"]);
         command.args(["--log-level=4", "--no-log-timestamps"]);
