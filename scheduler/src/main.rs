@@ -30,7 +30,8 @@ use proto::scheduler::v1::scheduler_server::SchedulerServer;
 use std::process::ExitCode;
 use tonic::service::Routes;
 
-/// Also SQLite's. Most of what a task costs is many small pieces of memory, which are taken in one
+/// Not SQLite's, and nothing below Rust: programs that are preloaded into the process, such as
+/// libfaketime, do not start beside it. Most of what a task costs is many small pieces of memory, which are taken in one
 /// thread and given back in another.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
