@@ -30,9 +30,9 @@ use proto::scheduler::v1::scheduler_server::SchedulerServer;
 use std::process::ExitCode;
 use tonic::service::Routes;
 
-/// Not SQLite's, and nothing below Rust: programs that are preloaded into the process, such as
-/// libfaketime, do not start beside it. Most of what a task costs is many small pieces of memory, which are taken in one
-/// thread and given back in another.
+/// Most of what a task costs is many small pieces of memory, which are taken in one thread and given
+/// back in another. It does not take the place of libc's malloc: beside libraries that are preloaded,
+/// such as libfaketime, the process did not start.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

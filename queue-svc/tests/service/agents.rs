@@ -111,8 +111,13 @@ async fn agents_and_what_they_have_said_are_there_after_a_crash() {
     assert_eq!(world.agent("1001").await.state(), AgentState::Busy);
     assert_eq!(world.list("abc").await, "1 b IN_QUEUE");
     world.publish_end("a").await;
-    let (call_id, _) = world.edge.next_ring().await;
-    assert_eq!(call_id, "b");
+    let next = loop {
+        let (call_id, assignment_id) = world.edge.next_ring().await;
+        if assignment_id != ringing {
+            break call_id; // The first one may have been asked for again before it was known.
+        }
+    };
+    assert_eq!(next, "b");
 }
 
 #[tokio::test]
