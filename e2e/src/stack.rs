@@ -56,6 +56,13 @@ const DIAL_PLAN: &str = r#"routes:
     plan:
       actions:
         - dial: { target: user/1000 }
+  - name: agent-login
+    uri: "^sip:login@"
+    plan:
+      actions:
+        - agent: { does: LOGIN }
+        - answer: {}
+        - play: { file: prompts/press-1.wav }
   - name: conference
     uri: "^sip:test1@"
     plan:
