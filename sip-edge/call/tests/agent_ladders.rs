@@ -5,7 +5,7 @@ mod script;
 
 use call::{Action, AgentOrder, Cause, Enqueue, Plan};
 use expect_test::expect;
-use script::{Begin, check, queue_plan};
+use script::{Begin, check, check_waiting};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -26,20 +26,9 @@ fn with_exits() -> Plan {
 
 #[test]
 fn who_answers_first_has_the_caller_and_the_others_stop_ringing() {
-    check(
-        Begin::Offer,
-        queue_plan(),
-        "0.1 a ack\n 5 ask 1 ring as1 user/2 user/3\n 6 b2 180\n 7 b1 180\n 8 b3 200 sdp\n 9 b1 hungup\n 9 b2 200 sdp\n 30 b3 bye",
+    check_waiting(
+        "5 ask 1 ring as1 user/2 user/3\n 6 b2 180\n 7 b1 180\n 8 b3 200 sdp\n 9 b1 hungup\n 9 b2 200 sdp\n 30 b3 bye",
         expect![[r#"
-            00.000 event Created
-            00.000 event Action enqueue
-            00.000 media offer A offer
-            00.000 queue enqueue by URI
-            00.000 media play A moh/abc looping
-            00.000 sip a 200 relay
-            00.100 > a ack
-            00.100 event Answered
-            00.100 queue enqueue abc answered
             05.000 > ask 1 ring as1 user/2 user/3
             05.000 media offer B ours
             05.000 sip b1 INVITE user/agent
@@ -67,20 +56,9 @@ fn who_answers_first_has_the_caller_and_the_others_stop_ringing() {
 
 #[test]
 fn one_who_declines_does_not_end_the_ringing_of_the_others() {
-    check(
-        Begin::Offer,
-        queue_plan(),
-        "0.1 a ack\n 5 ask 1 ring as1 user/2 user/3\n 6 b1 603\n 7 b3 486\n 8 b2 180\n 9 b2 404\n 10 ask 2 ring as1",
+    check_waiting(
+        "5 ask 1 ring as1 user/2 user/3\n 6 b1 603\n 7 b3 486\n 8 b2 180\n 9 b2 404\n 10 ask 2 ring as1",
         expect![[r#"
-            00.000 event Created
-            00.000 event Action enqueue
-            00.000 media offer A offer
-            00.000 queue enqueue by URI
-            00.000 media play A moh/abc looping
-            00.000 sip a 200 relay
-            00.100 > a ack
-            00.100 event Answered
-            00.100 queue enqueue abc answered
             05.000 > ask 1 ring as1 user/2 user/3
             05.000 media offer B ours
             05.000 sip b1 INVITE user/agent
@@ -102,20 +80,9 @@ fn one_who_declines_does_not_end_the_ringing_of_the_others() {
 
 #[test]
 fn caller_who_hangs_up_stops_all_phones() {
-    check(
-        Begin::Offer,
-        queue_plan(),
-        "0.1 a ack\n 5 ask 1 ring as1 user/2\n 6 b1 180\n 7 a bye",
+    check_waiting(
+        "5 ask 1 ring as1 user/2\n 6 b1 180\n 7 a bye",
         expect![[r#"
-            00.000 event Created
-            00.000 event Action enqueue
-            00.000 media offer A offer
-            00.000 queue enqueue by URI
-            00.000 media play A moh/abc looping
-            00.000 sip a 200 relay
-            00.100 > a ack
-            00.100 event Answered
-            00.100 queue enqueue abc answered
             05.000 > ask 1 ring as1 user/2
             05.000 media offer B ours
             05.000 sip b1 INVITE user/agent
@@ -131,20 +98,9 @@ fn caller_who_hangs_up_stops_all_phones() {
             07.000 answer 1 CallerGone
         "#]],
     );
-    check(
-        Begin::Offer,
-        queue_plan(),
-        "0.1 a ack\n 5 ask 1 ring as1 user/2\n 6 ask 2 stop as1\n 36 ask 3 ring as2 user/4",
+    check_waiting(
+        "5 ask 1 ring as1 user/2\n 6 ask 2 stop as1\n 36 ask 3 ring as2 user/4",
         expect![[r#"
-            00.000 event Created
-            00.000 event Action enqueue
-            00.000 media offer A offer
-            00.000 queue enqueue by URI
-            00.000 media play A moh/abc looping
-            00.000 sip a 200 relay
-            00.100 > a ack
-            00.100 event Answered
-            00.100 queue enqueue abc answered
             05.000 > ask 1 ring as1 user/2
             05.000 media offer B ours
             05.000 sip b1 INVITE user/agent
@@ -171,20 +127,9 @@ fn caller_who_hangs_up_stops_all_phones() {
 
 #[test]
 fn nobody_who_answers_in_time_stops_all_phones() {
-    check(
-        Begin::Offer,
-        queue_plan(),
-        "0.1 a ack\n 5 ask 1 ring as1 user/2\n 6 b2 180\n 35 b1 180\n 36 b2 hungup",
+    check_waiting(
+        "5 ask 1 ring as1 user/2\n 6 b2 180\n 35 b1 180\n 36 b2 hungup",
         expect![[r#"
-            00.000 event Created
-            00.000 event Action enqueue
-            00.000 media offer A offer
-            00.000 queue enqueue by URI
-            00.000 media play A moh/abc looping
-            00.000 sip a 200 relay
-            00.100 > a ack
-            00.100 event Answered
-            00.100 queue enqueue abc answered
             05.000 > ask 1 ring as1 user/2
             05.000 media offer B ours
             05.000 sip b1 INVITE user/agent
@@ -353,20 +298,9 @@ fn caller_whom_the_queue_lets_go_goes_on_with_the_plan_once() {
 
 #[test]
 fn caller_in_another_queue_hears_its_music() {
-    check(
-        Begin::Offer,
-        queue_plan(),
-        "0.1 a ack\n 5 ask 1 transfer queue night\n 6 a bye",
+    check_waiting(
+        "5 ask 1 transfer queue night\n 6 a bye",
         expect![[r#"
-            00.000 event Created
-            00.000 event Action enqueue
-            00.000 media offer A offer
-            00.000 queue enqueue by URI
-            00.000 media play A moh/abc looping
-            00.000 sip a 200 relay
-            00.100 > a ack
-            00.100 event Answered
-            00.100 queue enqueue abc answered
             05.000 > ask 1 transfer queue night
             05.000 media play A moh/night looping
             05.000 answer 1 transferred, runs "enqueue"

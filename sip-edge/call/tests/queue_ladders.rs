@@ -4,24 +4,13 @@ mod script;
 
 use call::{Action, Plan};
 use expect_test::expect;
-use script::{Begin, check, queue_plan};
+use script::{Begin, check, check_waiting, queue_plan};
 
 #[test]
 fn an_agent_takes_the_caller_and_either_bye_ends_both() {
-    check(
-        Begin::Offer,
-        queue_plan(),
-        "0.1 a ack\n 5 ask 1 ring as1\n 6 b1 180\n 6.1 b1 180\n 8 b1 200 sdp\n 30 b1 bye Q.850;cause=21\n 31 ask 2 ring as1\n 32 ask 3 ring as9",
+    check_waiting(
+        "5 ask 1 ring as1\n 6 b1 180\n 6.1 b1 180\n 8 b1 200 sdp\n 30 b1 bye Q.850;cause=21\n 31 ask 2 ring as1\n 32 ask 3 ring as9",
         expect![[r#"
-            00.000 event Created
-            00.000 event Action enqueue
-            00.000 media offer A offer
-            00.000 queue enqueue by URI
-            00.000 media play A moh/abc looping
-            00.000 sip a 200 relay
-            00.100 > a ack
-            00.100 event Answered
-            00.100 queue enqueue abc answered
             05.000 > ask 1 ring as1
             05.000 media offer B ours
             05.000 sip b1 INVITE user/agent
@@ -47,20 +36,9 @@ fn an_agent_takes_the_caller_and_either_bye_ends_both() {
 
 #[test]
 fn an_agent_who_does_not_answer_leaves_the_caller_where_he_was() {
-    check(
-        Begin::Offer,
-        queue_plan(),
-        "0.1 a ack\n 5 ask 1 ring as1\n 6 b1 180\n 36 b1 hungup\n 37 ask 2 ring as2\n 38 b2 486\n 39 ask 3 ring as3\n 39 ask 4 ring as4\n 40 ask 5 stop as3\n 41 ask 6 stop as3\n 42 a bye",
+    check_waiting(
+        "5 ask 1 ring as1\n 6 b1 180\n 36 b1 hungup\n 37 ask 2 ring as2\n 38 b2 486\n 39 ask 3 ring as3\n 39 ask 4 ring as4\n 40 ask 5 stop as3\n 41 ask 6 stop as3\n 42 a bye",
         expect![[r#"
-            00.000 event Created
-            00.000 event Action enqueue
-            00.000 media offer A offer
-            00.000 queue enqueue by URI
-            00.000 media play A moh/abc looping
-            00.000 sip a 200 relay
-            00.100 > a ack
-            00.100 event Answered
-            00.100 queue enqueue abc answered
             05.000 > ask 1 ring as1
             05.000 media offer B ours
             05.000 sip b1 INVITE user/agent
@@ -101,20 +79,9 @@ fn an_agent_who_does_not_answer_leaves_the_caller_where_he_was() {
 
 #[test]
 fn a_caller_who_hangs_up_while_the_agent_rings_cancels_the_agent() {
-    check(
-        Begin::Offer,
-        queue_plan(),
-        "0.1 a ack\n 5 ask 1 ring as1\n 5 ask 2 ring as1\n 6 b1 180\n 7 a bye\n 7.1 b1 hungup",
+    check_waiting(
+        "5 ask 1 ring as1\n 5 ask 2 ring as1\n 6 b1 180\n 7 a bye\n 7.1 b1 hungup",
         expect![[r#"
-            00.000 event Created
-            00.000 event Action enqueue
-            00.000 media offer A offer
-            00.000 queue enqueue by URI
-            00.000 media play A moh/abc looping
-            00.000 sip a 200 relay
-            00.100 > a ack
-            00.100 event Answered
-            00.100 queue enqueue abc answered
             05.000 > ask 1 ring as1
             05.000 media offer B ours
             05.000 sip b1 INVITE user/agent
@@ -135,20 +102,9 @@ fn a_caller_who_hangs_up_while_the_agent_rings_cancels_the_agent() {
 
 #[test]
 fn a_caller_who_hangs_up_while_the_agent_answers_ends_the_agents_leg() {
-    check(
-        Begin::Offer,
-        queue_plan(),
-        "0.1 a ack\n 5 ask 1 ring as1\n 5.5 media silent\n 6 b1 200 sdp\n 6.1 a bye\n 6.2 media ok",
+    check_waiting(
+        "5 ask 1 ring as1\n 5.5 media silent\n 6 b1 200 sdp\n 6.1 a bye\n 6.2 media ok",
         expect![[r#"
-            00.000 event Created
-            00.000 event Action enqueue
-            00.000 media offer A offer
-            00.000 queue enqueue by URI
-            00.000 media play A moh/abc looping
-            00.000 sip a 200 relay
-            00.100 > a ack
-            00.100 event Answered
-            00.100 queue enqueue abc answered
             05.000 > ask 1 ring as1
             05.000 media offer B ours
             05.000 sip b1 INVITE user/agent
@@ -167,20 +123,9 @@ fn a_caller_who_hangs_up_while_the_agent_answers_ends_the_agents_leg() {
 
 #[test]
 fn an_agent_whose_media_cannot_be_connected_is_let_go_and_the_music_goes_on() {
-    check(
-        Begin::Offer,
-        queue_plan(),
-        "0.1 a ack\n 5 ask 1 ring as1\n 5.5 media silent\n 6 b1 200 sdp\n 6.1 media ok\n 6.2 media away\n 6.3 media ok\n 9 a bye",
+    check_waiting(
+        "5 ask 1 ring as1\n 5.5 media silent\n 6 b1 200 sdp\n 6.1 media ok\n 6.2 media away\n 6.3 media ok\n 9 a bye",
         expect![[r#"
-            00.000 event Created
-            00.000 event Action enqueue
-            00.000 media offer A offer
-            00.000 queue enqueue by URI
-            00.000 media play A moh/abc looping
-            00.000 sip a 200 relay
-            00.100 > a ack
-            00.100 event Answered
-            00.100 queue enqueue abc answered
             05.000 > ask 1 ring as1
             05.000 media offer B ours
             05.000 sip b1 INVITE user/agent
@@ -234,20 +179,9 @@ fn a_caller_keeps_his_music_while_queue_svc_is_away() {
 
 #[test]
 fn hold_and_resume_are_told_and_a_refused_reinvite_changes_nothing() {
-    check(
-        Begin::Offer,
-        queue_plan(),
-        "0.1 a ack\n 1 media silent\n 2 a reinvite sdp\n 2.1 media held\n 2.2 a ack\n 3 a reinvite\n 3.1 media ok\n 3.2 a ack sdp\n 3.3 media ok\n 4 a reinvite sdp\n 4.1 a reinvite sdp\n 4.2 media nocodec\n 5 a bye",
+    check_waiting(
+        "1 media silent\n 2 a reinvite sdp\n 2.1 media held\n 2.2 a ack\n 3 a reinvite\n 3.1 media ok\n 3.2 a ack sdp\n 3.3 media ok\n 4 a reinvite sdp\n 4.1 a reinvite sdp\n 4.2 media nocodec\n 5 a bye",
         expect![[r#"
-            00.000 event Created
-            00.000 event Action enqueue
-            00.000 media offer A offer
-            00.000 queue enqueue by URI
-            00.000 media play A moh/abc looping
-            00.000 sip a 200 relay
-            00.100 > a ack
-            00.100 event Answered
-            00.100 queue enqueue abc answered
             02.000 > a reinvite sdp
             02.000 media offer A sdp
             02.100 > media held
@@ -298,20 +232,9 @@ fn a_cancelled_invite_gives_everything_back() {
 
 #[test]
 fn silence_of_the_peer_and_of_the_relay_end_the_call() {
-    check(
-        Begin::Offer,
-        queue_plan(),
-        "0.1 a ack\n 9 inactive",
+    check_waiting(
+        "9 inactive",
         expect![[r#"
-        00.000 event Created
-        00.000 event Action enqueue
-        00.000 media offer A offer
-        00.000 queue enqueue by URI
-        00.000 media play A moh/abc looping
-        00.000 sip a 200 relay
-        00.100 > a ack
-        00.100 event Answered
-        00.100 queue enqueue abc answered
         09.000 > inactive
         09.000 sip a hangup Q.850;cause=102;text="MEDIA_TIMEOUT" or 480
         09.000 media delete all
@@ -340,20 +263,9 @@ fn silence_of_the_peer_and_of_the_relay_end_the_call() {
 
 #[test]
 fn hanging_up_twice_is_answered_twice_and_done_once() {
-    check(
-        Begin::Offer,
-        queue_plan(),
-        "0.1 a ack\n 1 ask 1 hangup\n 2 ask 2 hangup",
+    check_waiting(
+        "1 ask 1 hangup\n 2 ask 2 hangup",
         expect![[r#"
-            00.000 event Created
-            00.000 event Action enqueue
-            00.000 media offer A offer
-            00.000 queue enqueue by URI
-            00.000 media play A moh/abc looping
-            00.000 sip a 200 relay
-            00.100 > a ack
-            00.100 event Answered
-            00.100 queue enqueue abc answered
             01.000 > ask 1 hangup
             01.000 sip a hangup Q.850;cause=16;text="NORMAL_CLEARING" or 480
             01.000 media delete all
@@ -368,20 +280,9 @@ fn hanging_up_twice_is_answered_twice_and_done_once() {
 
 #[test]
 fn a_plan_can_take_a_caller_out_of_the_queue() {
-    check(
-        Begin::Offer,
-        queue_plan(),
-        "0.1 a ack\n 1 ask 1 ring as1\n 2 ask 2 park\n 3 shutdown",
+    check_waiting(
+        "1 ask 1 ring as1\n 2 ask 2 park\n 3 shutdown",
         expect![[r#"
-            00.000 event Created
-            00.000 event Action enqueue
-            00.000 media offer A offer
-            00.000 queue enqueue by URI
-            00.000 media play A moh/abc looping
-            00.000 sip a 200 relay
-            00.100 > a ack
-            00.100 event Answered
-            00.100 queue enqueue abc answered
             01.000 > ask 1 ring as1
             01.000 media offer B ours
             01.000 sip b1 INVITE user/agent

@@ -82,6 +82,26 @@ pub(crate) fn check(begin: Begin, plan: Plan, script: &str, expected: Expect) {
     expected.assert_eq(&play(begin, plan, script));
 }
 
+/// What lies behind a caller who waits; `joining_ladders.rs` shows how it can go otherwise.
+const WAITING: &str = "\
+00.000 event Created
+00.000 event Action enqueue
+00.000 media offer A offer
+00.000 queue enqueue by URI
+00.000 media play A moh/abc looping
+00.000 sip a 200 relay
+00.100 > a ack
+00.100 event Answered
+00.100 queue enqueue abc answered
+";
+
+/// What happens to a caller who has been waiting since 0.1 s.
+#[track_caller]
+pub(crate) fn check_waiting(script: &str, expected: Expect) {
+    let log = play(Begin::Offer, queue_plan(), &format!("0.1 a ack\n{script}"));
+    expected.assert_eq(log.strip_prefix(WAITING).expect("the caller waits"));
+}
+
 pub(crate) fn play(begin: Begin, plan: Plan, script: &str) -> String {
     let start = Instant::now();
     let now = Now { instant: start, unix_ms: 1_000_000 };
