@@ -1,7 +1,7 @@
 //! SIPp, a caller or an agent that is not ours, by the scenarios in `e2e/sipp/` and its own.
 
-use crate::Process;
 use crate::audio::{Codec, Reference, Wav};
+use crate::{Process, free_port};
 use anyhow::{Context as _, ensure};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -150,7 +150,7 @@ impl Sipp {
             let payload = Codec::Pcmu.encode(&Reference::new(voice).into_samples());
             std::fs::write(folder.path().join("voice.ulaw"), payload)?;
         }
-        let local = UdpSocket::bind((scenario.from, 0))?.local_addr()?;
+        let local = SocketAddr::from((scenario.from, free_port()?));
         let limit = scenario.duration() + SLACK;
         let mut command = Command::new("sipp");
         command.current_dir(folder.path()).env("TERM", "dumb");
@@ -210,8 +210,8 @@ impl Sipp {
         };
         let tally =
             Tally { successful: column("SuccessfulCall(C)")?, failed: column("FailedCall(C)")? };
-        if tally.failed > 0 {
-            eprintln!("SIPp: {tally:?}\n{}", self.errors());
+        if tally.failed > 0 || tally.successful == 0 {
+            eprintln!("SIPp: {tally:?}\n{}\n{}", self.errors(), self.process.output());
         }
         Ok(tally)
     }
