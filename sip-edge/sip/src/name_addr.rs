@@ -47,7 +47,7 @@ impl<'a> NameAddr<'a> {
 
 /// The `<` that is not in a quoted display name.
 fn open_bracket(text: &str) -> Option<usize> {
-    param::find(text, b'<')
+    param::find(text.as_bytes(), b'<')
 }
 
 #[cfg(test)]

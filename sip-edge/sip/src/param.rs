@@ -26,7 +26,7 @@ pub(crate) fn split(text: &str, separator: u8) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
         let text = rest?;
-        match find(text, separator) {
+        match find(text.as_bytes(), separator) {
             Some(at) => {
                 rest = Some(&text[at + 1..]);
                 Some(&text[..at])
@@ -37,9 +37,9 @@ pub(crate) fn split(text: &str, separator: u8) -> impl Iterator<Item = &str> {
 }
 
 /// Where `wanted` first stands outside quoted strings and angle brackets.
-pub(crate) fn find(text: &str, wanted: u8) -> Option<usize> {
+pub(crate) fn find(text: &[u8], wanted: u8) -> Option<usize> {
     let (mut quoted, mut escaped, mut angle) = (false, false, false);
-    for (at, byte) in text.bytes().enumerate() {
+    for (at, byte) in text.iter().copied().enumerate() {
         match byte {
             _ if escaped => escaped = false,
             b'\\' if quoted => escaped = true,

@@ -1,6 +1,6 @@
 //! Via values (RFC 3261 §20.42, RFC 3581).
 
-use crate::param::Params;
+use crate::param::{Params, find};
 use crate::peer::{Peer, Transport};
 use crate::{Advertised, HostPort};
 use std::net::{IpAddr, SocketAddr};
@@ -86,11 +86,16 @@ pub(crate) fn of_request(peer: Peer, advertised: &Advertised, branch: &str) -> S
 /// The topmost Via value with `received` and `rport` filled in (RFC 3261 §18.2.1, RFC 3581 §4);
 /// the other values of the same field follow unchanged.
 pub(crate) fn stamp(value: &[u8], source: SocketAddr) -> Vec<u8> {
-    let comma = value.iter().position(|byte| *byte == b',').unwrap_or(value.len());
-    let (first, rest) = value.split_at(comma);
+    let (first, rest) = value.split_at(find(value, b',').unwrap_or(value.len()));
     let mut stamped = Vec::with_capacity(value.len() + 48);
-    let mut rport = false;
-    for (index, part) in first.split(|byte| *byte == b';').enumerate() {
+    let (mut rport, mut left) = (false, Some(first));
+    let parts = std::iter::from_fn(|| {
+        let text = left?;
+        let end = find(text, b';');
+        left = end.map(|at| &text[at + 1..]);
+        Some(&text[..end.unwrap_or(text.len())])
+    });
+    for (index, part) in parts.enumerate() {
         let end = part.iter().position(|byte| *byte == b'=').unwrap_or(part.len());
         let name = part[..end].trim_ascii();
         if index > 0 && name.eq_ignore_ascii_case(b"received") {
@@ -145,6 +150,10 @@ mod tests {
             (
                 "SIP/2.0/UDP 10.0.0.1;rport;branch=a, SIP/2.0/UDP b;rport",
                 "SIP/2.0/UDP 10.0.0.1;rport=7000;branch=a;received=192.0.2.9, SIP/2.0/UDP b;rport",
+            ),
+            (
+                r#"SIP/2.0/UDP b;x="1;rport,2\"";branch=a, SIP/2.0/UDP c"#,
+                r#"SIP/2.0/UDP b;x="1;rport,2\"";branch=a;received=192.0.2.9, SIP/2.0/UDP c"#,
             ),
             (
                 "SIP/2.0/UDP host;received=1.1.1.1;branch=a",
