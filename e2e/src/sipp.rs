@@ -35,6 +35,12 @@ pub struct Scenario {
     transport: Transport,
     /// Where it is, on this machine.
     from: Ipv4Addr,
+    /// Of `service`, for scripts that answer a challenge.
+    password: Option<String>,
+    /// What stands for `[name]` in the script.
+    keys: Vec<(&'static str, String)>,
+    /// Whether the response times of the script (`rtd`) are kept.
+    is_timed: bool,
 }
 
 /// How SIPp carries SIP.
@@ -100,10 +106,30 @@ impl Scenario {
         Self::new(Script::File("agent_busy.xml"), None, "agent", 0)
     }
 
+    /// `script` of `e2e/sipp/` against the user `service` of `remote`: one of those that need no more.
+    pub fn caller_by(script: &'static str, remote: SocketAddr, service: &str) -> Self {
+        Self::new(Script::File(script), Some(remote), service, 0)
+    }
+
+    /// `script` of `e2e/sipp/`, which waits to be called.
+    pub fn agent_by(script: &'static str) -> Self {
+        Self::new(Script::File(script), None, "agent", 0)
+    }
+
     fn new(script: Script, remote: Option<SocketAddr>, service: &str, stay_ms: u32) -> Self {
-        let service = service.to_owned();
-        let (transport, from) = (Transport::Udp, Ipv4Addr::LOCALHOST);
-        Self { script, remote, service, calls: 1, calls_per_second: 1, stay_ms, transport, from }
+        Self {
+            script,
+            remote,
+            service: service.to_owned(),
+            calls: 1,
+            calls_per_second: 1,
+            stay_ms,
+            transport: Transport::Udp,
+            from: Ipv4Addr::LOCALHOST,
+            password: None,
+            keys: Vec::new(),
+            is_timed: false,
+        }
     }
 
     /// By another transport than UDP.
@@ -116,9 +142,25 @@ impl Scenario {
         Self { from, ..self }
     }
 
+    /// With the password of its user.
+    pub fn with_password(self, password: &str) -> Self {
+        Self { password: Some(password.to_owned()), ..self }
+    }
+
+    /// With `value` for `[name]` in its script.
+    pub fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.keys.push((name, value.to_owned()));
+        self
+    }
+
     /// So many calls at such a rate, instead of one.
     pub fn repeat(self, calls: u32, calls_per_second: u32) -> Self {
         Self { calls, calls_per_second, ..self }
+    }
+
+    /// With the time from INVITE to 200 of each call, for [`Sipp::finish_timed`].
+    pub fn timed(self) -> Self {
+        Self { is_timed: true, ..self }
     }
 
     /// How long it takes if nothing goes wrong.
@@ -158,7 +200,15 @@ impl Sipp {
             command.arg(remote.to_string());
         }
         match scenario.script {
-            Script::File(name) => command.arg("-sf").arg(script(name)?),
+            Script::File(name) => {
+                // SIPp writes beside its scenario, whatever its folder is.
+                let mut text = std::fs::read_to_string(script(name)?).context("read a script")?;
+                for (name, value) in &scenario.keys {
+                    text = text.replace(&format!("[{name}]"), value);
+                }
+                std::fs::write(folder.path().join(name), text).context("write a script")?;
+                command.args(["-sf", name])
+            }
             Script::BuiltIn(name) => command.args(["-sn", name]),
         };
         command
@@ -170,6 +220,12 @@ impl Sipp {
             .args(["-m", &scenario.calls.to_string(), "-r", &scenario.calls_per_second.to_string()])
             .args(["-timeout", &limit.as_secs().to_string(), "-timeout_error", "-nostdin"])
             .args(["-trace_err", "-error_file", "errors.log", "-trace_stat", "-stf", "tally.csv"]);
+        if let Some(password) = &scenario.password {
+            command.args(["-au", &scenario.service, "-ap", password]);
+        }
+        if scenario.is_timed {
+            command.args(["-trace_rtt", "-rtt_freq", "1"]);
+        }
         let process = Process::spawn("sipp", &mut command)?;
         let mut sipp = Self { local, limit, folder, process };
         if let Transport::Udp = scenario.transport {
@@ -199,6 +255,25 @@ impl Sipp {
     /// # Errors
     /// If SIPp did not get to count them; has what it says about the first failures.
     pub fn finish(mut self) -> anyhow::Result<Tally> {
+        self.tally()
+    }
+
+    /// As [`Sipp::finish`], of a scenario that was [`Scenario::timed`]: with how long each call that was
+    /// answered waited for its 200, in ms.
+    pub fn finish_timed(mut self) -> anyhow::Result<(Tally, Vec<f64>)> {
+        let tally = self.tally()?;
+        let entries = std::fs::read_dir(self.folder.path())?.filter_map(Result::ok);
+        let mut paths = entries.map(|entry| entry.path());
+        let path = paths.find(|path| path.to_string_lossy().ends_with("_rtt.csv"));
+        let csv = std::fs::read_to_string(path.context("find the response times")?)?;
+        let times = csv.lines().skip(1).map(|line| {
+            let ms = line.split(';').nth(1).with_context(|| format!("find a time in {line:?}"))?;
+            ms.parse().with_context(|| format!("read a time in {line:?}"))
+        });
+        Ok((tally, times.collect::<anyhow::Result<_>>()?))
+    }
+
+    fn tally(&mut self) -> anyhow::Result<Tally> {
         self.process.wait(self.limit + Duration::from_secs(10))?;
         let csv = std::fs::read_to_string(self.folder.path().join("tally.csv"))
             .with_context(|| format!("read SIPp's tally; it said:\n{}", self.process.output()))?;
