@@ -15,6 +15,8 @@ pub(crate) enum Bench {
     Queue,
     /// Lateness, adding, memory and herds of tasks, beside the database itself.
     Scheduler,
+    /// Parsing beside rsip, the core behind SIPp, and joins through all four services.
+    Sip,
 }
 
 impl Bench {
@@ -23,6 +25,7 @@ impl Bench {
             Self::Media => "media",
             Self::Queue => "queue",
             Self::Scheduler => "scheduler",
+            Self::Sip => "sip",
         }
     }
 
@@ -30,6 +33,7 @@ impl Bench {
         match self {
             Self::Media => &[debian::CMAKE, debian::NATS_SERVER, debian::RTPENGINE],
             Self::Queue => &[debian::CMAKE, debian::NATS_SERVER],
+            Self::Sip => &[debian::CMAKE, debian::NATS_SERVER, debian::SIPP],
             Self::Scheduler => {
                 &[debian::CMAKE, debian::NATS_SERVER, debian::SQLITE3, debian::POSTGRES]
             }
