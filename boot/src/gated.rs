@@ -37,11 +37,9 @@ impl Service<Uri> for Connector {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let gate = self.0.clone();
         Box::pin(async move {
-            let period = gate().ok_or_else(over)?;
             let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-            let stream = TcpStream::connect((host, uri.port_u16().unwrap_or_default())).await?;
-            stream.set_nodelay(true)?;
-            Ok(TokioIo::new(Gated { stream, period, gate }))
+            let port = uri.port_u16().unwrap_or_default();
+            Gated::connect(gate, host, port).await.map(TokioIo::new)
         })
     }
 }
@@ -51,6 +49,19 @@ fn over() -> io::Error {
 }
 
 impl Gated {
+    /// # Errors
+    /// If the gate is closed, or nobody listens there.
+    pub(crate) async fn connect(gate: Gate, host: &str, port: u16) -> io::Result<Self> {
+        let period = gate().ok_or_else(over)?;
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, period, gate })
+    }
+
+    pub(crate) fn period(&self) -> u32 {
+        self.period
+    }
+
     fn check(&self) -> io::Result<()> {
         if (self.gate)() == Some(self.period) { Ok(()) } else { Err(over()) }
     }

@@ -25,6 +25,7 @@ mod credentials;
 mod gated;
 mod grpc;
 mod guard;
+mod line;
 mod logs;
 mod nats;
 mod service;
@@ -32,6 +33,7 @@ mod service;
 pub use args::{Common, LogFormat, Switch};
 pub use gated::Gate;
 pub use grpc::{Channel, channel, gated_channel};
+pub use line::{Line, Message, Refused};
 pub use nats::{Nats, Publisher};
 pub use service::{Service, run};
 

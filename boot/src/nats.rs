@@ -34,7 +34,6 @@ const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(1);
 /// A connection that comes back by itself.
 #[derive(Clone)]
 pub struct Nats {
-    client: async_nats::Client,
     context: jetstream::Context,
     /// Events that NATS has not confirmed yet.
     pub(crate) unpublished: watch::Sender<usize>,
@@ -78,7 +77,7 @@ impl Nats {
             .map_err(|_| anyhow::anyhow!("no answer in {CONNECT_TIMEOUT:?}"))
             .and_then(|connected| connected.map_err(anyhow::Error::from))
             .with_context(|| format!("connect to NATS at {url} (--nats-url)"))?;
-        let mut context = jetstream::new(client.clone());
+        let mut context = jetstream::new(client);
         context.set_timeout(ACK_TIMEOUT);
         stream(&context).await.with_context(|| {
             format!(
@@ -86,12 +85,7 @@ impl Nats {
                 subjects::STREAM
             )
         })?;
-        Ok(Self { client, context, unpublished: watch::Sender::new(0) })
-    }
-
-    /// The connection, for messages of other kinds than ours.
-    pub fn client(&self) -> async_nats::Client {
-        self.client.clone()
+        Ok(Self { context, unpublished: watch::Sender::new(0) })
     }
 
     /// JetStream on it, for who publishes events in an order or pace of its own.

@@ -200,13 +200,15 @@ impl Firing {
         let Some(place) = Lanes::edge(lane) else {
             let (bus, leases) = (self.bus.clone(), self.leases.clone());
             steps.spawn(async move {
-                let may_act = |attempt: &Attempt| leases.may_act(attempt.task.shard());
+                let period = leases.period();
+                let may_act =
+                    |attempt: &Attempt| period.is_some() && leases.may_act(attempt.task.shard());
                 let (attempts, late): (Vec<_>, Vec<_>) = attempts.into_iter().partition(may_act);
-                let mut answers = match attempts.is_empty() {
-                    true => Vec::new(),
-                    false => bus.publish_all(&attempts).await,
+                let mut answers = match period {
+                    Some(period) if !attempts.is_empty() => bus.publish_all(attempts, period).await,
+                    _ => Vec::new(),
                 };
-                answers.iter().for_each(|(.., answer)| metrics::attempted(answer));
+                metrics::attempted(answers.iter().map(|(.., answer)| answer));
                 answers.extend(late.iter().map(|it| (it.task, it.ticket, lease_is_over())));
                 Done::Answered(answers)
             });
@@ -220,7 +222,7 @@ impl Firing {
                     true => edges.perform(place, &attempt).await,
                     false => lease_is_over(),
                 };
-                metrics::attempted(&answer);
+                metrics::attempted([&answer]);
                 debug!(task_id = %attempt.task, ?answer, "attempt");
                 Done::Answered(vec![(attempt.task, attempt.ticket, answer)])
             });

@@ -105,10 +105,13 @@ impl Leases {
     /// Open while what is held is sure; another period after all of it was lost.
     pub(crate) fn gate(&self) -> boot::Gate {
         let leases = self.clone();
-        Arc::new(move || {
-            let table = leases.table();
-            table.is_valid().then_some(table.period)
-        })
+        Arc::new(move || leases.period())
+    }
+
+    /// The present period, if what is held is sure.
+    pub(crate) fn period(&self) -> Option<u32> {
+        let table = self.table();
+        table.is_valid().then_some(table.period)
     }
 
     /// The shards that this process holds, in their order. The database checks the tokens.

@@ -77,6 +77,9 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
     });
     service.spawn_vital("writing tasks", writer.run());
 
+    let (bus, publisher) = publish::open("scheduler", &args.common.nats_url, leases.gate());
+    service.spawn_vital("publishing messages", publisher.run());
+
     let (idle, mut is_idle) = tokio::sync::watch::channel(false);
     let (busy, is_busy) = tokio::sync::watch::channel(false);
     let draining = service.draining();
@@ -86,7 +89,7 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
         clock,
         commits: commits.clone(),
         edges,
-        bus: publish::Bus::new(nats.client()),
+        bus,
         leases: leases.clone(),
         horizon,
         news,

@@ -47,6 +47,8 @@ impl Rig {
         let (leases, keeper, turns) = leases::open(&store, "http://127.0.0.1:1".to_owned());
         let edges = Edges::new(&[address], &leases.gate()).unwrap();
         tokio::spawn(keeper.run());
+        let (messages, publisher) = crate::publish::open("scheduler", &nats.url(), leases.gate());
+        tokio::spawn(publisher.run());
         let limits = Limits {
             tasks_max: 1_000_000,
             tasks_per_call_max: 1,
@@ -66,7 +68,7 @@ impl Rig {
             clock,
             commits: commits.clone(),
             edges,
-            bus: Bus::new(bus.clone()),
+            bus: messages,
             leases,
             horizon: Horizon { store: store.clone(), clock, lanes, horizon_ms },
             news,

@@ -1,6 +1,7 @@
 //! PostgreSQL, NATS, an edge that records effects, and two schedulers with a cable each to the
 //! database, which can be cut.
 
+use crate::messages::{Messages, SUBJECT};
 use e2e::{Cut, NatsServer, Postgres, RecordingEdge, Replica, ReplicaFlags};
 use proto::scheduler::v1::*;
 use std::path::Path;
@@ -16,6 +17,7 @@ pub(crate) struct Cluster {
     /// Between each replica and the database.
     pub(crate) cables: Vec<Cut>,
     pub(crate) edge: RecordingEdge,
+    pub(crate) messages: Messages,
     pub(crate) postgres: Postgres,
     nats: NatsServer,
 }
@@ -26,7 +28,8 @@ impl Cluster {
         let postgres = Postgres::start().unwrap();
         let nats = NatsServer::start().unwrap();
         let edge = RecordingEdge::start().unwrap();
-        let mut cluster = Self { replicas: vec![], cables: vec![], edge, postgres, nats };
+        let messages = Messages::listen(&nats.url()).await;
+        let mut cluster = Self { replicas: vec![], cables: vec![], edge, messages, postgres, nats };
         for _ in 0..count {
             let cable = Cut::before(cluster.postgres.addr()).unwrap();
             let replica = cluster.spawn(&cable);
@@ -91,14 +94,39 @@ impl Cluster {
 
     /// Adds hangups of as many calls, one each, at these times; their ids.
     pub(crate) async fn schedule(&self, at_replica: usize, at_unix_ms: &[i64]) -> Vec<String> {
-        let mut client = self.replicas[at_replica].client().unwrap();
-        let requests = at_unix_ms.iter().map(|at| ScheduleRequest {
+        let hangup = |at: &i64| ScheduleRequest {
             call_id: boot::new_id(),
             action: Some(schedule_request::Action::Hangup(HangupCall::default())),
             when: Some(schedule_request::When::AtUnixMs(*at)),
             ..ScheduleRequest::default()
-        });
-        let request = ScheduleManyRequest { requests: requests.collect() };
+        };
+        self.add(at_replica, at_unix_ms.iter().map(hangup).collect()).await
+    }
+
+    /// Adds messages to be published at these times; their ids, and the messages.
+    pub(crate) async fn schedule_messages(
+        &self,
+        at_replica: usize,
+        at_unix_ms: &[i64],
+    ) -> Vec<(String, String)> {
+        let messages: Vec<String> = at_unix_ms.iter().map(|_| boot::new_id()).collect();
+        let publish = |(at, message): (&i64, &String)| {
+            let payload = message.clone().into_bytes();
+            let publish = PublishMessage { subject: SUBJECT.to_owned(), payload };
+            ScheduleRequest {
+                call_id: boot::new_id(), // So that they are in all shards.
+                action: Some(schedule_request::Action::Publish(publish)),
+                when: Some(schedule_request::When::AtUnixMs(*at)),
+                ..ScheduleRequest::default()
+            }
+        };
+        let requests = at_unix_ms.iter().zip(&messages).map(publish).collect();
+        self.add(at_replica, requests).await.into_iter().zip(messages).collect()
+    }
+
+    async fn add(&self, at_replica: usize, requests: Vec<ScheduleRequest>) -> Vec<String> {
+        let mut client = self.replicas[at_replica].client().unwrap();
+        let request = ScheduleManyRequest { requests };
         let response = client.schedule_many(request).await.unwrap().into_inner();
         let id = |result: ScheduleResult| match result.result {
             Some(schedule_result::Result::Task(task)) => task.task_id,

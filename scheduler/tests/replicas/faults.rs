@@ -8,6 +8,8 @@ use std::time::Duration;
 const DUE_AFTER_FAULT_MS: [i64; 4] = [3_000, 300, 1, -1];
 /// Tasks of each deadline: about half of them belong to the replica that is hit.
 const TASKS: usize = 80;
+/// The same of messages, beside those, which are on calls.
+const MESSAGES: usize = 40;
 /// Time to add them.
 const LEAD_MS: i64 = 2_500;
 /// How late an effect may be after a take-over; only where the faults are repeated, since a machine
@@ -79,11 +81,14 @@ async fn check(fault: Fault) {
 
 /// Lateness of every effect, in ms.
 async fn one_round(cluster: &mut Cluster, fault: Fault) -> Vec<i64> {
-    let earlier = cluster.edge.effects().len();
+    let (earlier, published) = (cluster.edge.effects().len(), cluster.messages.arrived().len());
     let strikes_at = boot::unix_ms() + LEAD_MS;
     let due: Vec<i64> =
         DUE_AFTER_FAULT_MS.iter().flat_map(|after| [strikes_at + after; TASKS]).collect();
     let tasks = cluster.schedule(0, &due).await;
+    let message_due: Vec<i64> =
+        DUE_AFTER_FAULT_MS.iter().flat_map(|after| [strikes_at + after; MESSAGES]).collect();
+    let messages = cluster.schedule_messages(1, &message_due).await;
     let left_ms = strikes_at - boot::unix_ms();
     assert!(left_ms > 0, "{} tasks were not added in time", tasks.len());
     let strikes = tokio::time::Instant::now() + Duration::from_millis(left_ms as u64);
@@ -95,20 +100,28 @@ async fn one_round(cluster: &mut Cluster, fault: Fault) -> Vec<i64> {
     let effects = cluster.edge.effects();
     let missing = || tasks.iter().filter(|id| !effects.contains_key(&((*id).clone(), 0))).count();
     assert!(waited.is_ok(), "{fault:?}: {} of {} had no effect", missing(), tasks.len());
-    for task in &tasks {
+    let all = cluster.messages.wait(published + messages.len());
+    tokio::time::timeout(LIMIT, all).await.expect("all messages arrive");
+    for task in tasks.iter().chain(messages.iter().map(|(task, _)| task)) {
         cluster.wait_fired(1, task).await;
     }
-    // Whoever was hit comes back; nothing that is settled may be asked for again.
-    let settled = cluster.edge.requests();
+    // Whoever was hit comes back; nothing that is settled may be asked for or published again.
+    let settled = (cluster.edge.requests(), cluster.messages.count().await);
     tokio::time::sleep_until(strikes + heals_after(fault)).await;
     heal(cluster, fault);
     cluster.wait_shared().await;
-    assert_eq!(cluster.edge.requests(), settled, "{fault:?}: it fired when it came back");
+    let now = (cluster.edge.requests(), cluster.messages.count().await);
+    assert_eq!(now, settled, "{fault:?}: it fired when it came back");
 
     let effects = cluster.edge.effects();
     assert_eq!(effects.len(), earlier + tasks.len(), "{fault:?}: an effect of no task");
     let late = |(task, due): (&String, &i64)| effects[&(task.clone(), 0)].at_unix_ms - due;
-    tasks.iter().zip(&due).map(late).collect()
+    let arrived = cluster.messages.arrived();
+    assert_eq!(arrived.len(), published + messages.len(), "{fault:?}: a message of no task");
+    let message_late =
+        |((_, message), due): (&(String, String), &i64)| arrived[message].first_unix_ms - due;
+    let messages = messages.iter().zip(&message_due).map(message_late);
+    tasks.iter().zip(&due).map(late).chain(messages).collect()
 }
 
 fn strike(cluster: &mut Cluster, fault: Fault) {
