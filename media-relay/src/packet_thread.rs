@@ -28,7 +28,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{broadcast, oneshot, watch};
 
 /// Commands that may wait for the thread; further callers are refused.
-const COMMANDS_MAX: usize = 1_024;
+pub(crate) const COMMANDS_MAX: usize = 1_024;
 /// Events that a watcher may be behind.
 pub(crate) const EVENTS_BEHIND_MAX: usize = 4_096;
 /// Batches that are read before it is the commands' turn.

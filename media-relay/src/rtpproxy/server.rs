@@ -517,3 +517,44 @@ fn processors_used(started: Instant) -> f64 {
     let used_s = used.tv_sec as f64 + used.tv_nsec as f64 / 1e9;
     used_s / started.elapsed().as_secs_f64().max(0.001)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Args;
+    use crate::packet_thread::{COMMANDS_MAX, PacketThread};
+    use crate::path::Path;
+    use clap::Parser as _;
+    use futures::FutureExt as _;
+
+    async fn ask(server: &mut Server, line: &str) -> String {
+        let (reply, answer) = oneshot::channel();
+        server.serve(Request { line: line.into(), client: None, reply }).await;
+        answer.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_overloaded_relay_says_so_and_serves_when_it_has_room_again() {
+        let args = Args::parse_from(["media-relay", "--packet-path", "plain"]);
+        let path = Path::open(args.packet_path, args.rtp_address).unwrap();
+        let (recorder, feed, _recordings) = crate::recorder::recorder(None).unwrap();
+        let config = args.config().unwrap();
+        let (thread, packets) = PacketThread::new(config, path, args.gather, feed).unwrap();
+        let (_drain, draining) = watch::channel(false);
+        let (library, settings) = (args.open_media_dir(&[]), args.rtpproxy_settings());
+        let mut server = Server::new(packets.clone(), library, recorder, draining, settings);
+        for _ in 0..COMMANDS_MAX {
+            assert!(packets.call(|_| ()).now_or_never().is_none(), "nobody does it yet");
+        }
+        for line in ["U call 127.0.0.1 4000 a", "I", "G nsess_created"] {
+            assert_eq!(ask(&mut server, line).await, "E98", "{line}");
+        }
+        assert_eq!(ask(&mut server, "D call a").await, "E50", "no session was made");
+        tokio::spawn(thread.run());
+        while packets.call(|_| ()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        assert!(ask(&mut server, "U call 127.0.0.1 4000 a").await.ends_with(" 127.0.0.1"));
+        assert_eq!(ask(&mut server, "G nsess_created").await, "1");
+    }
+}
