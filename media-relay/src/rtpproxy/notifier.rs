@@ -65,9 +65,15 @@ impl FromStr for Listed {
     }
 }
 
-/// The socket that a client at `client` means, if it is listed.
+/// The socket that a client at `client` means, if it is listed. OpenSIPS names it without its
+/// transport.
 pub(super) fn listed(named: &str, client: Option<IpAddr>, list: &[Listed]) -> Option<Socket> {
-    let socket = match named.parse().ok()? {
+    let transport = match named {
+        _ if named.starts_with("tcp:") || named.starts_with("unix:") => "",
+        _ if named.starts_with('/') => "unix:",
+        _ => "tcp:",
+    };
+    let socket = match format!("{transport}{named}").parse().ok()? {
         Listed::Tcp(address) => Socket::Tcp(address),
         Listed::TcpOfClient { port } => Socket::Tcp(SocketAddr::new(client?, port)),
         Listed::Unix(path) => Socket::Unix(path),
@@ -190,7 +196,11 @@ mod tests {
         assert_eq!(found("tcp:198.51.100.5:7"), own);
         assert_eq!(found("unix:/run/n.sock"), Some(Socket::Unix("/run/n.sock".into())));
         assert!(found("tcp:192.0.2.1:9").is_some());
-        for other in ["tcp:192.0.2.1:10", "tcp:%%CC_SELF%%:8", "unix:/run/o.sock", "0", "tcp:x"] {
+        assert_eq!(found("198.51.100.5:7"), own, "as OpenSIPS names it");
+        assert_eq!(found("/run/n.sock"), Some(Socket::Unix("/run/n.sock".into())));
+        let others =
+            ["tcp:192.0.2.1:10", "tcp:%%CC_SELF%%:8", "unix:/run/o.sock", "0", "tcp:x", "/"];
+        for other in others {
             assert_eq!(found(other), None, "{other}");
         }
         assert_eq!(listed("tcp:%%CC_SELF%%:7", None, &list), None, "a client without address");
