@@ -40,17 +40,19 @@ pub(crate) struct SideKey {
     pub side: Side,
 }
 
+/// In memory as listed: the first two are what each packet needs.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Session {
+    /// Each by itself: who hears music has only one.
+    sides: [Option<Box<Endpoint>>; 2],
+    pub recording: Option<Box<Recording>>,
+    /// A snapshot of it was taken, and must be taken back in the end.
+    pub has_snapshot: bool,
     pub id: Arc<str>,
     pub call_id: Arc<str>,
     pub owner: Arc<str>,
     pub created: Instant,
-    pub recording: Option<Box<Recording>>,
-    /// A snapshot of it was taken, and must be taken back in the end.
-    pub has_snapshot: bool,
-    /// Each by itself: who hears music has only one.
-    sides: [Option<Box<Endpoint>>; 2],
 }
 
 impl Session {

@@ -9,7 +9,7 @@ const PLACE_BITS: u32 = 24;
 
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
-    places: Vec<Option<(SessionKey, Box<Session>)>>,
+    places: Vec<Option<(SessionKey, Session)>>,
     free: Vec<usize>,
     by_age: BTreeSet<SessionKey>,
     made: u64,
@@ -26,7 +26,7 @@ impl Sessions {
         assert!(place >> PLACE_BITS == 0, "{place} sessions");
         let key = SessionKey(self.made << PLACE_BITS | place as u64);
         self.made += 1;
-        self.places[place] = Some((key, Box::new(session)));
+        self.places[place] = Some((key, session));
         self.by_age.insert(key);
         key
     }
