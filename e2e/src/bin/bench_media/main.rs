@@ -1,12 +1,14 @@
 //! `cargo xtask bench media`: media-relay beside rtpengine in user space and beside the machine's
 //! own ceiling, a bare recvmmsg and sendmmsg forwarder without a table, all in one run.
 //!
-//! Its first word is the report to write. The words after it, up to `--`, choose parts (relay, loss,
-//! music, setup; none: all); what follows `--` are more flags for media-relay. `forward ADDR:PORT` is
-//! the ceiling itself. The relays run on processor 0, the phones of the benchmark on processor 1;
-//! without a second one nothing here means anything.
+//! Its first word is the report to write. The words after it, up to `--`, choose parts (setup,
+//! commands, conference, relay, loss, music; none: all); what follows `--` are more flags for media-relay.
+//! `forward ADDR:PORT` is the ceiling itself. The relays run on processor 0, the phones of the
+//! benchmark on processor 1; without a second one nothing here means anything.
 
 mod batch;
+mod commands;
+mod conference;
 mod music;
 mod ng;
 mod phones;
@@ -21,7 +23,7 @@ use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const PARTS: [&str; 4] = ["setup", "relay", "loss", "music"];
+const PARTS: [&str; 6] = ["setup", "commands", "conference", "relay", "loss", "music"];
 /// Sockets of 5,000 sessions and 10,000 listeners, and room.
 const FILES_MAX: u64 = 100_000;
 /// Kernel buffer of the ceiling: as large as it likes.
@@ -65,6 +67,12 @@ fn run() -> anyhow::Result<()> {
         let mut report = Report::default();
         if wanted("setup") {
             music::setup(&flags, &mut report).await?;
+        }
+        if wanted("commands") {
+            commands::commands(&flags, &mut report).await?;
+        }
+        if wanted("conference") {
+            conference::conference(&mut phones, &flags, &mut report).await?;
         }
         if wanted("relay") {
             talk::efficiency(&mut phones, &flags, ports, &mut report).await?;

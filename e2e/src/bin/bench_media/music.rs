@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use e2e::audio::tune;
 use e2e::bench::{Better, Report, Usage, resident_bytes};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Listeners are added in such steps until a core is full.
 const OUR_STEP: usize = 1_000;
@@ -25,8 +25,6 @@ const HEARD_MIN: f64 = 0.995;
 const MUSIC_MS: u32 = 20_000;
 /// Sessions that are set up, two sides each.
 const SETUPS: usize = 2_000;
-/// Commands of the rtpproxy protocol that are counted.
-const COMMANDS: usize = 50_000;
 
 /// A number of listeners and what it took.
 struct Step {
@@ -160,14 +158,6 @@ pub(crate) async fn setup(flags: &[String], report: &mut Report) -> anyhow::Resu
     let usage = Usage::of(ours.pid())?;
     client.connect(SETUPS)?;
     let by_rtpproxy_each = usage.cpu_since()?.as_secs_f64() / SETUPS as f64;
-    // As fast as they are answered: the cheapest command, and one that asks the packet thread.
-    let started = Instant::now();
-    client.ask(&vec!["V".to_owned(); COMMANDS])?;
-    let commands_per_s = COMMANDS as f64 / started.elapsed().as_secs_f64();
-    let queries: Vec<_> = (0..COMMANDS).map(|it| format!("Q call-{} a b", it % SETUPS)).collect();
-    let started = Instant::now();
-    client.ask(&queries)?;
-    let queries_per_s = COMMANDS as f64 / started.elapsed().as_secs_f64();
     drop(ours);
     let mut peer = Rtpengine::start()?;
     let usage = Usage::of(peer.pid())?;
@@ -180,8 +170,6 @@ pub(crate) async fn setup(flags: &[String], report: &mut Report) -> anyhow::Resu
     let grpc = ("gRPC", 1.0 / ours_each);
     let (name, unit) = ("setup_by_rtpproxy_per_cpu_s", "sessions/CPU-s");
     report.compare(name, by_rtpproxy, unit, Better::Higher, grpc);
-    report.add("rtpproxy_commands_per_s", commands_per_s, "commands/s");
-    report.add("rtpproxy_queries_per_s", queries_per_s, "commands/s");
     // Each side has an offer and an answer of its own.
     report.add("setup_offer_answer_per_cpu_s", 2.0 / ours_each, "exchanges/CPU-s");
     Ok(())

@@ -16,7 +16,7 @@ const BUFFER_BYTES: i32 = 64 << 20;
 /// How often packets are sent, unless there is no pause at all.
 const TICK: Duration = Duration::from_micros(200);
 /// How long packets are on their way at most.
-const TRAVEL: Duration = Duration::from_millis(400);
+pub(crate) const TRAVEL: Duration = Duration::from_millis(400);
 /// RTP header and 20 ms of G.711.
 const PACKET_BYTES: usize = 172;
 /// Packet time of what relays play.
@@ -34,6 +34,7 @@ pub(crate) struct Phones {
     _rtcp: Vec<UdpSocket>,
     batches: Vec<Batch>,
     streams: Vec<Stream>,
+    payload_type: u8,
     /// Marks the packets of one measurement.
     run: u32,
 }
@@ -44,6 +45,8 @@ pub(crate) struct Outcome {
     pub seconds: f64,
     pub sent: u64,
     pub received: u64,
+    /// Packets that no phone has sent: music, mixes.
+    pub others: u64,
     /// In µs, sorted.
     delays_us: Vec<u32>,
 }
@@ -79,7 +82,8 @@ impl Phones {
         }
         let rtcp = ports.map(|port| bind(port + 1)).collect::<anyhow::Result<_>>()?;
         let batches = (0..SOCKETS).map(|_| Batch::new()).collect();
-        Ok(Self { sockets, _rtcp: rtcp, batches, streams: Vec::new(), run: 0 })
+        let streams = Vec::new();
+        Ok(Self { sockets, _rtcp: rtcp, batches, streams, payload_type: 0, run: 0 })
     }
 
     /// Where phone `nth` sends and receives.
@@ -95,6 +99,11 @@ impl Phones {
     /// Each phone sends to the address of its place from now on.
     pub(crate) fn send_to(&mut self, targets: impl IntoIterator<Item = SocketAddrV4>) {
         self.streams = targets.into_iter().map(|to| Stream { to, sequence: 0 }).collect();
+    }
+
+    /// All packets have this payload type from now on.
+    pub(crate) fn send_as(&mut self, payload_type: u8) {
+        self.payload_type = payload_type;
     }
 
     /// Sends `rate` packets a second in all, spread evenly over time and phones; calls `begin` when
@@ -144,9 +153,9 @@ impl Phones {
         let stream = &mut self.streams[nth];
         stream.sequence = stream.sequence.wrapping_add(1);
         let Stream { to, sequence } = *stream;
-        let run = self.run;
+        let (run, payload_type) = (self.run, self.payload_type);
         self.batches[socket].push(*Self::address(nth).ip(), to, |bytes| {
-            bytes[..2].copy_from_slice(&[0x80, 0]);
+            bytes[..2].copy_from_slice(&[0x80, payload_type]);
             bytes[2..4].copy_from_slice(&sequence.to_be_bytes());
             bytes[4..8].copy_from_slice(&(u32::from(sequence) * 160).to_be_bytes());
             bytes[8..12].copy_from_slice(&(nth as u32 + 1).to_be_bytes());
@@ -162,17 +171,25 @@ impl Phones {
         }
     }
 
-    /// Takes what has come; how many.
+    /// Takes what has come, as much as is sent in a turn at most; how many. The ceiling sends all
+    /// to one of the sockets.
     fn receive(&mut self, outcome: &mut Outcome) -> usize {
         let mut taken = 0;
-        for (batch, socket) in self.batches.iter_mut().zip(&self.sockets) {
+        let mut may_have_more = [true; SOCKETS];
+        for number in (0..SOCKETS * SOCKETS).map(|it| it % SOCKETS) {
+            if !may_have_more[number] || taken >= BATCH * SOCKETS {
+                continue;
+            }
+            let (batch, socket) = (&mut self.batches[number], &self.sockets[number]);
             let arrived = batch.receive(socket);
             taken += arrived;
+            may_have_more[number] = arrived == BATCH;
             for nth in 0..arrived {
                 let arrived = batch.arrived(nth);
                 let Some(payload) = arrived.bytes.get(12..24) else { continue };
                 let (run, sent_ns) = payload.split_at(4);
                 if run != self.run.to_be_bytes() {
+                    outcome.others += 1;
                     continue;
                 }
                 let sent_ns = u64::from_be_bytes(sent_ns.try_into().expect("eight bytes"));

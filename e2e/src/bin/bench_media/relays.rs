@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use e2e::{Process, binary, free_port};
 use proto::media_relay::v1::media_relay_client::MediaRelayClient;
 use proto::media_relay::v1::{
-    AnswerRequest, ConnectRequest, DeleteRequest, OfferRequest, PlayRequest, Side,
+    AnswerRequest, ConnectRequest, DeleteRequest, JoinRequest, OfferRequest, PlayRequest, Side,
 };
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
@@ -42,12 +42,29 @@ impl Ports {
     }
 }
 
+/// What a phone speaks.
+#[derive(Clone, Copy)]
+pub(crate) struct Format {
+    pub number: u8,
+    name: &'static str,
+}
+
+impl Format {
+    pub(crate) const PCMU: Self = Self { number: 0, name: "PCMU" };
+    /// Its clock rate is 8,000 Hz too (RFC 3551 §4.5.2).
+    pub(crate) const G722: Self = Self { number: 9, name: "G722" };
+}
+
 /// What a phone offers and answers.
 fn sdp(phone: usize) -> String {
+    sdp_in(phone, Format::PCMU)
+}
+
+fn sdp_in(phone: usize, Format { number, name }: Format) -> String {
     let at = Phones::address(phone);
     format!(
         "v=0\r\no=- {phone} 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\n\
-         m=audio {port} RTP/AVP 0 101\r\na=rtpmap:0 PCMU/8000\r\n\
+         m=audio {port} RTP/AVP {number} 101\r\na=rtpmap:{number} {name}/8000\r\n\
          a=rtpmap:101 telephone-event/8000\r\na=ptime:20\r\n",
         ip = at.ip(),
         port = at.port()
@@ -105,12 +122,12 @@ impl Ours {
         self.process.pid()
     }
 
-    /// What it says of how it moves packets; empty if nothing.
+    /// How it says that it moves packets.
     pub(crate) fn packet_path(&self) -> String {
         let output = self.process.output();
-        let line =
-            output.lines().rfind(|it| it.contains("packet_path") || it.contains("packet path"));
-        line.unwrap_or_default().to_owned()
+        let path =
+            output.lines().find_map(|it| it.split_once(r#""packet_path":""#)?.1.split_once('"'));
+        path.map_or_else(String::new, |(path, _)| path.to_owned())
     }
 
     /// Connects phones 2n and 2n+1 for all `sessions`; where each phone must send.
@@ -124,6 +141,15 @@ impl Ours {
         let file = file.to_owned();
         self.for_each(to - from, move |client, nth| play(client, from + nth, file.clone())).await?;
         Ok(())
+    }
+
+    /// Puts phones `0..count` into one conference; where each must send.
+    pub(crate) async fn join(
+        &self,
+        count: usize,
+        format: Format,
+    ) -> anyhow::Result<Vec<SocketAddrV4>> {
+        self.for_each(count, move |client, nth| join(client, nth, format)).await
     }
 
     pub(crate) async fn delete(&self, sessions: usize) -> anyhow::Result<()> {
@@ -219,6 +245,24 @@ async fn play(
     };
     client.play(request).await.context("play")?;
     Ok(())
+}
+
+async fn join(
+    mut client: MediaRelayClient<Channel>,
+    nth: usize,
+    format: Format,
+) -> anyhow::Result<SocketAddrV4> {
+    let mut request = offer(nth, Side::A, sdp_in(nth, format));
+    request.signalling_source = Phones::address(nth).ip().to_string();
+    let described = client.offer(request).await.context("offer")?.into_inner();
+    let request = JoinRequest {
+        session_id: session_id(nth),
+        side: Side::A.into(),
+        conference: "bench".to_owned(),
+        ..Default::default()
+    };
+    client.join(request).await.context("join")?;
+    target(&String::from_utf8_lossy(&described.sdp))
 }
 
 /// Debian's rtpengine, without its kernel module.

@@ -1,13 +1,13 @@
 //! media-relay driven by the rtpproxy protocol, as Kamailio would.
 
-use crate::phones::Phones;
+use crate::commands::place;
 use anyhow::{Context as _, ensure};
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
 
 /// Commands that are under way at the same time.
-const WINDOW: usize = 64;
+pub(crate) const WINDOW: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) struct Client {
@@ -48,13 +48,9 @@ impl Client {
 
     /// Connects phones 2n and 2n+1 for all `sessions`; where each phone must send.
     pub(crate) fn connect(&mut self, sessions: usize) -> anyhow::Result<Vec<SocketAddrV4>> {
-        let place = |letter: &str, session: usize, phone: usize, tags: &str| {
-            let at = Phones::address(phone);
-            format!("{letter}c0,101 call-{session} {} {} {tags}", at.ip(), at.port())
-        };
-        let offers: Vec<_> = (0..sessions).map(|it| place("U", it, 2 * it, "a;1")).collect();
+        let offers: Vec<_> = (0..sessions).map(|it| place('U', it, 2 * it, "a;1")).collect();
         let answers: Vec<_> =
-            (0..sessions).map(|it| place("L", it, 2 * it + 1, "a;1 b;1")).collect();
+            (0..sessions).map(|it| place('L', it, 2 * it + 1, "a;1 b;1")).collect();
         let for_callees = self.ask(&offers)?;
         let for_callers = self.ask(&answers)?;
         let both = for_callers.iter().zip(&for_callees);

@@ -69,39 +69,72 @@ fn measure(phones: &mut Phones, pid: u32, rate: f64) -> anyhow::Result<Measured>
     Ok(Measured { outcome, cpu: usage.cpu_since()? })
 }
 
+/// How sessions of ours are set up, and packets moved.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Grpc,
+    Rtpproxy,
+    /// By gRPC, on the packet path that needs no privileges.
+    Plain,
+}
+
+impl Way {
+    const ALL: [Self; 3] = [Self::Grpc, Self::Rtpproxy, Self::Plain];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Grpc => "media-relay",
+            Self::Rtpproxy => "by rtpproxy",
+            Self::Plain => "plain",
+        }
+    }
+
+    async fn measure(
+        self,
+        phones: &mut Phones,
+        flags: &[String],
+        sessions: usize,
+        rate: f64,
+    ) -> anyhow::Result<f64> {
+        let media = tempfile::tempdir()?;
+        let plain = ["--packet-path".to_owned(), "plain".to_owned()];
+        let ours = match self {
+            Self::Plain => Ours::start(media.path(), &plain).await?,
+            Self::Grpc | Self::Rtpproxy => Ours::start(media.path(), flags).await?,
+        };
+        phones.send_to(match self {
+            Self::Rtpproxy => ours.rtpproxy()?.connect(sessions)?,
+            Self::Grpc | Self::Plain => ours.connect(sessions).await?,
+        });
+        let measured = measure(phones, ours.pid(), rate)?;
+        println!("{:>12} packet path {}", "", ours.packet_path());
+        Ok(measured.print(self.name(), sessions))
+    }
+}
+
 /// Packets per second of processor time at equal loads, of all three; of ours also with sessions that
-/// were set up by the rtpproxy protocol.
+/// were set up by the rtpproxy protocol, and on the path that needs no privileges.
 pub(crate) async fn efficiency(
     phones: &mut Phones,
     flags: &[String],
     ports: Ports,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let media = tempfile::tempdir()?;
     for (sessions, rate) in LOADS {
         let ours_sessions = sessions.min(ports.ours / PORTS_EACH);
         let peer_sessions = sessions.min(ports.peer / PORTS_EACH);
-        let [mut of_ceiling, mut of_ours, mut of_peer] = [Vec::new(), Vec::new(), Vec::new()];
-        let mut by_rtpproxy = Vec::new();
-        for round in 0..ROUNDS {
+        let [mut of_ceiling, mut of_peer] = [Vec::new(), Vec::new()];
+        let mut of_ours = Way::ALL.map(|_| Vec::new());
+        for _ in 0..ROUNDS {
             let ceiling = Ceiling::start()?;
             phones.send_to(ceiling.connect(sessions));
             let measured = measure(phones, ceiling.pid(), rate)?;
             drop(ceiling);
             of_ceiling.push(measured.print("ceiling", sessions));
-            let ours = Ours::start(media.path(), flags).await?;
-            phones.send_to(ours.connect(ours_sessions).await?);
-            let measured = measure(phones, ours.pid(), rate)?;
-            if round == 0 {
-                println!("{:>12} {}", "", ours.packet_path());
+            for (way, figures) in Way::ALL.into_iter().zip(&mut of_ours) {
+                let sessions = if way == Way::Plain { peer_sessions } else { ours_sessions };
+                figures.push(way.measure(phones, flags, sessions, rate).await?);
             }
-            drop(ours);
-            of_ours.push(measured.print("media-relay", ours_sessions));
-            let ours = Ours::start(media.path(), flags).await?;
-            phones.send_to(ours.rtpproxy()?.connect(ours_sessions)?);
-            let measured = measure(phones, ours.pid(), rate)?;
-            drop(ours);
-            by_rtpproxy.push(measured.print("by rtpproxy", ours_sessions));
             let mut peer = Rtpengine::start()?;
             phones.send_to(peer.connect(peer_sessions)?);
             let measured = measure(phones, peer.pid(), rate)?;
@@ -109,18 +142,18 @@ pub(crate) async fn efficiency(
             of_peer.push(measured.print("rtpengine", peer_sessions));
         }
         let suffix = if sessions == LOADS[0].0 { String::new() } else { format!("_{sessions}") };
-        let value = median(of_ours);
-        for (name, peer_name, others) in [
-            ("relay_vs_rtpengine", "rtpengine", of_peer),
-            ("relay_vs_ceiling", "forwarder", of_ceiling),
+        let [ours, by_rtpproxy, plain] = of_ours.map(median);
+        let (peer, ceiling) = (("rtpengine", median(of_peer)), ("forwarder", median(of_ceiling)));
+        for (name, value, peer) in [
+            ("relay_vs_rtpengine", ours, peer),
+            ("relay_vs_ceiling", ours, ceiling),
+            ("relay_by_rtpproxy", by_rtpproxy, ("gRPC", ours)),
+            ("relay_plain_vs_rtpengine", plain, peer),
+            ("relay_plain_vs_ceiling", plain, ceiling),
         ] {
             let name = format!("{name}{suffix}");
-            let peer = (peer_name, median(others));
             report.compare(&name, value, "packets/CPU-s", Better::Higher, peer);
         }
-        let name = format!("relay_by_rtpproxy{suffix}");
-        let grpc = ("gRPC", value);
-        report.compare(&name, median(by_rtpproxy), "packets/CPU-s", Better::Higher, grpc);
     }
     Ok(())
 }
