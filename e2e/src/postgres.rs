@@ -1,6 +1,7 @@
 //! A PostgreSQL server with its own port and folder: Debian's, with its defaults, so that a commit is
 //! on disk when it is answered.
 
+use crate::unprivileged::user_if_root;
 use crate::{Process, free_port};
 use anyhow::{Context as _, bail, ensure};
 use std::ffi::OsStr;
@@ -40,7 +41,7 @@ impl Postgres {
     /// If Debian's package `postgresql-15` (or any version) is not installed, or it does not start.
     pub fn start() -> anyhow::Result<Self> {
         let programs = programs()?;
-        let owner = owner()?;
+        let owner = user_if_root("postgres")?;
         let folder = tempfile::tempdir().context("make a folder for PostgreSQL")?;
         let port = free_port()?;
         let mut server = Self { process: None, programs, port, owner, folder };
@@ -205,19 +206,6 @@ fn programs() -> anyhow::Result<PathBuf> {
             "find postgres below {DEBIAN}: run `sudo apt-get install --no-install-recommends postgresql-15`"
         ),
     }
-}
-
-/// Debian's user for PostgreSQL, if we are root.
-fn owner() -> anyhow::Result<Option<(u32, u32)>> {
-    let id = |args: &[&str]| -> anyhow::Result<u32> {
-        let output = Command::new("id").args(args).output().context("run id")?;
-        let text = String::from_utf8(output.stdout)?;
-        text.trim().parse().with_context(|| format!("read the answer of id {args:?}: {text:?}"))
-    };
-    if id(&["-u"])? != 0 {
-        return Ok(None);
-    }
-    Ok(Some((id(&["-u", "postgres"])?, id(&["-g", "postgres"])?)))
 }
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ pub(crate) const DNSMASQ: Program = Program { name: "dnsmasq", package: "dnsmasq
 pub(crate) const SQLITE3: Program = Program { name: "sqlite3", package: "sqlite3" };
 pub(crate) const POSTGRES: Program =
     Program { name: "/usr/lib/postgresql/15/bin/postgres", package: "postgresql-15" };
+pub(crate) const MARIADB: Program =
+    Program { name: "/usr/sbin/mariadbd", package: "mariadb-server" };
 pub(crate) const RTPENGINE: Program = Program { name: "rtpengine", package: "rtpengine-daemon" };
 pub(crate) const KAMAILIO: Program = Program { name: "kamailio", package: "kamailio" };
 /// A module of Kamailio, by its file.

@@ -18,6 +18,7 @@ const PROGRAMS: &[debian::Program] = &[
     debian::DNSMASQ,
     debian::SQLITE3,
     debian::POSTGRES,
+    debian::MARIADB,
     debian::RTPENGINE,
     debian::FAKETIME,
     debian::PROMETHEUS,
