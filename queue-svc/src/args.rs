@@ -14,8 +14,10 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) common: boot::Common,
 
-    /// Database of queues and callers: `sqlite:` and a file, which is made if it is not there. One
-    /// queue-svc at a time may use it.
+    /// Database of queues and callers: `sqlite:` and a file, which is made if it is not there, for one
+    /// queue-svc at a time; or `postgres://USER@HOST/DATABASE` or `mysql://USER@HOST/DATABASE` (MariaDB,
+    /// MySQL), for replicas, of which one owns the queues and the others hand requests on to it; with
+    /// `?sslmode=verify-full`, or `?ssl-mode=VERIFY_IDENTITY`, by TLS.
     #[arg(
         long,
         value_name = "URL",
@@ -29,6 +31,10 @@ pub(crate) struct Args {
     /// cut may take the last moments. `full`: it waits for the disk, and survives that, too.
     #[arg(long, value_name = "MODE", default_value = "normal")]
     pub(crate) sqlite_synchronous: Synchronous,
+
+    /// Where other replicas reach the gRPC of this one, if not at --grpc, e.g. `http://10.0.0.7:50054`.
+    #[arg(long, value_name = "URL")]
+    pub(crate) advertise_grpc: Option<String>,
 
     /// How long changes are kept for those who watch and were away.
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = humantime::parse_duration)]

@@ -4,7 +4,9 @@
 //! commit), and with what others are to be told of it: the log of changes. A reply waits for its
 //! rows. If they cannot be written, a new place and an operator's new assignment are taken back and
 //! refused; everything else has happened and its rows are written later. So callers go on reaching
-//! agents while the database is away; if this process dies then, too, sip-edge knows who rings.
+//! agents while the database is away; if this process dies then, too, sip-edge knows who rings. With
+//! replicas nothing is done without its rows, and a database that is away ends the lease on the queues,
+//! and with it the loop.
 
 mod handle;
 mod order;
@@ -12,12 +14,13 @@ mod request;
 mod step;
 mod table;
 
-pub(crate) use handle::{Desk, Joined, Retrieved};
+pub(crate) use handle::{Desk, Door, Joined, Retrieved};
 pub(crate) use request::{AgentDraft, Failure, PutAgent};
 
 use crate::grpc::Edge;
+use crate::leases::{Lease, Leases};
 use crate::metrics;
-use crate::store::{Batch, Store, StoreError};
+use crate::store::{self, Batch, Store, StoreError};
 use anyhow::Context as _;
 use boot::unix_ms;
 use queue::{AssignmentId, CallId, Queues, UnixMs};
@@ -51,11 +54,13 @@ const CHANGES_MAX: usize = 65_536;
 /// The longest sleep without anything to do.
 const IDLE_MAX: Duration = Duration::from_secs(3600);
 
-/// What the loop is made of.
+/// What each loop is made of.
 pub(crate) struct Parts {
     pub(crate) max_calls: usize,
     pub(crate) store: Store,
-    pub(crate) edge: Edge,
+    pub(crate) leases: Leases,
+    /// URL of sip-edge.
+    pub(crate) sip_edge: String,
     /// The folder of prompts, on media-relay's disk.
     pub(crate) prompts: String,
     /// How long changes are kept.
@@ -63,28 +68,42 @@ pub(crate) struct Parts {
     pub(crate) draining: watch::Receiver<bool>,
     /// Gets the revision of the last change that is on disk.
     pub(crate) logged: watch::Sender<i64>,
+    /// Gets whether an assignment is not decided or a row is not on disk.
+    pub(crate) busy: watch::Sender<bool>,
 }
 
-/// Loads what is on disk. The future is the loop; it never ends.
+/// Loads what is on disk. The future is the loop: it ends when the lease is lost, or, if there are
+/// replicas, when the process drains and all is on disk.
+///
+/// # Errors
+/// If it cannot be loaded.
 pub(crate) async fn open(
-    parts: Parts,
+    parts: &Parts,
+    lease: Lease,
 ) -> anyhow::Result<(Desk, impl Future<Output = anyhow::Result<()>> + Send + 'static)> {
     let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
-    let busy = watch::Sender::new(false);
-    let desk = Desk::new(requests, busy.subscribe());
+    let desk = Desk::new(requests, parts.busy.subscribe());
     let id_prefix = boot::new_id();
+    // Connections of its own: older ones break when they are used.
+    let edge = match parts.leases.is_sole() {
+        true => boot::channel("--sip-edge", &parts.sip_edge)?,
+        false => boot::gated_channel("--sip-edge", &parts.sip_edge, parts.leases.gate())?,
+    };
     let mut work = Work {
         queues: Queues::new(parts.max_calls, &id_prefix),
         id_prefix,
-        store: parts.store,
-        edge: parts.edge,
-        prompts: parts.prompts,
+        store: parts.store.clone(),
+        lease,
+        leases: parts.leases.clone(),
+        edge: Edge::new(edge),
+        prompts: parts.prompts.clone(),
         retention: parts.retention,
-        draining: parts.draining,
-        logged: parts.logged,
+        draining: parts.draining.clone(),
+        logged: parts.logged.clone(),
         inbox,
+        is_closed: false,
         desk: desk.clone(),
-        busy,
+        busy: parts.busy.clone(),
         waiters: HashMap::new(),
         unwritten: Batch::default(),
         told: None,
@@ -96,6 +115,7 @@ pub(crate) async fn open(
         table_is_fresh: false,
         bad_rows: HashMap::new(),
         checks: Arc::new(Semaphore::new(CHECKS_MAX)),
+        counted: metrics::Counted::default(),
     };
     work.load().await?;
     Ok((desk, work.run()))
@@ -104,11 +124,21 @@ pub(crate) async fn open(
 /// One transaction on its way, and what it is about.
 struct Flight {
     /// Goes on by itself: it holds the database's only write lock, which the loop may wait for.
-    done: JoinHandle<(Batch, Result<(), StoreError>)>,
+    done: JoinHandle<Landed>,
     steps: Vec<Step>,
     /// How many of its changes are of no step that could be taken back.
     carried: usize,
     began: Instant,
+}
+
+/// What was to be written, and the last revision there is then.
+type Landed = (Batch, Result<i64, StoreError>);
+
+/// Why rows are not on disk.
+struct Unwritten {
+    why: String,
+    /// They may be, all the same.
+    in_doubt: bool,
 }
 
 /// Which changes NATS has, and since when that is not written.
@@ -122,13 +152,17 @@ struct Work {
     /// Of the assignments that this process begins.
     id_prefix: String,
     store: Store,
+    lease: Lease,
+    leases: Leases,
     edge: Edge,
     prompts: String,
     retention: Duration,
     draining: watch::Receiver<bool>,
     logged: watch::Sender<i64>,
     inbox: mpsc::Receiver<Request>,
-    /// For what we spawn to report back.
+    /// Nothing will come any more.
+    is_closed: bool,
+    /// For what we spawn to report back, to this loop only.
     desk: Desk,
     /// An assignment is not decided or a row is not on disk, for who waits for us to have drained.
     busy: watch::Sender<bool>,
@@ -152,10 +186,19 @@ struct Work {
     /// Rows of the table that cannot be used, and why, so that each is logged once.
     bad_rows: HashMap<i64, String>,
     checks: Arc<Semaphore>,
+    counted: metrics::Counted,
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        metrics::clear(&self.queues);
+        metrics::count_lost_changes(self.unwritten.changes.len());
+    }
 }
 
 impl Work {
     async fn load(&mut self) -> anyhow::Result<()> {
+        self.store.tidy(self.lease.fence).await.context("tidy the callers")?;
         let reach = self.store.reach().await.context("read the log of changes")?;
         self.logged.send_replace(reach.last);
         self.read_table().await.context("read the queues")?;
@@ -179,10 +222,25 @@ impl Work {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         loop {
             let idle = self.until_due(unix_ms());
+            let drains = *self.draining.borrow();
+            if drains && !self.leases.is_sole() {
+                self.inbox.close();
+                if self.inbox.is_empty() && self.all_is_written() {
+                    return Ok(());
+                }
+            }
             tokio::select! {
-                _ = self.inbox.recv_many(&mut batch, BATCH_MAX), if self.steps.len() < STEPS_MAX => (),
+                got = self.inbox.recv_many(&mut batch, BATCH_MAX), if self.takes_requests() => {
+                    if got == 0 {
+                        self.is_closed = true;
+                    }
+                }
                 (written, result) = landed(&mut self.writing) => self.land(written, result),
+                _ = self.draining.changed(), if !drains => (),
                 () = sleep(idle) => (),
+            }
+            if self.leases.held() != Some(self.lease) {
+                return Ok(()); // Perhaps we stood still: nothing of this is true any more.
             }
             let now = unix_ms();
             if *self.draining.borrow() {
@@ -203,6 +261,10 @@ impl Work {
             let written = self.all_is_written();
             self.busy.send_replace(self.queues.assignments() > 0 || !written);
         }
+    }
+
+    fn takes_requests(&self) -> bool {
+        self.steps.len() < STEPS_MAX && !self.is_closed
     }
 
     fn all_is_written(&self) -> bool {
@@ -240,51 +302,58 @@ impl Work {
         let (mut written, steps) = (take(&mut self.unwritten), take(&mut self.steps));
         let carried = written.changes.len();
         written.changes.extend(steps.iter().flat_map(|step| step.changes.iter().cloned()));
-        let told = self.told.take().map(|it| it.revision);
         let keep_ms = UnixMs::try_from(self.retention.as_millis()).unwrap_or(UnixMs::MAX);
         let old_unix_ms = unix_ms().saturating_sub(keep_ms);
-        let store = self.store.clone();
+        let told = self.told.take().map(|it| store::Told { revision: it.revision, old_unix_ms });
+        let (store, fence) = (self.store.clone(), self.lease.fence);
         let done = tokio::spawn(async move {
-            let result = store.write(&written, told, old_unix_ms).await;
+            let result = store.write(fence, &written, told).await;
             (written, result)
         });
         self.writing = Some(Flight { done, steps, carried, began: Instant::now() });
     }
 
-    fn land(&mut self, written: Batch, result: Result<(), StoreError>) {
+    fn land(&mut self, written: Batch, result: Result<i64, StoreError>) {
         let Some(flight) = self.writing.take() else { return };
         metrics::record_write(written.rows(), flight.began.elapsed(), result.is_ok());
         match result {
-            Ok(()) => {
+            Ok(revision) => {
                 if self.store_failed_at.take().is_some() {
                     info!("the database is back");
                 }
                 for call_id in written.callers.keys() {
                     self.uncommitted.remove(call_id);
                 }
-                let count = i64::try_from(written.changes.len()).expect("a batch is bounded");
-                if count > 0 {
-                    self.logged.send_modify(|revision| *revision += count);
-                }
+                self.logged.send_if_modified(|last| std::mem::replace(last, revision) != revision);
                 flight.steps.into_iter().for_each(|step| self.complete(step));
             }
             Err(e) => {
                 if self.store_failed_at.replace(Instant::now()).is_none() {
                     warn!(rows = written.rows(), "failed to write rows; trying again: {e}");
                 }
-                let failure = e.to_string();
+                let failure =
+                    Unwritten { why: e.to_string(), in_doubt: matches!(e, StoreError::InDoubt(_)) };
                 let mut older = written;
                 older.changes.truncate(flight.carried);
                 self.unwritten.put_back(older); // What is newer is truer.
-                let waiting = take(&mut self.steps);
-                flight.steps.into_iter().chain(waiting).for_each(|step| self.fail(step, &failure));
+                let mut kept = Vec::new();
+                for step in flight.steps.into_iter().chain(take(&mut self.steps)) {
+                    // Without its row another owner would not know of it: it waits, or ends with the
+                    // lease.
+                    match step.undo.is_none() && !self.leases.is_sole() {
+                        true => kept.push(step),
+                        false => self.fail(step, &failure),
+                    }
+                }
+                kept.append(&mut self.steps);
+                self.steps = kept;
             }
         }
     }
 }
 
 /// Waits for the transaction on its way; for ever, if there is none.
-async fn landed(writing: &mut Option<Flight>) -> (Batch, Result<(), StoreError>) {
+async fn landed(writing: &mut Option<Flight>) -> Landed {
     if let Some(flight) = writing {
         match (&mut flight.done).await {
             Ok(landed) => return landed,

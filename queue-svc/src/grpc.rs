@@ -3,12 +3,15 @@
 
 mod agents;
 mod edge;
+mod forward;
 mod statistics;
 pub(crate) mod wire;
 
 pub(crate) use edge::{Edge, RingAnswer, seen};
+pub(crate) use forward::Forwarding;
 
 use crate::desk::{Desk, Failure, PutAgent};
+use crate::leases::Leases;
 use crate::watch::{Position, Unwatched, Watches};
 use futures::{StreamExt as _, stream};
 use proto::queue::v1 as pb;
@@ -37,12 +40,12 @@ pub(crate) struct Service {
     desk: Desk,
     edge: Edge,
     watches: Watches,
-    since_unix_ms: i64,
+    leases: Leases,
 }
 
 impl Service {
-    pub(crate) fn new(desk: Desk, edge: Edge, watches: Watches) -> Self {
-        Self { desk, edge, watches, since_unix_ms: boot::unix_ms() }
+    pub(crate) fn new(desk: Desk, edge: Edge, watches: Watches, leases: Leases) -> Self {
+        Self { desk, edge, watches, leases }
     }
 
     /// Hangs up on those of these who still wait, and takes them out of the line. How many; the first
@@ -382,9 +385,9 @@ fn status(failure: Failure) -> Status {
     match failure {
         Failure::Refused(refusal) => refused(refusal),
         Failure::Malformed(e) => malformed(e),
-        Failure::Store(_) | Failure::Draining | Failure::Ending => {
-            Status::unavailable(failure.to_string())
-        }
+        Failure::Store(_) | Failure::Draining => Status::unavailable(failure.to_string()),
+        Failure::NotOwner => forward::not_owner(failure.to_string()),
+        Failure::Lost => forward::lost(failure.to_string()),
     }
 }
 
@@ -395,5 +398,6 @@ fn unwatched(e: Unwatched) -> Status {
         Unwatched::Forgotten => Status::out_of_range(message),
         Unwatched::NoChange { .. } => Status::data_loss(message),
         Unwatched::Unreadable(_) | Unwatched::Draining => Status::unavailable(message),
+        Unwatched::NotOwner => forward::not_owner(message),
     }
 }

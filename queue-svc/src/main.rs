@@ -2,14 +2,17 @@
 //!
 //! The core crate `queue` decides. Here: `desk` is the loop around it, `store` the SQL, `grpc` the
 //! API and the client of sip-edge, `events` what comes from NATS and what our changes are for others,
-//! who read them from the log: by `watch`, or on NATS, where `outbox` takes them.
+//! who read them from the log: by `watch`, or on NATS, where `outbox` takes them. With replicas, `leases`
+//! says who owns the queues, `owning` is what the owner does, and the others hand requests on to it.
 
 mod args;
 mod desk;
 mod events;
 mod grpc;
+mod leases;
 mod metrics;
 mod outbox;
+mod owning;
 mod store;
 mod watch;
 
@@ -26,35 +29,55 @@ fn main() -> ExitCode {
 
 async fn serve(service: boot::Service, args: args::Args) -> anyhow::Result<()> {
     let listener = service.bind_grpc().await?;
-    let edge = grpc::Edge::new(boot::channel("--sip-edge", &args.sip_edge)?);
+    boot::channel("--sip-edge", &args.sip_edge)?; // It must be one that can be used.
     let store = store::Store::open(&args.database_url, args.sqlite_synchronous.into()).await?;
     let nats = service.connect_nats().await?;
+    let address = match &args.advertise_grpc {
+        Some(url) => {
+            boot::channel("--advertise-grpc", url)?;
+            url.clone()
+        }
+        None => format!("http://{}", listener.local_addr().context("read the port of --grpc")?),
+    };
+    let (leases, keeper) = leases::open(&store, address);
+    service.spawn_vital("keeping the lease on the queues", keeper.run());
 
     let (logged, told) = (sync::watch::Sender::new(0), sync::watch::Sender::new(0));
-    let last = logged.subscribe();
+    let (last, all_told) = (logged.subscribe(), told.subscribe());
+    let busy = sync::watch::Sender::new(false);
+    let (door, desk) = desk::Door::new(&busy);
     let parts = desk::Parts {
         max_calls: usize::try_from(args.max_calls).expect("a u32 fits"),
         store: store.clone(),
-        edge: edge.clone(),
+        leases: leases.clone(),
+        sip_edge: args.sip_edge.clone(),
         prompts: args.prompts.trim_end_matches('/').to_owned(),
         retention: args.retention,
         draining: service.draining(),
         logged,
+        busy,
     };
-    let (desk, working) = desk::open(parts).await.context("open the queues")?;
-    service.spawn_vital("the queues", working);
-    let (all_told, drained) = (told.subscribe(), desk.drained());
-    let outbox = outbox::run(store.clone(), nats.clone(), desk.clone(), last.clone(), told);
-    service.spawn_vital("publishing changes", outbox);
-    service.spawn_vital("reading ends of calls", events::read_ends(nats.clone(), desk.clone()));
-    for news in events::NEWS {
-        let reading = events::read_news(nats.clone(), desk.clone(), news);
-        service.spawn_vital("reading news of calls", reading);
-    }
+    let owning = owning::Owning { parts, leases: leases.clone(), nats, door, told };
+    // Who is alone serves when all is loaded; a replica serves at once, through the owner.
+    let opened = match leases.is_sole() {
+        true => Some(owning.open(leases.gained().await).await?),
+        false => None,
+    };
+    let handed_over = sync::watch::Sender::new(false);
+    let mut is_handed_over = handed_over.subscribe();
+    service.spawn_vital("owning the queues", owning.run(opened, handed_over));
 
-    let watches = watch::Watches::new(store, last.clone(), service.draining());
-    let queues = QueuesServer::new(grpc::Service::new(desk, edge, watches));
-    let drained = outbox::drained(drained, last, all_told);
-    let routes = tonic::service::Routes::new(queues);
+    let watches = watch::Watches::new(store, leases.clone(), last.clone(), service.draining());
+    let edge = grpc::Edge::new(boot::channel("--sip-edge", &args.sip_edge)?);
+    let drained = outbox::drained(desk.drained(), last, all_told);
+    let queues = QueuesServer::new(grpc::Service::new(desk, edge, watches, leases.clone()));
+    let sole = leases.is_sole();
+    let routes = tonic::service::Routes::new(grpc::Forwarding::new(queues, leases));
+    let drained = async move {
+        match sole {
+            true => drained.await,
+            false => drop(is_handed_over.wait_for(|handed_over| *handed_over).await),
+        }
+    };
     service.serve(listener, &["queue.v1.Queues"], routes, drained).await
 }

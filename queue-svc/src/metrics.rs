@@ -1,15 +1,40 @@
 //! The names of this service's metrics.
 
 use queue::{AgentState, Queues, UnixMs};
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// Queues that have gauges of their own, the first ones by id; more would be too many time series.
 const QUEUES_MAX: usize = 200;
 
+const AGENT_STATES: [AgentState; 6] = [
+    AgentState::Offline,
+    AgentState::Idle,
+    AgentState::Ringing,
+    AgentState::Busy,
+    AgentState::WrapUp,
+    AgentState::Paused,
+];
+
 /// Callers in all queues, and assignments under way.
 pub(crate) fn set_present(callers: usize, assignments: usize) {
     metrics::gauge!("queue_callers").set(callers as f64);
     metrics::gauge!("queue_assignments").set(assignments as f64);
+}
+
+/// Whether this process owns the queues.
+pub(crate) fn set_owner(owns: bool) {
+    metrics::gauge!("queue_owner").set(f64::from(u8::from(owns)));
+}
+
+/// The database did not answer when it was asked for the lease on the queues.
+pub(crate) fn count_lease_failure() {
+    metrics::counter!("queue_lease_failures_total").increment(1);
+}
+
+/// A request was handed to the replica that owns the queues.
+pub(crate) fn count_forwarded() {
+    metrics::counter!("queue_forwarded_total").increment(1);
 }
 
 /// A call got a place.
@@ -50,8 +75,11 @@ pub(crate) fn count_silent_announcement() {
     metrics::counter!("queue_announcements_failed_total").increment(1);
 }
 
-/// What there is in each queue, and what has happened in it.
-pub(crate) fn set_queues(queues: &Queues, now: UnixMs) {
+/// What has been counted of each queue in this time of owning it, by name.
+pub(crate) type Counted = HashMap<String, [u64; 6]>;
+
+/// What there is in each queue, and what has happened in it since it was counted last.
+pub(crate) fn set_queues(queues: &Queues, now: UnixMs, counted: &mut Counted) {
     for (_, settings) in queues.queues().take(QUEUES_MAX) {
         let name = settings.name();
         let (Ok(count), Ok((tally, longest_ms))) = (queues.count(name), queues.tally(now, name))
@@ -65,23 +93,41 @@ pub(crate) fn set_queues(queues: &Queues, now: UnixMs) {
         gauge("queue_leaving", f64::from(count.leaving));
         gauge("queue_longest_wait_seconds", longest_ms as f64 / 1_000.0);
         gauge("queue_service_level_ratio", tally.service_level().unwrap_or(1.0));
-        for (metric, value) in [
+        let counted = counted.entry(name.to_owned()).or_default();
+        for ((metric, value), counted) in [
             ("queue_joined_total", tally.joined),
             ("queue_handled_total", tally.connected),
             ("queue_abandoned_total", tally.abandoned),
             ("queue_left_total", tally.left),
             ("queue_released_total", tally.released),
             ("queue_talk_ms_total", tally.talk_ms),
-        ] {
-            metrics::counter!(metric, "queue" => name.to_owned()).absolute(value);
+        ]
+        .into_iter()
+        .zip(counted)
+        {
+            let more = value.saturating_sub(*counted);
+            metrics::counter!(metric, "queue" => name.to_owned()).increment(more);
+            *counted = value;
         }
+    }
+}
+
+/// Says that there is nothing here any more: it is another replica's to say what there is.
+pub(crate) fn clear(queues: &Queues) {
+    set_present(0, 0);
+    for (_, settings) in queues.queues().take(QUEUES_MAX) {
+        for metric in ["queue_waiting", "queue_leaving", "queue_longest_wait_seconds"] {
+            metrics::gauge!(metric, "queue" => settings.name().to_owned()).set(0.0);
+        }
+    }
+    for state in AGENT_STATES {
+        metrics::gauge!("queue_agents", "state" => state.word()).set(0.0);
     }
 }
 
 /// How many agents are in each state.
 pub(crate) fn set_agents(queues: &Queues) {
-    use AgentState::*;
-    let mut counts = [Offline, Idle, Ringing, Busy, WrapUp, Paused].map(|state| (state, 0u32));
+    let mut counts = AGENT_STATES.map(|state| (state, 0u32));
     for agent in queues.agents() {
         if let Some((_, count)) = counts.iter_mut().find(|(state, _)| *state == agent.state) {
             *count += 1;

@@ -28,7 +28,7 @@ pub(crate) async fn run(
     nats: Nats,
     desk: Desk,
     mut logged: watch::Receiver<i64>,
-    told: watch::Sender<i64>,
+    told: &watch::Sender<i64>,
 ) -> anyhow::Result<()> {
     let mut at = loop {
         match store.reach().await {

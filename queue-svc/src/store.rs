@@ -1,4 +1,5 @@
-//! The SQL: mohqueue's tables `mohqueues` and `mohqcalls` as they are, and ours beside them.
+//! The SQL: mohqueue's tables `mohqueues` and `mohqcalls` as they are, and ours beside them, in SQLite
+//! (one process), or in PostgreSQL, MariaDB or MySQL (replicas).
 //!
 //! | table | rows | whose |
 //! |---|---|---|
@@ -8,44 +9,96 @@
 //! | `queue_settings` | what we add to a queue; defaults if it has no row | ours |
 //! | `queue_callers` | order, exact time and assignment of each row of `mohqcalls` | ours |
 //! | `queue_agents`, `queue_members` | agents, and which queues they serve | ours |
-//! | `queue_changes`, `queue_told` | every change, and which of them NATS has | ours |
+//! | `queue_changes`, `queue_told` or `queue_log` | every change, and which of them NATS has | ours |
+//! | `queue_owner` | with replicas: who owns the queues | ours |
 //!
-//! A write is safe from the death of this process once it returns. Whether it is safe from the death
-//! of the machine is `--sqlite-synchronous`: with `normal` (WAL) the last moments before a power cut may
-//! be missing, never more, and nothing is torn; with `full` each commit waits for the disk. Each caller
-//! is checked with sip-edge after a start either way.
+//! A write is safe from the death of this process once it returns. With replicas each transaction
+//! begins with a look at the fencing token in `queue_log`, which stays locked until the commit, so that
+//! nobody writes who is not the owner.
 
 mod agents;
 mod callers;
-mod log;
+mod columns;
+mod lease;
+mod mysql;
+mod postgres;
 mod queues;
-mod schema;
-mod transaction;
+mod sqlite;
 
-pub(crate) use log::{Change, Logged, Reach};
+pub(crate) use lease::{Claimant, Leases, View, Wish};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
+use lease::Way;
+use mysql::Mysql;
+use postgres::Postgres;
 use queue::{Agent, AgentName, CallId, Caller, QueueId, SettingsRow};
-use sqlx::SqlitePool;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlite::Sqlite;
 use std::collections::BTreeMap;
-use std::fs::{File, TryLockError};
-use std::str::FromStr as _;
-use std::sync::Arc;
-use std::time::Duration;
-use transaction::Transaction;
 
-/// How long a write waits for another process that writes to the same file.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
-/// One that writes, and others so that reading does not wait for it.
-const CONNECTIONS: u32 = 4;
+/// So many more than come in a second, so that the log shrinks, and few enough for a short transaction.
+const FORGOTTEN_AT_A_TIME: u32 = 5_000;
+
+/// Version of each table where replicas share it: Kamailio's number for its own, our count of
+/// migrations for ours.
+const SHARED_TABLES: [(&str, i64); 9] = [
+    ("mohqueues", 1),
+    ("mohqcalls", 1),
+    ("queue_settings", 1),
+    ("queue_callers", 1),
+    ("queue_agents", 1),
+    ("queue_members", 1),
+    ("queue_changes", 1),
+    ("queue_log", 1),
+    ("queue_owner", 1),
+];
 
 /// The database; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Store {
-    pool: SqlitePool,
-    /// Locked while this process lives: of two on one file, each would give away the same callers.
-    _lock: Arc<File>,
+    database: Database,
+}
+
+#[derive(Clone)]
+enum Database {
+    Sqlite(Sqlite),
+    Postgres(Postgres),
+    Mysql(Mysql),
+}
+
+/// Counts who has owned the queues: only the last one may write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fence(pub(crate) i64);
+
+/// A change that is to be logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) at_unix_ms: i64,
+    pub(crate) event: Vec<u8>,
+}
+
+/// A change of the log. Revisions count up without gaps and are never used again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Logged {
+    pub(crate) revision: i64,
+    pub(crate) event: Vec<u8>,
+}
+
+/// How far the log reaches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reach {
+    /// The oldest change that is kept; one above `last` if none is.
+    pub(crate) first: i64,
+    /// The newest change; 0 if there never was one.
+    pub(crate) last: i64,
+    /// The newest one that NATS has.
+    pub(crate) told: i64,
+}
+
+/// NATS has the changes up to this one; of those, some that are older are forgotten.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Told {
+    pub(crate) revision: i64,
+    pub(crate) old_unix_ms: i64,
 }
 
 /// What is to become of a caller's row.
@@ -123,6 +176,11 @@ pub(crate) enum StoreError {
     Missing,
     #[error("the database does not answer: {0}")]
     Away(sqlx::Error),
+    /// As [`StoreError::Away`], but it may have committed before.
+    #[error("the database does not say whether it has committed: {0}")]
+    InDoubt(sqlx::Error),
+    #[error("another replica owns the queues")]
+    Lost,
 }
 
 impl From<sqlx::Error> for StoreError {
@@ -134,167 +192,122 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
+/// Does it in whichever database this is.
+macro_rules! in_database {
+    ($store:expr, $database:ident => $does:expr) => {
+        match &$store.database {
+            Database::Sqlite($database) => $does,
+            Database::Postgres($database) => $does,
+            Database::Mysql($database) => $does,
+        }
+    };
+}
+
+/// The same, where those that replicas share need the fencing token.
+macro_rules! fenced {
+    ($store:expr, $method:ident, $fence:expr $(, $arg:expr)*) => {
+        match &$store.database {
+            Database::Sqlite(sqlite) => sqlite.$method($($arg),*).await,
+            Database::Postgres(postgres) => postgres.$method($fence $(, $arg)*).await,
+            Database::Mysql(mysql) => mysql.$method($fence $(, $arg)*).await,
+        }
+    };
+}
+
 impl Store {
     /// Opens the database and makes what tables are missing.
     ///
     /// # Errors
-    /// If it cannot be opened, is in use by another queue-svc, or a table has a version that is not
-    /// ours.
+    /// If it cannot be opened, is a file in use by another queue-svc, or a table has a version that is
+    /// not ours.
     pub(crate) async fn open(url: &str, synchronous: Synchronous) -> anyhow::Result<Self> {
         let in_memory = url.contains(":memory:") || url.contains("mode=memory");
-        if !url.starts_with("sqlite:") || in_memory {
-            bail!(
-                "read --database-url {url:?} (wanted `sqlite:` and a file, e.g. `sqlite:queue.db`)"
-            );
-        }
-        let options = SqliteConnectOptions::from_str(url)
-            .with_context(|| format!("read --database-url {url:?}"))?
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(match synchronous {
-                Synchronous::Normal => SqliteSynchronous::Normal,
-                Synchronous::Full => SqliteSynchronous::Full,
-            })
-            .busy_timeout(BUSY_TIMEOUT);
-        let lock = lock(&options).with_context(|| format!("open --database-url {url}"))?;
-        let pool = SqlitePoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .acquire_timeout(BUSY_TIMEOUT)
-            .connect_with(options)
-            .await
-            .with_context(|| format!("open --database-url {url}"))?;
-        let store = Self { pool, _lock: lock.into() };
-        store.migrate().await.with_context(|| format!("prepare the tables of {url}"))?;
-        Ok(store)
+        let database = match url.split_once(':') {
+            Some(("sqlite", _)) if !in_memory => {
+                Database::Sqlite(Sqlite::open(url, synchronous).await?)
+            }
+            Some(("postgres" | "postgresql", _)) => Database::Postgres(Postgres::open(url).await?),
+            Some(("mysql" | "mariadb", _)) => Database::Mysql(Mysql::open(url).await?),
+            scheme => bail!(
+                "read --database-url that begins with {:?} (wanted `sqlite:` and a file, e.g. \
+                 `sqlite:queue.db`, or `postgres://USER@HOST/DATABASE` or \
+                 `mysql://USER@HOST/DATABASE`)",
+                scheme.map_or(url, |it| it.0)
+            ),
+        };
+        Ok(Self { database })
     }
 
-    /// All or nothing; refuses tables that it does not know before it touches anything.
-    async fn migrate(&self) -> anyhow::Result<()> {
-        let mut tx = Transaction::begin(&self.pool).await?;
-        let has_versions =
-            "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'version'";
-        let has_versions: i64 = sqlx::query_scalar(has_versions).fetch_one(&mut *tx).await?;
-        let mut callers_are_old = false;
-        if has_versions > 0 {
-            for (table, wanted) in schema::TABLES {
-                let version = "SELECT table_version FROM version WHERE table_name = ?";
-                let found: Option<i64> =
-                    sqlx::query_scalar(version).bind(table).fetch_optional(&mut *tx).await?;
-                match (table, found) {
-                    ("queue_callers", Some(1)) => callers_are_old = true,
-                    (_, Some(found)) if found != wanted => {
-                        bail!(
-                            "table {table} has version {found} in table `version`, wanted {wanted}"
-                        );
-                    }
-                    _ => (),
-                }
-            }
+    /// The way to the lease; `None`: this process has the database for itself.
+    pub(crate) fn leases(&self) -> Option<Leases> {
+        match &self.database {
+            Database::Sqlite(_) => None,
+            Database::Postgres(postgres) => Some(Leases(Way::Postgres(postgres.leases()))),
+            Database::Mysql(mysql) => Some(Leases(Way::Mysql(mysql.leases()))),
         }
-        sqlx::raw_sql(schema::CREATE).execute(&mut *tx).await?;
-        if callers_are_old {
-            sqlx::raw_sql(schema::CALLERS_1_TO_2).execute(&mut *tx).await?;
+    }
+
+    /// Forgets what we added to rows of callers that somebody deleted by hand.
+    pub(crate) async fn tidy(&self, fence: Fence) -> Result<(), StoreError> {
+        match &self.database {
+            Database::Sqlite(_) => Ok(()), // Was done when it was opened.
+            Database::Postgres(postgres) => postgres.tidy(fence).await,
+            Database::Mysql(mysql) => mysql.tidy(fence).await,
         }
-        sqlx::raw_sql(schema::TIDY).execute(&mut *tx).await?;
-        for (table, version) in schema::TABLES {
-            let insert = "INSERT OR IGNORE INTO version (table_name, table_version) VALUES (?, ?)";
-            sqlx::query(insert).bind(table).bind(version).execute(&mut *tx).await?;
-        }
-        tx.commit().await?;
-        Ok(())
     }
 
     /// All queues as written, good or bad, by id. A row that cannot even be read is left out.
     pub(crate) async fn load_queues(&self) -> Result<BTreeMap<QueueId, SettingsRow>, StoreError> {
-        Ok(queues::load(&self.pool).await?)
+        Ok(in_database!(self, it => it.load_queues().await)?)
     }
 
     /// Everybody who waited, in order of arrival.
     pub(crate) async fn load_callers(&self) -> Result<Vec<Caller>, StoreError> {
-        Ok(callers::load(&self.pool).await?)
+        Ok(in_database!(self, it => it.load_callers().await)?)
     }
 
     pub(crate) async fn load_agents(&self) -> Result<Vec<Agent>, StoreError> {
-        Ok(agents::load(&self.pool).await?)
+        Ok(in_database!(self, it => it.load_agents().await)?)
     }
 
-    /// All of `batch`, or nothing. `told`: NATS has the changes up to this one; of those, some that are
-    /// older than `old_unix_ms` are forgotten.
+    /// All of `batch`, or nothing; the last revision there is then.
     pub(crate) async fn write(
         &self,
+        fence: Fence,
         batch: &Batch,
-        told: Option<i64>,
-        old_unix_ms: i64,
-    ) -> Result<(), StoreError> {
-        let mut tx = Transaction::begin(&self.pool).await?;
-        for (call_id, write) in &batch.callers {
-            match write {
-                Write::Save(caller) => callers::save(&mut tx, caller).await?,
-                Write::Delete => callers::delete(&mut tx, call_id).await?,
-            }
-        }
-        for (name, write) in &batch.agents {
-            match write {
-                WriteAgent::Save { agent, memberships_changed } => {
-                    agents::save(&mut tx, agent, *memberships_changed).await?;
-                }
-                WriteAgent::Delete => agents::delete(&mut tx, name).await?,
-            }
-        }
-        log::append(&mut tx, &batch.changes).await?;
-        if let Some(revision) = told {
-            log::set_told(&mut tx, revision).await?;
-            log::forget(&mut tx, old_unix_ms).await?;
-        }
-        Ok(tx.commit().await?)
+        told: Option<Told>,
+    ) -> Result<i64, StoreError> {
+        fenced!(self, write, fence, batch, told)
     }
 
-    pub(crate) async fn insert_queue(&self, row: &SettingsRow) -> Result<QueueId, StoreError> {
-        let mut tx = Transaction::begin(&self.pool).await?;
-        let id = queues::insert(&mut tx, row).await?;
-        tx.commit().await?;
-        Ok(id)
+    pub(crate) async fn insert_queue(
+        &self,
+        fence: Fence,
+        row: &SettingsRow,
+    ) -> Result<QueueId, StoreError> {
+        fenced!(self, insert_queue, fence, row)
     }
 
     pub(crate) async fn update_queue(
         &self,
+        fence: Fence,
         id: QueueId,
         row: &SettingsRow,
     ) -> Result<(), StoreError> {
-        let mut tx = Transaction::begin(&self.pool).await?;
-        if !queues::update(&mut tx, id, row).await? {
-            return Err(StoreError::Missing);
-        }
-        Ok(tx.commit().await?)
+        fenced!(self, update_queue, fence, id, row)
     }
 
-    pub(crate) async fn delete_queue(&self, id: QueueId) -> Result<(), StoreError> {
-        let mut tx = Transaction::begin(&self.pool).await?;
-        queues::delete(&mut tx, id).await?;
-        Ok(tx.commit().await?)
+    pub(crate) async fn delete_queue(&self, fence: Fence, id: QueueId) -> Result<(), StoreError> {
+        fenced!(self, delete_queue, fence, id)
     }
 
     /// Up to `limit` changes after a revision, in order.
     pub(crate) async fn changes(&self, after: i64, limit: u32) -> Result<Vec<Logged>, StoreError> {
-        Ok(log::read(&self.pool, after, limit).await?)
+        Ok(in_database!(self, it => it.changes(after, limit).await)?)
     }
 
     pub(crate) async fn reach(&self) -> Result<Reach, StoreError> {
-        Ok(log::reach(&self.pool).await?)
-    }
-}
-
-/// Takes the database for this process, for as long as it lives, however it dies. Others may read and
-/// write rows: only a second queue-svc asks for this lock.
-fn lock(options: &SqliteConnectOptions) -> anyhow::Result<File> {
-    let mut path = options.get_filename().as_os_str().to_owned();
-    path.push("-lock");
-    let file = File::options().create(true).append(true).open(&path);
-    let file = file.with_context(|| format!("open {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!("another queue-svc uses it"),
-        Err(TryLockError::Error(e)) => Err(e).context(format!("lock {}", path.display())),
+        Ok(in_database!(self, it => it.reach().await)?)
     }
 }
 

@@ -3,6 +3,7 @@
 //! A watch reads the log at its own pace, so that a slow reader costs nobody anything.
 
 use crate::events;
+use crate::leases::{Lease, Leases};
 use crate::store::{Reach, Store, StoreError};
 use proto::queue::v1::{QueueEvent, WatchResponse};
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub(crate) enum Unwatched {
     NoChange { revision: i64 },
     #[error("queue-svc drains; watch again from the last resume_token")]
     Draining,
+    #[error("this replica does not own the queues; watch again from the last resume_token")]
+    NotOwner,
 }
 
 /// After which change somebody goes on; opaque to others, so that what it is made of can change.
@@ -55,6 +58,7 @@ impl Position {
 pub(crate) struct Watches {
     store: Store,
     room: Arc<Semaphore>,
+    leases: Leases,
     logged: watch::Receiver<i64>,
     draining: watch::Receiver<bool>,
 }
@@ -66,10 +70,11 @@ impl Watches {
     /// `logged` has the revision of the last change on disk, `draining` turns true when we drain.
     pub(crate) fn new(
         store: Store,
+        leases: Leases,
         logged: watch::Receiver<i64>,
         draining: watch::Receiver<bool>,
     ) -> Self {
-        Self { store, room: Arc::new(Semaphore::new(WATCHES_MAX)), logged, draining }
+        Self { store, room: Arc::new(Semaphore::new(WATCHES_MAX)), leases, logged, draining }
     }
 
     /// A watch from `after`, or from now on, of one queue, or of all if its name is empty.
@@ -83,6 +88,7 @@ impl Watches {
     ) -> Result<mpsc::Receiver<Response>, Unwatched> {
         let room = self.room.clone().try_acquire_owned();
         let room = room.map_err(|_| Unwatched::TooMany { max: WATCHES_MAX })?;
+        let lease = self.leases.held().ok_or(Unwatched::NotOwner)?;
         let reach = self.store.reach().await?;
         let at = match after {
             None => Position(reach.last),
@@ -92,6 +98,8 @@ impl Watches {
         let (responses, unread) = mpsc::channel(UNREAD_MAX);
         let watch = Watch {
             store: self.store.clone(),
+            lease,
+            leases: self.leases.clone(),
             logged: self.logged.clone(),
             draining: self.draining.clone(),
             queue,
@@ -106,6 +114,9 @@ impl Watches {
 
 struct Watch {
     store: Store,
+    /// Changes of others are not told of here.
+    lease: Lease,
+    leases: Leases,
     logged: watch::Receiver<i64>,
     draining: watch::Receiver<bool>,
     queue: String,
@@ -133,6 +144,7 @@ impl Watch {
                     return Err(Some(Unwatched::Draining));
                 }
                 () = self.responses.closed() => return Err(None),
+                () = self.leases.lost(self.lease) => return Err(Some(Unwatched::NotOwner)),
             }
             let changes = self.store.changes(after, CHANGES_PER_READ).await;
             let changes = changes.map_err(|e| Some(e.into()))?;

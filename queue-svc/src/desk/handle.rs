@@ -2,17 +2,44 @@
 
 use super::request::{AgentDraft, Change, Failure, PutAgent, Request};
 use crate::grpc::RingAnswer;
+use crate::leases::OWNER_WAIT_LIMIT;
 use queue::{
     Address, AgentName, Assignment, AssignmentId, CallId, CallSeen, Caller, Departure, Enqueue,
     Expected, Found, PresenceOrder, QueueId, Queues, Settings, Wanted,
 };
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 
-/// Cheap to clone. Every method fails with [`Failure::Ending`] once the process ends.
+/// The way to the loop, while there is one; cheap to clone. Every method waits for a loop for
+/// [`OWNER_WAIT_LIMIT`], then fails with [`Failure::NotOwner`]; if the loop ends before it has
+/// answered, with [`Failure::Lost`].
 #[derive(Clone)]
 pub(crate) struct Desk {
-    requests: mpsc::Sender<Request>,
+    requests: watch::Receiver<Option<mpsc::Sender<Request>>>,
     busy: watch::Receiver<bool>,
+}
+
+/// What lets requests of the API reach the loop of the moment.
+pub(crate) struct Door {
+    requests: watch::Sender<Option<mpsc::Sender<Request>>>,
+}
+
+impl Door {
+    /// Closed; and the desk behind it, whatever loop there will be. `busy`: see [`Desk::drained`].
+    pub(crate) fn new(busy: &watch::Sender<bool>) -> (Self, Desk) {
+        let requests = watch::Sender::new(None);
+        let desk = Desk { requests: requests.subscribe(), busy: busy.subscribe() };
+        (Self { requests }, desk)
+    }
+
+    /// Requests go to the same loop as those of this desk.
+    pub(crate) fn open(&self, desk: &Desk) {
+        self.requests.send_replace(desk.requests.borrow().clone());
+    }
+
+    pub(crate) fn close(&self) {
+        self.requests.send_replace(None);
+    }
 }
 
 /// A caller's place.
@@ -37,8 +64,9 @@ pub(crate) struct Retrieved {
 }
 
 impl Desk {
+    /// Of one loop only.
     pub(super) fn new(requests: mpsc::Sender<Request>, busy: watch::Receiver<bool>) -> Self {
-        Self { requests, busy }
+        Self { requests: watch::channel(Some(requests)).1, busy }
     }
 
     /// Completes when no assignment is under way and every row is on disk.
@@ -102,7 +130,7 @@ impl Desk {
 
     /// NATS has all changes up to this one.
     pub(crate) async fn told(&self, revision: i64) {
-        let _ = self.requests.send(Request::Told(revision)).await; // The process may end.
+        self.report(Request::Told(revision)).await;
     }
 
     pub(crate) async fn create_queue(
@@ -146,11 +174,11 @@ impl Desk {
     }
 
     pub(super) async fn ring_ended(&self, assignment: Assignment, answer: RingAnswer) {
-        let _ = self.requests.send(Request::RingEnded { assignment, answer }).await;
+        self.report(Request::RingEnded { assignment, answer }).await;
     }
 
     pub(super) async fn checked(&self, call_id: CallId, found: Found) {
-        let _ = self.requests.send(Request::Checked { call_id, found }).await;
+        self.report(Request::Checked { call_id, found }).await;
     }
 
     async fn ask<T>(
@@ -158,7 +186,19 @@ impl Desk {
         request: impl FnOnce(oneshot::Sender<Result<T, Failure>>) -> Request,
     ) -> Result<T, Failure> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(request(reply)).await.map_err(|_| Failure::Ending)?;
-        answer.await.map_err(|_| Failure::Ending)?
+        let mut door = self.requests.clone();
+        let requests = timeout(OWNER_WAIT_LIMIT, door.wait_for(Option::is_some)).await;
+        let requests = requests.ok().and_then(|open| open.ok()?.clone());
+        let requests = requests.ok_or(Failure::NotOwner)?;
+        requests.send(request(reply)).await.map_err(|_| Failure::NotOwner)?;
+        answer.await.map_err(|_| Failure::Lost)?
+    }
+
+    /// What nobody waits for; the loop may have gone.
+    async fn report(&self, request: Request) {
+        let requests = self.requests.borrow().clone();
+        if let Some(requests) = requests {
+            let _ = requests.send(request).await;
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::request::Failure;
 use super::step::{Step, Undo};
-use super::{CHANGES_MAX, Work};
+use super::{CHANGES_MAX, Unwritten, Work};
 use crate::grpc::RingAnswer;
 use crate::store::{Change, Write, WriteAgent};
 use crate::{events, metrics};
@@ -20,7 +20,8 @@ impl Work {
         if step.is_empty() {
             return;
         }
-        let hopeless = self.store_failed_at.is_some() && step.undo.is_none();
+        let alone = self.leases.is_sole();
+        let hopeless = alone && self.store_failed_at.is_some() && step.undo.is_none();
         let waits = step.has_rows || step.undo.is_some() && !self.all_is_written();
         if hopeless {
             self.carry(take(&mut step.changes));
@@ -142,7 +143,8 @@ impl Work {
     }
 
     /// The rows could not be written: takes back what must not be without them.
-    pub(super) fn fail(&mut self, mut step: Step, why: &str) {
+    pub(super) fn fail(&mut self, mut step: Step, unwritten: &Unwritten) {
+        let why = unwritten.why.as_str();
         let Some(undo) = step.undo.take() else {
             self.carry(take(&mut step.changes));
             return self.complete(step);
@@ -173,8 +175,9 @@ impl Work {
         let mut after = Step::default();
         while let Some(output) = self.queues.poll_output() {
             match output {
-                // Nobody has heard of what is taken back.
-                Output::Publish(event) if Some(&event.caller.call_id) == call_id.as_ref() => (),
+                // Nobody has heard of what is taken back, unless it was written after all.
+                Output::Publish(event)
+                    if !unwritten.in_doubt && Some(&event.caller.call_id) == call_id.as_ref() => {}
                 output => self.take_output(&mut after, output),
             }
         }

@@ -67,8 +67,10 @@ pub(crate) enum Failure {
     Store(String),
     #[error("queue-svc drains: no new callers and no new assignments")]
     Draining,
-    #[error("queue-svc is ending")]
-    Ending,
+    #[error("this replica does not own the queues; nothing was done, try again")]
+    NotOwner,
+    #[error("the queues changed hands while it was decided; whether it was done is not known")]
+    Lost,
 }
 
 impl Work {
@@ -282,7 +284,8 @@ impl Failure {
             Self::Refused(Refusal::NoAgents { .. }) => "no_agents",
             Self::Refused(_) | Self::Malformed(_) => "refused",
             Self::Store(_) => "store",
-            Self::Draining | Self::Ending => "draining",
+            Self::Draining => "draining",
+            Self::NotOwner | Self::Lost => "not_owner",
         }
     }
 }

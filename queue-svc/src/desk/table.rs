@@ -60,7 +60,7 @@ impl Work {
         let (id, settings, changed) = match change {
             Change::Create(settings) => {
                 self.queues.check_free(None, &settings)?;
-                match self.store.insert_queue(settings.row()).await {
+                match self.store.insert_queue(self.lease.fence, settings.row()).await {
                     Ok(id) => (id, settings, Ok(())),
                     Err(e) => (QueueId(0), settings, Err(e)),
                 }
@@ -71,13 +71,13 @@ impl Work {
                     None => self.queues.queue(settings.name())?.0,
                 };
                 self.queues.check_free(Some(id), &settings)?;
-                let changed = self.store.update_queue(id, settings.row()).await;
+                let changed = self.store.update_queue(self.lease.fence, id, settings.row()).await;
                 (id, settings, changed)
             }
             Change::Delete(name) => {
                 let id = self.queues.check_empty(&name)?;
                 let settings = self.queues.queue(&name)?.1.clone();
-                let changed = self.store.delete_queue(id).await;
+                let changed = self.store.delete_queue(self.lease.fence, id).await;
                 (id, settings, changed)
             }
         };
@@ -89,8 +89,8 @@ impl Work {
 
 impl Work {
     /// Gauges of the queues and agents.
-    pub(super) fn report(&self, now: UnixMs) {
-        metrics::set_queues(&self.queues, now);
+    pub(super) fn report(&mut self, now: UnixMs) {
+        metrics::set_queues(&self.queues, now, &mut self.counted);
         metrics::set_agents(&self.queues);
     }
 }
@@ -103,5 +103,7 @@ fn failure(e: StoreError, id: QueueId, settings: &Settings) -> Failure {
         }
         StoreError::Missing => Refusal::NoSuchQueue { wanted: format!("id {}", id.0) }.into(),
         StoreError::Away(_) => Failure::Store(e.to_string()),
+        StoreError::Lost => Failure::NotOwner,
+        StoreError::InDoubt(_) => Failure::Lost,
     }
 }

@@ -11,7 +11,7 @@ impl Service {
         &self,
         queue: String,
     ) -> Result<pb::GetStatisticsResponse, Status> {
-        let since_unix_ms = self.since_unix_ms;
+        let since_unix_ms = self.leases.held().map_or(0, |it| it.since_unix_ms);
         let wanted = queue.clone();
         let known = (!wanted.is_empty()).then_some(wanted.as_str());
         let counted = self.desk.read(known, move |queues| {

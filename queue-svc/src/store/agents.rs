@@ -1,44 +1,88 @@
-//! The rows of the agents: `queue_agents`, and whom they serve in `queue_members`.
+//! What the rows of the agents say: `queue_agents`, and whom they serve in `queue_members`.
 
-use super::transaction::Transaction;
+use super::columns::Columns;
 use anyhow::bail;
 use queue::{
     Address, Agent, AgentName, AgentSettings, CallId, Membership, Presence, QueueId, Work,
 };
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqlitePool};
 use std::collections::HashMap;
 use tracing::warn;
 
-const SAVE: &str = "
-INSERT INTO queue_agents (name, address, wrap_up_ms, reject_delay_ms, busy_delay_ms,
-    no_answer_delay_ms, max_missed, presence, paused, work, call_id, mohq_id, work_unix_ms,
-    idle_since_unix_ms, rest_until_unix_ms, missed)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
-ON CONFLICT (name) DO UPDATE SET address = ?2, wrap_up_ms = ?3, reject_delay_ms = ?4,
-    busy_delay_ms = ?5, no_answer_delay_ms = ?6, max_missed = ?7, presence = ?8, paused = ?9,
-    work = ?10, call_id = ?11, mohq_id = ?12, work_unix_ms = ?13, idle_since_unix_ms = ?14,
-    rest_until_unix_ms = ?15, missed = ?16";
+/// An agent as the columns have it.
+pub(super) struct AgentRow<'a> {
+    pub(super) name: &'a str,
+    pub(super) address: &'a str,
+    pub(super) wrap_up_ms: i64,
+    pub(super) reject_delay_ms: i64,
+    pub(super) busy_delay_ms: i64,
+    pub(super) no_answer_delay_ms: i64,
+    pub(super) max_missed: i64,
+    pub(super) presence: &'static str,
+    /// Why; empty if not paused.
+    pub(super) paused: &'a str,
+    pub(super) work: &'static str,
+    pub(super) call_id: &'a str,
+    pub(super) mohq_id: i64,
+    /// Since when the agent talks, or until when the wrap-up is.
+    pub(super) work_unix_ms: i64,
+    pub(super) idle_since_unix_ms: i64,
+    pub(super) rest_until_unix_ms: i64,
+    pub(super) missed: i64,
+}
 
-const SAVE_MEMBER: &str =
-    "INSERT INTO queue_members (agent, mohq_id, level, rank, weight) VALUES (?, ?, ?, ?, ?)";
-
-/// All that can be read.
-pub(super) async fn load(pool: &SqlitePool) -> Result<Vec<Agent>, sqlx::Error> {
-    let members = sqlx::query("SELECT * FROM queue_members ORDER BY rowid").fetch_all(pool).await?;
-    let mut memberships: HashMap<String, Vec<Membership>> = HashMap::new();
-    for row in &members {
-        let membership = Membership {
-            queue: QueueId(row.try_get("mohq_id")?),
-            level: row.try_get("level")?,
-            order: row.try_get("rank")?,
-            weight: row.try_get("weight")?,
+impl<'a> From<&'a Agent> for AgentRow<'a> {
+    fn from(agent: &'a Agent) -> Self {
+        let settings = &agent.settings;
+        let (presence, paused) = match &agent.presence {
+            Presence::LoggedOut => ("logged out", ""),
+            Presence::Ready => ("ready", ""),
+            Presence::Paused(why) => ("paused", why.as_str()),
         };
-        memberships.entry(row.try_get("agent")?).or_default().push(membership);
+        let (work, call_id, mohq_id, work_unix_ms) = match &agent.work {
+            Work::Free | Work::Ringing { .. } => ("free", "", 0, 0),
+            Work::Talking { call_id, queue, since } => {
+                ("talking", call_id.as_str(), queue.0, *since)
+            }
+            Work::WrapUp { until } => ("wrap-up", "", 0, *until),
+        };
+        Self {
+            name: settings.name.as_str(),
+            address: settings.address.as_str(),
+            wrap_up_ms: settings.wrap_up_ms.into(),
+            reject_delay_ms: settings.reject_delay_ms.into(),
+            busy_delay_ms: settings.busy_delay_ms.into(),
+            no_answer_delay_ms: settings.no_answer_delay_ms.into(),
+            max_missed: settings.max_missed.into(),
+            presence,
+            paused,
+            work,
+            call_id,
+            mohq_id,
+            work_unix_ms,
+            idle_since_unix_ms: agent.idle_since,
+            rest_until_unix_ms: agent.rest_until,
+            missed: agent.missed.into(),
+        }
     }
-    let rows = sqlx::query("SELECT * FROM queue_agents ORDER BY name").fetch_all(pool).await?;
-    let agents = rows.iter().filter_map(|row| {
-        let name: String = row.try_get("name").ok()?;
+}
+
+/// All that can be read; `members` in the order in which each agent named the queues.
+pub(super) fn read_all(
+    agents: &[impl Columns],
+    members: &[impl Columns],
+) -> Result<Vec<Agent>, sqlx::Error> {
+    let mut memberships: HashMap<String, Vec<Membership>> = HashMap::new();
+    for row in members {
+        let membership = Membership {
+            queue: QueueId(row.number("mohq_id")?),
+            level: row.small("level")?,
+            order: row.small("place")?,
+            weight: row.small("weight")?,
+        };
+        memberships.entry(row.text("agent")?).or_default().push(membership);
+    }
+    let agents = agents.iter().filter_map(|row| {
+        let name = row.text("name").ok()?;
         let memberships = memberships.remove(&name).unwrap_or_default();
         let read = read(row, &name, memberships);
         read.inspect_err(|e| warn!(name, "failed to read a row of queue_agents: {e:#}")).ok()
@@ -46,87 +90,29 @@ pub(super) async fn load(pool: &SqlitePool) -> Result<Vec<Agent>, sqlx::Error> {
     Ok(agents.collect())
 }
 
-pub(super) async fn save(
-    tx: &mut Transaction,
-    agent: &Agent,
-    with_memberships: bool,
-) -> Result<(), sqlx::Error> {
-    let settings = &agent.settings;
-    let name = settings.name.as_str();
-    let (presence, paused) = match &agent.presence {
-        Presence::LoggedOut => ("logged out", ""),
-        Presence::Ready => ("ready", ""),
-        Presence::Paused(why) => ("paused", why.as_str()),
-    };
-    let (work, call_id, queue, at) = match &agent.work {
-        Work::Free | Work::Ringing { .. } => ("free", "", 0, 0),
-        Work::Talking { call_id, queue, since } => ("talking", call_id.as_str(), queue.0, *since),
-        Work::WrapUp { until } => ("wrap-up", "", 0, *until),
-    };
-    sqlx::query(SAVE)
-        .bind(name)
-        .bind(settings.address.as_str())
-        .bind(settings.wrap_up_ms)
-        .bind(settings.reject_delay_ms)
-        .bind(settings.busy_delay_ms)
-        .bind(settings.no_answer_delay_ms)
-        .bind(settings.max_missed)
-        .bind(presence)
-        .bind(paused)
-        .bind(work)
-        .bind(call_id)
-        .bind(queue)
-        .bind(at)
-        .bind(agent.idle_since)
-        .bind(agent.rest_until)
-        .bind(agent.missed)
-        .execute(&mut **tx)
-        .await?;
-    if with_memberships {
-        sqlx::query("DELETE FROM queue_members WHERE agent = ?")
-            .bind(name)
-            .execute(&mut **tx)
-            .await?;
-        for it in &settings.memberships {
-            let insert = sqlx::query(SAVE_MEMBER).bind(name).bind(it.queue.0);
-            insert.bind(it.level).bind(it.order).bind(it.weight).execute(&mut **tx).await?;
-        }
-    }
-    Ok(())
-}
-
-pub(super) async fn delete(tx: &mut Transaction, name: &AgentName) -> Result<(), sqlx::Error> {
-    for delete in
-        ["DELETE FROM queue_agents WHERE name = ?", "DELETE FROM queue_members WHERE agent = ?"]
-    {
-        sqlx::query(delete).bind(name.as_str()).execute(&mut **tx).await?;
-    }
-    Ok(())
-}
-
-fn read(row: &SqliteRow, name: &str, memberships: Vec<Membership>) -> anyhow::Result<Agent> {
+fn read(row: &impl Columns, name: &str, memberships: Vec<Membership>) -> anyhow::Result<Agent> {
     let settings = AgentSettings {
         name: AgentName::parse(name)?,
-        address: Address::parse("address", row.try_get("address")?)?,
-        wrap_up_ms: row.try_get("wrap_up_ms")?,
-        reject_delay_ms: row.try_get("reject_delay_ms")?,
-        busy_delay_ms: row.try_get("busy_delay_ms")?,
-        no_answer_delay_ms: row.try_get("no_answer_delay_ms")?,
-        max_missed: row.try_get("max_missed")?,
+        address: Address::parse("address", &row.text("address")?)?,
+        wrap_up_ms: row.small("wrap_up_ms")?,
+        reject_delay_ms: row.small("reject_delay_ms")?,
+        busy_delay_ms: row.small("busy_delay_ms")?,
+        no_answer_delay_ms: row.small("no_answer_delay_ms")?,
+        max_missed: row.small("max_missed")?,
         memberships,
     };
-    let presence = match row.try_get("presence")? {
+    let presence = match row.text("presence")?.as_str() {
         "logged out" => Presence::LoggedOut,
         "ready" => Presence::Ready,
-        "paused" => Presence::Paused(row.try_get("paused")?),
+        "paused" => Presence::Paused(row.text("paused")?),
         other => bail!("presence is {other:?}; wanted `logged out`, `ready` or `paused`"),
     };
-    let at = row.try_get("work_unix_ms")?;
-    let work = match row.try_get("work")? {
+    let at = row.number("work_unix_ms")?;
+    let work = match row.text("work")?.as_str() {
         "free" => Work::Free,
         "talking" => Work::Talking {
-            call_id: CallId::parse(row.try_get("call_id")?)?,
-            queue: QueueId(row.try_get("mohq_id")?),
+            call_id: CallId::parse(&row.text("call_id")?)?,
+            queue: QueueId(row.number("mohq_id")?),
             since: at,
         },
         "wrap-up" => Work::WrapUp { until: at },
@@ -136,8 +122,8 @@ fn read(row: &SqliteRow, name: &str, memberships: Vec<Membership>) -> anyhow::Re
         settings: settings.check()?,
         presence,
         work,
-        idle_since: row.try_get("idle_since_unix_ms")?,
-        rest_until: row.try_get("rest_until_unix_ms")?,
-        missed: row.try_get("missed")?,
+        idle_since: row.number("idle_since_unix_ms")?,
+        rest_until: row.number("rest_until_unix_ms")?,
+        missed: row.small("missed")?,
     })
 }

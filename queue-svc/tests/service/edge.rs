@@ -133,6 +133,11 @@ impl Edge {
         seen.expect("the service asks sip-edge in time").unwrap()
     }
 
+    /// What the service has asked for and the test has not looked at.
+    pub(crate) fn next_now(&mut self) -> Option<Seen> {
+        self.seen.try_recv().ok()
+    }
+
     /// The next thing asked for, which must be to ring: call and assignment.
     pub(crate) async fn next_ring(&mut self) -> (String, String) {
         match self.next().await {

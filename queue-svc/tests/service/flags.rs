@@ -13,8 +13,8 @@ async fn start_that_cannot_be_says_why() {
     for (flags, says) in [
         (["--max-calls", "0"], "invalid value '0' for '--max-calls <CALLS>'"),
         (
-            ["--database-url", "postgres://h/d"],
-            "read --database-url \"postgres://h/d\" (wanted `sqlite:`",
+            ["--database-url", "mongodb://user:secret@h/d"],
+            "read --database-url that begins with \"mongodb\" (wanted `sqlite:`",
         ),
         (["--database-url", "sqlite::memory:"], "(wanted `sqlite:` and a file"),
         (

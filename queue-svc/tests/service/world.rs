@@ -15,7 +15,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tonic::{Code, Status};
 
-const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 pub(crate) struct World {
     pub(crate) edge: Edge,
@@ -39,7 +39,8 @@ pub(crate) fn command(folder: &TempDir, nats_url: &str, edge_url: &str) -> Comma
     command
 }
 
-async fn start(mut command: Command) -> (Process, QueuesClient<Channel>) {
+/// The process, a client of it, and its address.
+pub(crate) async fn start(mut command: Command) -> (Process, QueuesClient<Channel>, String) {
     let process = Process::spawn("queue-svc", &mut command).unwrap();
     let port = process.wait_for("its port", LIMIT, |line| {
         let rest = line.split_once(r#""message":"serving""#)?.1;
@@ -47,7 +48,7 @@ async fn start(mut command: Command) -> (Process, QueuesClient<Channel>) {
     });
     let url = format!("http://127.0.0.1:{}", port.unwrap());
     let client = QueuesClient::new(boot::channel("the test's", &url).unwrap());
-    (process, client)
+    (process, client, url)
 }
 
 impl World {
@@ -72,7 +73,7 @@ impl World {
         let bus = async_nats::connect(nats.url()).await.unwrap();
         let events = bus.subscribe("holdfast.queue.>").await.unwrap();
         bus.flush().await.unwrap();
-        let (process, client) = start(command(&folder, &nats.url(), &edge.url())).await;
+        let (process, client, _) = start(command(&folder, &nats.url(), &edge.url())).await;
         Self { edge, client, process, events, seen: HashSet::new(), bus, nats, folder }
     }
 
@@ -83,7 +84,7 @@ impl World {
     pub(crate) async fn restart(&mut self) {
         self.process.kill();
         let command = command(&self.folder, &self.nats.url(), &self.edge.url());
-        (self.process, self.client) = start(command).await;
+        (self.process, self.client, _) = start(command).await;
     }
 
     /// A call that is answered and waits in abc.

@@ -3,39 +3,12 @@
 //! Revisions count up without gaps and are never used again. What a change says is the business of
 //! `events.rs`; here it is bytes.
 
-use super::transaction::Transaction;
+use super::Transaction;
+use crate::store::{Change, FORGOTTEN_AT_A_TIME, Logged, Reach};
 use sqlx::{QueryBuilder, Row as _, SqlitePool};
 
 /// Changes that one statement writes: two values each, of the 32,766 that SQLite takes.
 const ROWS_PER_STATEMENT: usize = 500;
-
-/// So many more than come in a second, so that the log shrinks, and few enough for a short transaction.
-const FORGOTTEN_AT_A_TIME: u32 = 5_000;
-
-/// A change that is to be logged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Change {
-    pub(crate) at_unix_ms: i64,
-    pub(crate) event: Vec<u8>,
-}
-
-/// A change of the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Logged {
-    pub(crate) revision: i64,
-    pub(crate) event: Vec<u8>,
-}
-
-/// How far the log reaches.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Reach {
-    /// The oldest change that is kept; one above `last` if none is.
-    pub(crate) first: i64,
-    /// The newest change; 0 if there never was one.
-    pub(crate) last: i64,
-    /// The newest one that NATS has.
-    pub(crate) told: i64,
-}
 
 pub(super) async fn append(tx: &mut Transaction, changes: &[Change]) -> Result<(), sqlx::Error> {
     for changes in changes.chunks(ROWS_PER_STATEMENT) {
@@ -60,6 +33,13 @@ pub(super) async fn read(
         .iter()
         .map(|row| Ok(Logged { revision: row.try_get("revision")?, event: row.try_get("event")? }));
     logged.collect()
+}
+
+/// The newest change, those of this transaction included.
+pub(super) async fn last(tx: &mut Transaction) -> Result<i64, sqlx::Error> {
+    let select =
+        "SELECT COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'queue_changes'), 0)";
+    sqlx::query_scalar(select).fetch_one(&mut **tx).await
 }
 
 pub(super) async fn reach(pool: &SqlitePool) -> Result<Reach, sqlx::Error> {
