@@ -39,6 +39,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- if and $v.scheduler.enabled (not $v.scheduler.database.secret.name) (hasPrefix "sqlite:" $v.scheduler.database.url) (or (gt (int $v.scheduler.replicas) 1) $v.scheduler.autoscaling.enabled) }}
 {{- fail "scheduler: several replicas on SQLite: a file is for one process. Set scheduler.database to PostgreSQL, or scheduler.replicas to 1" }}
 {{- end }}
+{{- if and $v.queueSvc.enabled (not $v.queueSvc.database.secret.name) (hasPrefix "sqlite:" $v.queueSvc.database.url) (gt (int $v.queueSvc.replicas) 1) }}
+{{- fail "queueSvc: several replicas on SQLite: a file is for one process. Set queueSvc.database to PostgreSQL or MariaDB, or queueSvc.replicas to 1" }}
+{{- end }}
 {{- if ge (int $v.mediaRelay.rtpPorts.first) (int $v.mediaRelay.rtpPorts.last) }}
 {{- fail "mediaRelay.rtpPorts: first is not below last" }}
 {{- end }}
