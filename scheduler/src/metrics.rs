@@ -1,6 +1,7 @@
 //! The names of this service's metrics.
 
 use metrics::{counter, gauge, histogram};
+use std::collections::BTreeMap;
 use wheel::{Answer, State};
 
 /// Tasks that have not ended.
@@ -9,8 +10,8 @@ pub(crate) fn tasks(live: usize, in_flight: usize) {
     gauge!("holdfast_scheduler_tasks_in_flight").set(in_flight as f64);
 }
 
-/// A task reached this state.
-pub(crate) fn changed(state: State) {
+/// So many tasks reached this state.
+pub(crate) fn changed(state: State, count: u64) {
     let state = match state {
         State::Pending => "pending",
         State::Firing => "firing",
@@ -20,7 +21,7 @@ pub(crate) fn changed(state: State) {
         State::Failed => "failed",
         State::Paused => "paused",
     };
-    counter!("holdfast_scheduler_task_changes_total", "state" => state).increment(1);
+    counter!("holdfast_scheduler_task_changes_total", "state" => state).increment(count);
 }
 
 /// How long after its time an effect was begun.
@@ -28,16 +29,22 @@ pub(crate) fn late(ms: u64) {
     histogram!("holdfast_scheduler_lateness_seconds").record(ms as f64 / 1_000.0);
 }
 
-/// An attempt at sip-edge was answered.
-pub(crate) fn attempted(answer: &Answer) {
-    let answer = match answer {
-        Answer::Done(_) => "done",
-        Answer::AlreadyEnded { .. } => "already_ended",
-        Answer::NoSuchCall => "no_such_call",
-        Answer::Refused(_) => "refused",
-        Answer::Unanswered(_) => "unanswered",
-    };
-    counter!("holdfast_scheduler_attempts_total", "answer" => answer).increment(1);
+/// Attempts were answered like this.
+pub(crate) fn attempted<'a>(answers: impl IntoIterator<Item = &'a Answer>) {
+    let mut counts = BTreeMap::new();
+    for answer in answers {
+        let answer = match answer {
+            Answer::Done(_) => "done",
+            Answer::AlreadyEnded { .. } => "already_ended",
+            Answer::NoSuchCall => "no_such_call",
+            Answer::Refused(_) => "refused",
+            Answer::Unanswered(_) => "unanswered",
+        };
+        *counts.entry(answer).or_default() += 1;
+    }
+    for (answer, count) in counts {
+        counter!("holdfast_scheduler_attempts_total", "answer" => answer).increment(count);
+    }
 }
 
 /// A transaction with so many writes is on disk.

@@ -58,10 +58,14 @@ impl Kept {
     /// These are as they were committed, or as they were read.
     pub(super) fn keep(&mut self, tasks: impl IntoIterator<Item = (Held, Box<Task>)>) {
         for (held, task) in tasks {
-            drop(self.take(task.id));
-            if self.has_room(1) && self.bytes + bytes(&task) <= BYTES_MAX {
-                self.bytes += bytes(&task);
-                self.tasks.insert(task.id, (held, task));
+            let bytes = bytes(&task);
+            if !self.has_room(1) || self.bytes + bytes > BYTES_MAX {
+                drop(self.take(task.id)); // What is replaced makes room.
+            }
+            if self.has_room(1) && self.bytes + bytes <= BYTES_MAX {
+                self.bytes += bytes;
+                let replaced = self.tasks.insert(task.id, (held, task));
+                self.bytes -= replaced.map_or(0, |(_, task)| self::bytes(&task));
             }
         }
     }

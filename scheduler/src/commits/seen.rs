@@ -2,6 +2,7 @@
 
 use crate::metrics;
 use crate::store::Task;
+use std::collections::BTreeMap;
 use tracing::{debug, info, warn};
 use wheel::{Effect, State, TaskId};
 
@@ -31,9 +32,18 @@ impl Seen {
         }
     }
 
-    pub(super) fn log(&self) {
+    /// Tells of all of them.
+    pub(super) fn tell(all: &[Self]) {
+        let mut counts = BTreeMap::new();
+        for seen in all {
+            seen.log();
+            *counts.entry(seen.state).or_default() += 1;
+        }
+        counts.into_iter().for_each(|(state, count)| metrics::changed(state, count));
+    }
+
+    fn log(&self) {
         let Self { id, state, publishes, late_ms, call_id, result } = self;
-        metrics::changed(*state);
         match state {
             State::Failed => warn!(task_id = %id, %call_id, ?state, late_ms, "task: {result}"),
             State::Fired | State::Expired if !publishes => {

@@ -20,9 +20,9 @@ use wheel::News;
 /// Writes of clients in one transaction.
 const WRITES_PER_COMMIT: usize = 1_024;
 /// Tasks that are claimed and settled in one transaction, before it begins no further batch of them.
-const FIRING_PER_COMMIT: usize = 4_096;
+const FIRING_PER_COMMIT: usize = 8_192;
 /// The same if clients wait for that transaction, at a few µs for each task.
-const FIRING_BESIDE_WRITES: usize = 1_024;
+const FIRING_BESIDE_WRITES: usize = 2_048;
 /// Bytes that are scheduled in one transaction, about.
 const KIB_PER_COMMIT: usize = 4_096;
 /// Settlements make a commit of their own so often: a task that is due would wait for it. Mostly they
@@ -216,7 +216,7 @@ impl Writer {
         made.touched.iter().for_each(|id| drop(self.kept.take(*id)));
         self.ahead.changes(made.touched);
         self.kept.keep(made.kept);
-        made.ends.iter().for_each(Seen::log);
+        Seen::tell(&made.ends);
         if !made.news.is_empty() {
             let _ = self.news.send(made.news).await; // The firing loop ends with the process.
         }

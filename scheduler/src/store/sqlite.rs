@@ -35,7 +35,7 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// far above SQLite's default, because `checkpoint.rs` does it long before.
 pub(super) const LOG_PAGES_MAX: &str = "100000";
 /// Memory for pages, in KiB: those that a million tasks are inserted into.
-const CACHE_KIB: &str = "-49152";
+const CACHE_KIB: &str = "-40960";
 /// The same of each connection that reads.
 const READER_CACHE_KIB: &str = "-2048";
 /// Rows that the thread of a connection reads ahead, so that it and who takes them need not wait for each

@@ -28,9 +28,9 @@ pub(crate) struct Active {
 
 pub(crate) enum Phase {
     Claiming,
-    Attempting(Box<Firing>),
-    BackedOff(Box<Firing>),
-    Settling(Box<Conclusion>),
+    Attempting(Firing),
+    BackedOff(Firing),
+    Settling(Conclusion),
 }
 
 pub(crate) struct Firing {
@@ -52,9 +52,9 @@ pub(crate) struct Conclusion {
 }
 
 impl Firing {
-    pub(crate) fn new(granted: Granted, began: Tick) -> Box<Self> {
+    pub(crate) fn new(granted: Granted, began: Tick) -> Self {
         let Granted { occurrence, fires_at_unix_ms, effect, repeat, .. } = granted;
-        Box::new(Self { occurrence, fires_at_unix_ms, effect, repeat, began, attempts: 0 })
+        Self { occurrence, fires_at_unix_ms, effect, repeat, began, attempts: 0 }
     }
 }
 

@@ -55,7 +55,8 @@ pub struct StoreFailed;
 pub struct Agenda {
     lanes: Vec<LaneState>,
     waiting: Waiting,
-    active: HashMap<TaskId, Active, BuildHasherDefault<IdHasher>>,
+    /// In boxes: a herd makes this grow in the middle of its firing, when there is no time to move much.
+    active: HashMap<TaskId, Box<Active>, BuildHasherDefault<IdHasher>>,
     /// By shard: the token under which it is ours.
     owned: [Option<Fence>; SHARDS as usize],
     /// To go out with the next batches.
@@ -299,7 +300,7 @@ impl Agenda {
                 self.end_attempt(task.lane, &firing);
                 match conclude(answer, now, task.due, &firing) {
                     Ok(conclusion) => {
-                        task.phase = P::Settling(Box::new(conclusion));
+                        task.phase = P::Settling(conclusion);
                         self.settle(id, task);
                     }
                     Err(Unanswered) => {
@@ -376,7 +377,8 @@ impl Agenda {
             self.lanes[number].claims.push(Claim { task: id, revision, again, fence, ticket });
             let phase = Phase::Claiming;
             let later = None;
-            self.active.insert(id, Active { revision, due, lane, fence, ticket, phase, later });
+            let active = Active { revision, due, lane, fence, ticket, phase, later };
+            self.active.insert(id, Box::new(active));
         }
     }
 
@@ -421,7 +423,7 @@ impl Agenda {
         Some(earliest.max(lane.ready_at()))
     }
 
-    fn attempt(&mut self, id: TaskId, mut task: Active) {
+    fn attempt(&mut self, id: TaskId, mut task: Box<Active>) {
         let Phase::Attempting(firing) = &mut task.phase else { unreachable!("{id} is not firing") };
         task.ticket = self.next_ticket();
         firing.attempts = firing.attempts.saturating_add(1);
@@ -436,7 +438,7 @@ impl Agenda {
         self.active.insert(id, task);
     }
 
-    fn back_off(&mut self, now: Tick, id: TaskId, mut task: Active) {
+    fn back_off(&mut self, now: Tick, id: TaskId, mut task: Box<Active>) {
         if self.owner_of(id).is_none() {
             return; // The next owner tries it again.
         }
@@ -451,7 +453,7 @@ impl Agenda {
         self.active.insert(id, task);
     }
 
-    fn settle(&mut self, id: TaskId, mut task: Active) {
+    fn settle(&mut self, id: TaskId, mut task: Box<Active>) {
         task.ticket = self.next_ticket();
         self.unsettled += 1;
         self.settlements.push_back((id, task.ticket));

@@ -12,7 +12,7 @@ use crate::{Tick, Wheel};
 pub const CLAIMS_PER_BATCH: usize = 1_000;
 /// Batches of claims of one lane that wait for the store: what it takes at once, and as much again, so
 /// that it need not wait for us in between.
-const CLAIM_BATCHES_MAX: usize = 10;
+const CLAIM_BATCHES_MAX: usize = 18;
 /// Tasks of one lane that wait for another attempt; while there are so many, whoever brings about
 /// effects there is away, and tasks stay PENDING, where they can be cancelled.
 const BACKED_OFF_MAX: usize = 4_096;

@@ -5,7 +5,7 @@
 use crate::id_hasher::{halves, hash, whole};
 use crate::step::Lane;
 use crate::task::TaskId;
-use crate::{Handle, Tick, Wheel};
+use crate::{Tick, Wheel};
 use hashbrown::HashTable;
 use std::num::NonZeroU64;
 
@@ -41,9 +41,11 @@ impl Known {
     }
 }
 
+/// Where in its lane's wheel a task is. It is gone from here before the task is gone from there, so the
+/// wheel's handle, which would cost half as much again, is not needed.
 #[derive(Clone, Copy)]
 struct Place {
-    handle: Handle,
+    index: u32,
     lane: Lane,
 }
 
@@ -84,13 +86,13 @@ impl Waiting {
         let handle = handle.expect("the store admits no more than the wheel can count");
         let wheels = &self.wheels;
         let rehash = |place: &Place| hash(whole(entry_of(wheels, place).id));
-        self.places.insert_unique(hash(id), Place { handle, lane }, rehash);
+        self.places.insert_unique(hash(id), Place { index: handle.index(), lane }, rehash);
     }
 
     /// Whether it waited.
     pub(crate) fn remove(&mut self, id: TaskId) -> bool {
-        let Some(Place { handle, lane }) = self.unplace(id) else { return false };
-        self.wheels[usize::from(lane.0)].cancel(handle);
+        let Some(Place { index, lane }) = self.unplace(id) else { return false };
+        self.wheels[usize::from(lane.0)].cancel_at(index);
         true
     }
 
@@ -114,7 +116,7 @@ impl Waiting {
         self.places.retain(|place| {
             let keep = whole(entry_of(wheels, place).id).shard() != shard;
             if !keep {
-                wheels[usize::from(place.lane.0)].cancel(place.handle);
+                wheels[usize::from(place.lane.0)].cancel_at(place.index);
             }
             keep
         });
@@ -137,7 +139,7 @@ impl Waiting {
 }
 
 fn entry_of<'a>(wheels: &'a [Wheel<Entry>], place: &Place) -> &'a Entry {
-    wheels[usize::from(place.lane.0)].get(place.handle).expect("what has a place is in its wheel")
+    wheels[usize::from(place.lane.0)].at(place.index).expect("what has a place is in its wheel")
 }
 
 #[cfg(test)]
@@ -153,5 +155,6 @@ mod tests {
             }
         }
         assert_eq!(size_of::<Option<Entry>>(), 24);
+        assert_eq!(size_of::<Place>(), 8);
     }
 }

@@ -58,6 +58,13 @@ struct Entry<T> {
     slot: u8,
 }
 
+impl Handle {
+    /// Where the entry is, for as long as it is there.
+    pub(crate) fn index(self) -> u32 {
+        self.index
+    }
+}
+
 impl<T> Wheel<T> {
     /// An empty wheel for at most `max` entries, whose time begins at `start`.
     pub fn new(start: Tick, max: u32) -> Self {
@@ -104,12 +111,20 @@ impl<T> Wheel<T> {
 
     /// Takes an entry out before it is due; `None` if it is out already.
     pub fn cancel(&mut self, handle: Handle) -> Option<T> {
-        let entry = self.entries.get(handle.index as usize)?;
-        if entry.generation != handle.generation || entry.item.is_none() {
-            return None;
-        }
-        self.unlink(handle.index);
-        Some(self.release(handle.index).1)
+        self.get(handle)?;
+        self.cancel_at(handle.index)
+    }
+
+    /// The entry in this place, for who knows without a handle whose it is; `None` if it is free.
+    pub(crate) fn at(&self, index: u32) -> Option<&T> {
+        self.entries.get(index as usize)?.item.as_ref()
+    }
+
+    /// As [`Wheel::cancel`], as [`Wheel::at`].
+    pub(crate) fn cancel_at(&mut self, index: u32) -> Option<T> {
+        self.at(index)?;
+        self.unlink(index);
+        Some(self.release(index).1)
     }
 
     /// The next entry whose deadline is not after `now`, earliest first; among equal deadlines, the

@@ -56,10 +56,18 @@ pub(crate) async fn measure(
     if with_load {
         for many in [false, true] {
             let name = if many { "add_many" } else { "add" };
-            let Loaded { latencies_ms: latencies, adds_per_s, refused } = load(&rig, many).await?;
+            let Loaded {
+                latencies_ms: latencies,
+                adds_per_s,
+                refused,
+                scheduler_percent,
+                client_percent,
+            } = load(&rig, many).await?;
             eprintln!("{name} in ms, {backend:?}, at {adds_per_s:.0} a second: {latencies}");
             report.add(&metric(&format!("{name}_refused")), refused as f64, "requests");
             report.add(&metric(&format!("{name}_per_s")), adds_per_s, "1/s");
+            report.add(&metric(&format!("{name}_cpu_percent")), scheduler_percent, "% of core");
+            report.add(&metric(&format!("{name}_client_cpu_percent")), client_percent, "% of core");
             report.add(&metric(&format!("{name}_p50_ms")), latencies.at(50.0), "ms");
             report.add(&metric(&format!("{name}_p99_ms")), latencies.at(99.0), "ms");
         }
@@ -96,6 +104,9 @@ struct Loaded {
     adds_per_s: f64,
     /// Requests that were refused or not sent, because more came than the scheduler can take.
     refused: usize,
+    /// Of a core: what the scheduler took, and what this process took to ask it.
+    scheduler_percent: f64,
+    client_percent: f64,
 }
 
 /// Adds at [`ADDS_PER_S`] for [`LOAD`], half of which are cancelled once they are there.
@@ -103,6 +114,7 @@ async fn load(rig: &Rig, many: bool) -> anyhow::Result<Loaded> {
     let clients: Vec<_> =
         (0..CONNECTIONS).map(|_| rig.replica.client()).collect::<Result<_, _>>()?;
     let latencies = Arc::new(Mutex::new(Vec::with_capacity(ADDS_PER_S * 12)));
+    let (scheduler, client) = (Usage::of(rig.replica.pid())?, Usage::of(std::process::id())?);
     let begun = tokio::time::Instant::now();
     let mut ticks = tokio::time::interval_at(begun, TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -129,10 +141,12 @@ async fn load(rig: &Rig, many: bool) -> anyhow::Result<Loaded> {
         refused += usize::from(is_refused(done?)?);
     }
     let elapsed = begun.elapsed().as_secs_f64();
+    let (scheduler_percent, client_percent) = (scheduler.percent_since()?, client.percent_since()?);
     let latencies = std::mem::take(&mut *latencies.lock().unwrap());
     ensure!(!latencies.is_empty(), "nothing was added");
     let adds_per_s = latencies.len() as f64 / elapsed;
-    Ok(Loaded { latencies_ms: Percentiles::new(latencies), adds_per_s, refused })
+    let latencies_ms = Percentiles::new(latencies);
+    Ok(Loaded { latencies_ms, adds_per_s, refused, scheduler_percent, client_percent })
 }
 
 /// Whether it was refused for want of room, which is an honest answer; any other failure is none.
