@@ -1,14 +1,15 @@
 //! `cargo xtask bench scheduler`: lateness, adding, memory and herds of tasks, on SQLite and on
 //! PostgreSQL, beside what the database itself does in the same run.
 //!
-//! Its first word is the report to write. The words after it choose parts (bulk, add, lateness, herd,
-//! calls) and databases (sqlite, postgres); none of a kind: all. Bulk alone is add without its load. Every effect is observed where it
-//! arrives, on NATS or at a phone, by the clock of this process.
+//! Its first word is the report to write. The words after it choose parts (disk, bulk, add, lateness,
+//! herd, calls) and databases (sqlite, postgres); none of a kind: all. Bulk alone is add without its
+//! load. Every effect is observed where it arrives, on NATS or at a phone, by the clock of this process.
 
 mod add;
 mod bulk;
 mod bus;
 mod calls;
+mod disk;
 mod fill;
 mod herd;
 mod lateness;
@@ -20,7 +21,7 @@ use rig::Backend;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const PARTS: [&str; 5] = ["bulk", "add", "lateness", "herd", "calls"];
+const PARTS: [&str; 6] = ["disk", "bulk", "add", "lateness", "herd", "calls"];
 
 fn main() -> ExitCode {
     match run() {
@@ -57,6 +58,9 @@ fn run() -> anyhow::Result<()> {
 
 async fn measure(backend: Backend, parts: &[String], report: &mut Report) -> anyhow::Result<()> {
     let chosen = |part: &str| parts.is_empty() || parts.iter().any(|it| it == part);
+    if chosen("disk") && backend == Backend::Sqlite {
+        disk::measure(report).context("measure the disk")?;
+    }
     if chosen("lateness") {
         lateness::measure(backend, report).await.context("measure lateness")?;
     }
