@@ -1,6 +1,6 @@
 //! Many schedules in one request: those of each owner in one message, and there in one commit.
 
-use super::forward::{Hop, Route, forwarded, is_not_owner, of_other};
+use super::forward::{Hop, Route, forwarded, is_not_owner, not_owner, of_other};
 use super::{Api, task, unwritten};
 use crate::commits::New;
 use futures::future::{self, BoxFuture};
@@ -55,7 +55,7 @@ impl Api {
                 Err(status) => results[at] = Some(Err(status.clone())),
             }
         }
-        let parts = parts.into_iter().map(|part| self.schedule_part(part));
+        let parts = parts.into_iter().map(|part| self.schedule_part(part, hop));
         for (at, result) in future::join_all(parts).await.into_iter().flatten() {
             results[at] = Some(result);
         }
@@ -63,30 +63,34 @@ impl Api {
         Ok(results.into_iter().map(|it| it.unwrap_or_else(unanswered)).collect())
     }
 
-    fn schedule_part(&self, part: Part) -> BoxFuture<'_, Vec<(usize, Scheduled)>> {
+    fn schedule_part(&self, part: Part, hop: Hop) -> BoxFuture<'_, Vec<(usize, Scheduled)>> {
         let Part { route, requests } = part;
         Box::pin(async move {
-            match route {
-                Route::Here => {
-                    let places: Vec<usize> = requests.iter().map(|(at, ..)| *at).collect();
-                    let new = requests.into_iter().map(|(.., new)| new).collect();
-                    places.into_iter().zip(self.schedule_mine(new).await).collect()
-                }
+            let (requests, new): (Vec<(usize, ScheduleRequest)>, Vec<New>) =
+                requests.into_iter().map(|(at, request, new)| ((at, request), new)).unzip();
+            let answers = match route {
+                Route::Here => self.schedule_mine(new).await,
                 Route::There(_, mut owner) => {
-                    let requests: Vec<_> =
-                        requests.into_iter().map(|(at, request, _)| (at, request)).collect();
                     let asked = requests.iter().map(|(_, request)| request.clone()).collect();
                     let asked = forwarded(ScheduleManyRequest { requests: asked });
                     match owner.schedule_many(asked).await.map_err(of_other) {
-                        Ok(response) => answered(&requests, response),
-                        // The owner has changed: each finds its own way.
-                        Err(status) if is_not_owner(&status) => self.schedule_each(requests).await,
-                        Err(status) => {
-                            requests.iter().map(|(at, _)| (*at, Err(status.clone()))).collect()
-                        }
+                        Ok(response) => answered(requests.len(), response),
+                        Err(status) => vec![Err(status); requests.len()],
                     }
                 }
+            };
+            let (mut results, mut again) = (Vec::with_capacity(answers.len()), Vec::new());
+            for ((at, request), answer) in requests.into_iter().zip(answers) {
+                match answer {
+                    // The owner has changed: each finds its own way.
+                    Err(status) if hop == Hop::First && is_not_owner(&status) => {
+                        again.push((at, request));
+                    }
+                    answer => results.push((at, answer)),
+                }
             }
+            results.extend(self.schedule_each(again).await);
+            results
         })
     }
 
@@ -124,21 +128,19 @@ fn part_for(parts: &mut Vec<Part>, route: Route) -> usize {
     })
 }
 
-/// What another replica has said, each in its place.
-fn answered(
-    requests: &[(usize, ScheduleRequest)],
-    response: Response<pb::ScheduleManyResponse>,
-) -> Vec<(usize, Scheduled)> {
+/// What another replica has said about so many, in their order. Of what it has not done, somebody else
+/// may be the owner.
+fn answered(count: usize, response: Response<pb::ScheduleManyResponse>) -> Vec<Scheduled> {
     let mut results = response.into_inner().results.into_iter();
-    let each = requests.iter().map(|(at, _)| {
-        let result = match results.next() {
-            Some(ScheduleResult { result: Some(schedule_result::Result::Task(task)) }) => Ok(*task),
-            Some(ScheduleResult { result: Some(schedule_result::Result::Refusal(refusal)) }) => {
-                Err(Status::new(Code::from(refusal.code), refusal.message))
-            }
-            _ => Err(Status::unknown("the owner did not say what became of it")),
-        };
-        (*at, result)
+    let each = (0..count).map(|_| match results.next() {
+        Some(ScheduleResult { result: Some(schedule_result::Result::Task(task)) }) => Ok(*task),
+        Some(ScheduleResult { result: Some(schedule_result::Result::Refusal(refusal)) }) => {
+            Err(match Code::from(refusal.code) {
+                Code::Unavailable => not_owner(refusal.message),
+                code => Status::new(code, refusal.message),
+            })
+        }
+        _ => Err(Status::unknown("the owner did not say what became of it")),
     });
     each.collect()
 }

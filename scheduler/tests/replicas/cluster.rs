@@ -30,14 +30,17 @@ impl Cluster {
         let edge = RecordingEdge::start().unwrap();
         let messages = Messages::listen(&nats.url()).await;
         let mut cluster = Self { replicas: vec![], cables: vec![], edge, messages, postgres, nats };
-        for _ in 0..count {
-            let cable = Cut::before(cluster.postgres.addr()).unwrap();
-            let replica = cluster.spawn(&cable);
-            cluster.cables.push(cable);
-            cluster.replicas.push(replica);
-        }
+        (0..count).for_each(|_| cluster.join());
         cluster.wait_shared().await;
         cluster
+    }
+
+    /// One more replica, which will take its share.
+    pub(crate) fn join(&mut self) {
+        let cable = Cut::before(self.postgres.addr()).unwrap();
+        let replica = self.spawn(&cable);
+        self.cables.push(cable);
+        self.replicas.push(replica);
     }
 
     fn spawn(&self, cable: &Cut) -> Replica {
@@ -60,12 +63,12 @@ impl Cluster {
 
     /// Waits until every replica has its share of the 16 shards.
     pub(crate) async fn wait_shared(&self) {
-        let share = 16 / self.replicas.len();
-        self.wait("every replica to have its share", || {
-            let held = self.held();
-            held.len() == self.replicas.len() && held.iter().all(|(_, shards)| *shards == share)
-        })
-        .await;
+        self.wait("every replica to have its share", || self.is_shared()).await;
+    }
+
+    pub(crate) fn is_shared(&self) -> bool {
+        let (held, share) = (self.held(), 16 / self.replicas.len());
+        held.len() == self.replicas.len() && held.iter().all(|(_, shards)| *shards == share)
     }
 
     /// Addresses of the replicas that hold shards, and how many, as the database says.

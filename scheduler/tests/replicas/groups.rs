@@ -1,4 +1,4 @@
-//! What is done to a group is done in every shard, whoever owns it at that moment.
+//! What is about many tasks is done in every shard, whoever owns it at that moment.
 
 use crate::cluster::{Cluster, LIMIT, LOOK};
 use proto::scheduler::v1::*;
@@ -51,4 +51,17 @@ async fn a_group_is_cancelled_whole_while_one_of_its_owners_is_dead() {
     let tasks = client.list(request).await.unwrap().into_inner().tasks;
     let left = tasks.iter().filter(|task| task.state() != TaskState::Cancelled);
     assert_eq!((tasks.len(), left.count()), (TASKS, 0), "it said that all are cancelled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_are_scheduled_whole_while_their_shards_change_hands() {
+    let mut cluster = Cluster::start(1).await;
+    cluster.join();
+    let due = [boot::unix_ms() + 3_600_000; TASKS];
+    let deadline = Instant::now() + LIMIT;
+    while !cluster.is_shared() {
+        assert!(Instant::now() < deadline, "the new replica has not got its share");
+        cluster.schedule(0, &due).await; // It wants a task for each.
+    }
+    cluster.schedule(1, &due).await;
 }
