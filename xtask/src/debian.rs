@@ -36,6 +36,9 @@ pub(crate) const FAKETIME: Program = Program { name: "faketime", package: "faket
 pub(crate) const PROMETHEUS: Program = Program { name: "promtool", package: "prometheus" };
 /// Checks units; it need not be what runs the machine.
 pub(crate) const SYSTEMD: Program = Program { name: "systemd-analyze", package: "systemd" };
+pub(crate) const BUILDAH: Program = Program { name: "buildah", package: "buildah" };
+/// As debootstrap, but also without installing what it unpacks.
+pub(crate) const MMDEBSTRAP: Program = Program { name: "mmdebstrap", package: "mmdebstrap" };
 pub(crate) const GO: Program = Program { name: "go", package: "golang-go" };
 
 /// Where packages put programs that are not always on a user's PATH.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 pub(crate) fn broken() -> Vec<String> {
     let root = cargo::root();
     let mut documents = documents(root);
-    for folder in ["docs", "deploy", "deploy/chart"] {
+    for folder in ["docs", "docs/api", "deploy", "deploy/chart"] {
         documents.extend(self::documents(&root.join(folder)));
     }
     documents.iter().flat_map(|document| broken_in(document)).collect()
@@ -26,11 +26,24 @@ fn broken_in(document: &Path) -> Vec<String> {
     let targets = targets(&text).into_iter().filter(|target| !elsewhere(target));
     targets
         .filter(|target| {
-            let path = target.split('#').next().unwrap_or_default();
-            !path.is_empty() && !folder.join(path).exists()
+            let (path, heading) = target.split_once('#').unwrap_or((target, ""));
+            let path = if path.is_empty() { document.to_owned() } else { folder.join(path) };
+            !path.exists() || !heading.is_empty() && !headings(&path).iter().any(|it| it == heading)
         })
         .map(|target| format!("{}: {target}", document.display()))
         .collect()
+}
+
+/// The headings of a document, as links name them.
+fn headings(document: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(document).unwrap_or_default();
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let name = |heading: &str| {
+        let words = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = words.chars().filter(|it| it.is_alphanumeric() || " -_".contains(*it));
+        kept.map(|it| if it == ' ' { '-' } else { it }).collect()
+    };
+    headings.map(name).collect()
 }
 
 /// What is between `](` and `)`.
@@ -52,8 +65,13 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("holdfast-links-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let document = dir.join("a.md");
-        std::fs::write(&document, "[x](a.md) [y](b.md) [z](#here)").unwrap();
-        assert_eq!(broken_in(&document), [format!("{}: b.md", document.display())]);
+        std::fs::write(
+            &document,
+            "# It's `Here` 2\n[x](a.md) [y](b.md) [z](#its-here-2) [n](a.md#x)",
+        )
+        .unwrap();
+        let broken = ["b.md", "a.md#x"].map(|it| format!("{}: {it}", document.display()));
+        assert_eq!(broken_in(&document), broken);
         std::fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -4,8 +4,10 @@ mod bench;
 mod cargo;
 mod debian;
 mod demo;
+mod images;
 mod links;
 mod schemas;
+mod supply;
 mod test;
 mod tools;
 mod up;
@@ -40,7 +42,15 @@ enum Command {
         /// Parts of it, by name; all if none. An unknown name lists them.
         parts: Vec<String>,
     },
-    /// Builds what Debian does not have (grpcurl, helm, kubeconform) in target/tools.
+    /// Builds the four container images in target/images, without a daemon and without a registry.
+    Images {
+        /// Of debug builds: what tests do.
+        #[arg(long)]
+        debug: bool,
+    },
+    /// Licences, duplicates and sources of what we depend on, by deny.toml; writes target/sbom.json.
+    Supply,
+    /// Builds what Debian does not have (grpcurl, helm, kubeconform, compose) in target/tools.
     Tools,
 }
 
@@ -50,6 +60,8 @@ fn main() -> ExitCode {
         Command::Demo => demo::run(),
         Command::Test => test::run(),
         Command::Bench { name, parts } => bench::run(name, &parts),
+        Command::Images { debug } => images::run(debug),
+        Command::Supply => supply::run(),
         Command::Tools => tools::run(),
     };
     match done {

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every gate, one after the other, and one line at the end.
 
-use crate::{cargo, debian, demo, links, tools};
+use crate::{cargo, debian, demo, images, links, supply, tools};
 use anyhow::Context as _;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, ExitCode, Stdio};
@@ -47,13 +47,23 @@ impl Count {
 
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
     debian::ensure(PROGRAMS)?;
+    debian::ensure(&images::PROGRAMS)?;
     tools::all()?;
     let mut count = Count::default();
     count.add(gate("fmt", &mut cargo::command(&["fmt", "--all", "--check"]))?);
+    let supplied = supply::check();
+    match &supplied {
+        Ok(complaints) => complaints.iter().for_each(|it| eprintln!("{it}")),
+        Err(e) => eprintln!("failed to {e:#}"),
+    }
+    count.add(verdict("supply", supplied.is_ok_and(|it| it.is_empty())));
     let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     count.add(gate("clippy", &mut cargo::command(&clippy))?);
     let build = gate("build", &mut cargo::command(&["build", "--workspace", "--bins"]))?;
     count.add(build);
+    println!("== images");
+    let images = images::make(cargo::binary).inspect_err(|e| eprintln!("failed to {e:#}"));
+    count.add(verdict("images", images.is_ok()));
     count.add(tests()?);
     let mut doc = cargo::command(&["doc", "--workspace", "--no-deps", "--document-private-items"]);
     count.add(gate("docs", doc.env("RUSTDOCFLAGS", RUSTDOC_FLAGS))?);

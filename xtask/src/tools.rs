@@ -12,7 +12,13 @@ struct Tool {
     version: &'static str,
 }
 
-const TOOLS: [Tool; 3] = [
+const TOOLS: [Tool; 4] = [
+    // Reads compose.yaml as `docker compose` does.
+    Tool {
+        name: "compose",
+        module: "github.com/compose-spec/compose-go/v2/cmd",
+        version: "v2.16.2",
+    },
     Tool {
         name: "grpcurl",
         module: "github.com/fullstorydev/grpcurl/cmd/grpcurl",
@@ -59,7 +65,9 @@ fn install(tool: &Tool, folder: &Path) -> anyhow::Result<PathBuf> {
     std::fs::create_dir_all(folder).context("make target/tools")?;
     let mut go = go()?;
     let status = go.args(["install", &wanted]).env("GOBIN", folder).status().context("run go")?;
-    ensure!(status.success() && path.is_file(), "install {wanted}: go {status}");
+    let built = folder.join(module.rsplit('/').next().unwrap_or(name)); // As go names it.
+    ensure!(status.success() && built.is_file(), "install {wanted}: go {status}");
+    std::fs::rename(built, &path).context("name a tool")?;
     std::fs::write(stamp, version).context("note the version of a tool")?;
     Ok(path)
 }

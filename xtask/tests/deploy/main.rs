@@ -3,6 +3,7 @@
 mod chart;
 mod flags;
 mod metrics;
+mod release;
 mod units;
 
 use std::path::{Path, PathBuf};

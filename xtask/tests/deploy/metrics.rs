@@ -48,6 +48,13 @@ fn alerts_ask_for_metrics_that_there_are() {
 }
 
 #[test]
+fn documents_name_metrics_that_there_are() {
+    for name in ["troubleshooting.md", "sizing.md"] {
+        check_metrics(name, &read(&deploy().join("../docs").join(name)));
+    }
+}
+
+#[test]
 fn dashboards_are_whole_and_ask_for_metrics_that_there_are() {
     let mut seen = BTreeSet::new();
     for file in files(&deploy().join("chart/dashboards"), "json") {
@@ -109,7 +116,7 @@ fn check_metrics(file: &str, text: &str) {
         assert!(known.contains(plain), "{file} asks for {word}, which no metrics.rs has");
         found += 1;
     }
-    assert!(found > 3, "{file} asks for nothing");
+    assert!(found > 0, "{file} asks for nothing");
 }
 
 /// All names in the files that make metrics.
