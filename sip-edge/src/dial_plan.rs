@@ -266,6 +266,18 @@ routes: [{name: inbound, trunk: carrier, plan: {actions: [{enqueue: {queue: abc}
         assert!(error.starts_with("route \"inbound\": trunk: got \"other\""), "{error}");
     }
 
+    #[test]
+    fn the_example_in_the_manual_does_what_it_says() {
+        let text = include_str!("../../docs/dial-plan.md");
+        let example = text.split("```yaml\n").nth(1).and_then(|it| it.split("```").next());
+        let plan = parse(example.unwrap()).unwrap();
+        check(&plan, "sip:1008@h", "192.0.2.1", false, Some(true), "queues");
+        check(&plan, "sip:+4930123456@h", "203.0.113.9", false, Some(false), "sales");
+        check(&plan, "sip:+4930123456@h", "192.0.2.1", false, Some(false), "nothing");
+        check(&plan, "sip:*1@h", "192.0.2.1", false, Some(false), "challenge");
+        check(&plan, "sip:00491@h", "192.0.2.1", true, Some(false), "out");
+    }
+
     fn parse(yaml: &str) -> anyhow::Result<DialPlan> {
         DialPlan::parse(yaml, Path::new("."))
     }
