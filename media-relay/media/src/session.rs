@@ -2,6 +2,7 @@
 
 use crate::endpoint::Endpoint;
 use crate::recording::Recording;
+use crate::relay::{Error, Relay};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -100,5 +101,20 @@ impl Session {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.sides.iter().all(Option::is_none)
+    }
+}
+
+impl Relay {
+    /// Gives a session to another owner.
+    ///
+    /// # Errors
+    /// [`Error::NoSession`].
+    pub fn adopt(&mut self, session_id: &str, owner: &str) -> Result<(), Error> {
+        let key = self.key(session_id, Side::A)?;
+        if let Some(session) = self.session_mut(key) {
+            session.owner = owner.into();
+        }
+        self.note_snapshot(key);
+        Ok(())
     }
 }

@@ -220,6 +220,23 @@ impl MediaRelay for Grpc {
         Ok(Response::new(wire::StopResponse { stopped }))
     }
 
+    async fn adopt(
+        &self,
+        request: Request<wire::AdoptRequest>,
+    ) -> Result<Response<wire::AdoptResponse>, Status> {
+        let wire::AdoptRequest { session_id, owner } = request.into_inner();
+        check_id("session_id", &session_id)?;
+        check_id("owner", &owner)?;
+        let (id, new) = (session_id.clone(), owner.clone());
+        self.packets
+            .call(move |it| it.relay.adopt(&id, &new))
+            .await
+            .map_err(busy)?
+            .map_err(failed)?;
+        info!(%session_id, %owner, "has another owner");
+        Ok(Response::new(wire::AdoptResponse {}))
+    }
+
     async fn connect(
         &self,
         request: Request<wire::ConnectRequest>,

@@ -5,7 +5,8 @@ use crate::service::Service;
 use crate::sound::{amplitude, melody, tone, wav};
 use media::Codec;
 use proto::media_relay::v1::{
-    ConnectRequest, InjectDtmfRequest, JoinRequest, MediaEventType, Side, StopRequest,
+    AdoptRequest, ConnectRequest, InjectDtmfRequest, JoinRequest, MediaEventType, QueryRequest,
+    Side, StopRequest,
 };
 
 /// Packets until a stream has settled, and then enough to judge: 1 s each.
@@ -116,6 +117,30 @@ async fn digits_and_ends_of_prompts_are_told_to_who_watches_their_owner() {
     other.set_relay(&sdp);
     other.press(1, 0).await;
     assert_eq!(others.next().await.session_id, "o", "only its own");
+}
+
+#[tokio::test]
+async fn a_session_that_is_adopted_is_its_new_owners_alone() {
+    let mut service = Service::start(&[]).await;
+    let mut before = service.watch("edge").await;
+    let mut after = service.watch("another edge").await;
+    let mut phone = Phone::new(Codec::Pcmu).await;
+    phone.join(&service, "s", Side::A).await;
+    phone.press(1, 0).await;
+    assert_eq!(before.next_of(MediaEventType::Digit).await.digit, "1");
+    let adopt =
+        |session: &str| AdoptRequest { session_id: session.into(), owner: "another edge".into() };
+    service.client.adopt(adopt("s")).await.unwrap();
+    service.client.adopt(adopt("s")).await.unwrap();
+    phone.press(2, 8_000).await;
+    assert_eq!(after.next_of(MediaEventType::Digit).await.digit, "2");
+    let owned = |owner: &str| QueryRequest { owner: owner.into(), ..Default::default() };
+    for (owner, count) in [("edge", 0), ("another edge", 1)] {
+        let found = service.client.query(owned(owner)).await.unwrap().into_inner();
+        assert_eq!(found.sessions.len(), count, "{owner}");
+    }
+    let refused = service.client.adopt(adopt("x")).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::NotFound);
 }
 
 #[tokio::test]
