@@ -50,7 +50,7 @@ pub struct Call {
     pub(crate) a: Leg,
     /// The attempt at a leg B, or the leg B that talks with A.
     pub(crate) b: Option<Attempt>,
-    next_leg: u32,
+    pub(crate) next_leg: u32,
     /// Legs that we hung up on, newest first: their BYE has no answer yet.
     pub(crate) released: Vec<(LegNumber, Side)>,
     /// A leg on its way into the place of another.
@@ -76,7 +76,7 @@ pub struct Call {
     pub(crate) has_media: bool,
 
     pub(crate) pending: Vec<Pending>,
-    next_command: u64,
+    pub(crate) next_command: u64,
     /// Until when the target of an Originate may ring.
     pub(crate) ring_until: Option<Instant>,
     pub(crate) originate_requests: Vec<RequestNumber>,
@@ -96,7 +96,7 @@ pub struct Call {
     /// Prompts over what it does.
     pub(crate) overlays: Vec<Overlay>,
     pub(crate) next_overlay: u32,
-    outputs: VecDeque<Output>,
+    pub(crate) outputs: VecDeque<Output>,
 }
 
 /// A command whose reply changes something.
@@ -164,7 +164,7 @@ impl Call {
         call
     }
 
-    fn new(now: Now, facts: Facts, plan: Plan, a: Leg) -> Self {
+    pub(crate) fn new(now: Now, facts: Facts, plan: Plan, a: Leg) -> Self {
         Self {
             facts,
             state: CallState::Early,
@@ -419,8 +419,12 @@ impl Call {
 
     pub(crate) fn scheduler(&mut self, command: SchedulerCommand) -> CommandNumber {
         let number = self.number();
-        self.outputs.push_back(Output::Scheduler { number, command });
+        self.scheduler_as(number, command);
         number
+    }
+
+    pub(crate) fn scheduler_as(&mut self, number: CommandNumber, command: SchedulerCommand) {
+        self.outputs.push_back(Output::Scheduler { number, command });
     }
 
     pub(crate) fn event(&mut self, event: Event) {
@@ -489,7 +493,7 @@ impl Call {
         number
     }
 
-    fn number(&mut self) -> CommandNumber {
+    pub(crate) fn number(&mut self) -> CommandNumber {
         let number = CommandNumber(self.next_command);
         self.next_command += 1;
         number

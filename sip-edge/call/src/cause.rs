@@ -5,12 +5,22 @@
 //! `Q.850;cause=102;text="ALLOTTED_TIMEOUT"`, so that every reader gets a valid number and one who
 //! knows the name gets the whole truth.
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// Makes the enum and its table: variant, name, number, Q.850 number, status of an unanswered leg.
 macro_rules! causes {
     ($($variant:ident $name:ident $number:literal $q850:literal $status:literal)*) => {
         /// Why a call, or a leg of it, has ended.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Cause { $($variant),* }
+
+        impl Serialize for Cause {
+            /// Its name.
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                self.name().serialize(serializer)
+            }
+        }
 
         impl Cause {
             /// All causes, by number.
@@ -100,6 +110,13 @@ causes! {
     NotAcceptable NOT_ACCEPTABLE 818 88 606
     Unwanted UNWANTED 819 21 607
     RejectAll REJECT_ALL 825 21 603
+}
+
+impl<'de> Deserialize<'de> for Cause {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Self::from_name(&name).ok_or_else(|| D::Error::custom("wanted the name of a hangup cause"))
+    }
 }
 
 impl Cause {

@@ -3,23 +3,28 @@
 use crate::call::{Call, Purpose, failure_of};
 use crate::output::CollectOutcome;
 use crate::step::{Origin, Step};
-use crate::{Answer, Collect, Failure, MediaCommand, Now, Refusal, Reply, RequestNumber, Side};
+use crate::{
+    Answer, Collect, Failure, MediaCommand, Now, Refusal, Reply, RequestNumber, Side, shared,
+};
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How much later than expected a prompt may end before it counts as ended.
 const PROMPT_GRACE: Duration = Duration::from_secs(2);
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Collecting {
+    #[serde(with = "shared")]
     collect: Arc<Collect>,
     origin: Origin,
+    #[serde(skip)]
     pub(crate) request: Option<RequestNumber>,
     prompt: Prompt,
     digits: String,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Prompt {
     Starting,
     Playing { play_id: String },
@@ -79,6 +84,16 @@ impl Call {
                 }
                 None => self.finish_prompt(now),
             },
+        }
+    }
+
+    /// Goes on in another process: a prompt that may not have begun is begun again.
+    pub(crate) fn resume_collecting(&mut self, now: Now, collecting: &Collecting) {
+        if collecting.prompt == Prompt::Starting
+            && let Some(file) = collecting.collect.prompt.clone()
+        {
+            let number = self.media(MediaCommand::Play { side: Side::A, file, looping: false });
+            self.expect(now, number, Purpose::Prompt);
         }
     }
 

@@ -3,8 +3,9 @@
 //! The scheduler asks again when it did not hear our answer. A call therefore remembers, also after
 //! its end, which occurrence of which task it has performed last.
 
-use crate::Plan;
+use crate::{Plan, octets};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// Tasks that a call remembers; the one that was performed longest ago is forgotten first. More than
@@ -12,7 +13,7 @@ use std::collections::VecDeque;
 pub const EFFECTS_MAX: usize = 128;
 
 /// One time that a task of the scheduler is due.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Occurrence {
     pub task_id: String,
     /// Rises from one time to the next.
@@ -20,7 +21,7 @@ pub struct Occurrence {
 }
 
 /// Which legs of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Legs {
     Both,
     A,
@@ -44,7 +45,7 @@ pub enum Destination {
 }
 
 /// What a task is to do to the call when it is due; sip-edge is asked for it then.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Later {
     Hangup {
         cause: crate::Cause,
@@ -52,19 +53,20 @@ pub enum Later {
     },
     TransferToTarget(String),
     /// The plan as its shell encodes it, checked.
-    TransferToPlan(Bytes),
+    TransferToPlan(#[serde(with = "octets")] Bytes),
     Play {
         file: String,
         legs: Legs,
     },
     Publish {
         subject: String,
+        #[serde(with = "octets")]
         payload: Bytes,
     },
 }
 
 /// The last occurrence of each task that was performed.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Effects(VecDeque<Occurrence>);
 
 impl Effects {

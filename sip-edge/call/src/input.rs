@@ -2,6 +2,7 @@
 
 use crate::{Cause, Collect, Destination, Legs, Occurrence, Plan};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
 /// The time, on both clocks: `instant` for timers, `unix_ms` for what is told to others.
@@ -19,11 +20,11 @@ pub enum Side {
 }
 
 /// A leg within its call, never used twice: leg A is 0, every attempt at a leg B has the next one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LegNumber(pub u32);
 
 /// A command within its call, never used twice: the reply bears it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CommandNumber(pub u64);
 
 /// A request of an API client, chosen by the shell; the answer bears it.

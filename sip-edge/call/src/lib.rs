@@ -2,7 +2,7 @@
 //!
 //! A [`Call`] is a value without IO. It is told what its legs, the other services and the API said
 //! ([`Input`]) and asks for what is to be done ([`Output`]); time is an argument. Everything that a
-//! call needs to go on is in the value: whoever has it can take the call over.
+//! call needs to go on is in the value, and what survives its process is its [`Snapshot`].
 //!
 //! ```text
 //! Early ──(leg A confirmed)──▶ Answered ──(leg B confirmed, media connected)──▶ Connected
@@ -26,12 +26,15 @@ mod effect;
 mod end;
 mod input;
 mod leg;
+mod octets;
 mod output;
 mod overlay;
 mod plan;
 mod queueing;
 mod replacing;
 mod request;
+mod shared;
+mod snapshot;
 mod step;
 
 pub use call::{COMMAND_TIMEOUT, Call, Facts, Originated};
@@ -50,3 +53,4 @@ pub use overlay::OVERLAYS_MAX;
 pub use plan::{Action, AgentOrder, Collect, Conference, Enqueue, Plan};
 pub use replacing::REPLACE_MAX;
 pub use request::REQUESTS_MAX;
+pub use snapshot::Snapshot;

@@ -2,6 +2,7 @@
 
 use crate::{AgentOrder, Cause, CommandNumber, Conference, Later, LegNumber, RequestNumber, Side};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -219,7 +220,7 @@ pub enum Answer {
     TooLate(Box<View>),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RingResult {
     pub outcome: RingOutcome,
     /// Status of leg B's final response, if there was one.
@@ -228,7 +229,7 @@ pub struct RingResult {
     pub cause: Option<Cause>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RingOutcome {
     Connected,
     NoAnswer,

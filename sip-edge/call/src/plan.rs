@@ -3,14 +3,16 @@
 //! A value of these types is valid: whoever makes it from text or from the wire has checked names
 //! and ranges. A nested plan (`on`, `otherwise`) takes the place of what would follow.
 
-use crate::{Cause, Later};
+use crate::{Cause, Later, shared};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Actions, run one after the other; when the last one has ended, the call is hung up with
 /// NORMAL_CLEARING. Cheap to clone.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<Action>", into = "Vec<Action>")]
 pub struct Plan(Arc<[Action]>);
 
 impl Plan {
@@ -24,25 +26,37 @@ impl Plan {
     }
 }
 
+impl From<Vec<Action>> for Plan {
+    fn from(actions: Vec<Action>) -> Self {
+        Self(actions.into())
+    }
+}
+
+impl From<Plan> for Vec<Action> {
+    fn from(plan: Plan) -> Self {
+        plan.0.to_vec()
+    }
+}
+
 /// One step of a plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
     /// Answers leg A. Implied by every action that needs media.
     Answer,
     /// Plays a file to its end.
     Play { file: String },
     /// Collects digits and branches on them.
-    Collect(Arc<Collect>),
+    Collect(#[serde(with = "shared")] Arc<Collect>),
     /// Schedules what is to happen to the call, under a name.
     Schedule { after_ms: u64, what: Later, name: String },
     /// Cancels the task of that name.
     Cancel { name: String },
     /// Waits in a queue with music.
-    Enqueue(Arc<Enqueue>),
+    Enqueue(#[serde(with = "shared")] Arc<Enqueue>),
     /// Tells queue-svc what an agent says.
     Agent { does: AgentOrder, agent: Option<String>, otherwise: Option<Plan> },
     /// Joins a conference; the plan goes on when somebody sends leg A out of it.
-    Conference(Arc<Conference>),
+    Conference(#[serde(with = "shared")] Arc<Conference>),
     /// Rings somebody and connects both; `otherwise: None`: hang up with the cause of the failure.
     Dial { target: String, ring: Duration, otherwise: Option<Plan> },
     /// Ends the call.
@@ -71,7 +85,7 @@ impl Action {
 }
 
 /// How a call waits in a queue.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enqueue {
     /// `None`: the queue whose URI is the request URI.
     pub queue: Option<String>,
@@ -85,7 +99,7 @@ pub struct Enqueue {
 }
 
 /// What an agent of the queues says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AgentOrder {
     Login,
     Logout,
@@ -96,7 +110,7 @@ pub enum AgentOrder {
 }
 
 /// How digits are collected.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Collect {
     /// File that is played meanwhile; the first digit stops it.
     pub prompt: Option<String>,
@@ -115,7 +129,7 @@ pub struct Collect {
 }
 
 /// Which conference, and how it is when leg A makes it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conference {
     pub name: String,
     /// Digits that the caller has to dial first; empty: none.

@@ -10,13 +10,14 @@ use crate::{
     Action, AgentOrder, Cause, Enqueue, Failure, FailureKind, MediaCommand, Now, QueueCommand,
     Reply, Side, SipOrder,
 };
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// When music that could not be started, or a place that could not be confirmed, is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 
 /// The way into a queue.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Entering {
     /// queue-svc is asked for a place.
     Asking,
@@ -158,6 +159,15 @@ impl Call {
                 self.step_until = Some(now.instant + RETRY);
             }
             Err(_) => self.finish(now, Cause::NormalTemporaryFailure, EndedBy::Edge),
+        }
+    }
+
+    /// Goes on in another process: queue-svc hears that the caller is there, and music that may not
+    /// have begun is begun again.
+    pub(crate) fn resume_waiting(&mut self, now: Now) {
+        if let Step::Waiting { confirmed, .. } = &mut self.step {
+            *confirmed = false;
+            self.retry_waiting(now);
         }
     }
 

@@ -7,8 +7,9 @@ use crate::output::{EndedBy, Event};
 use crate::queueing::Entering;
 use crate::{
     Action, Answer, CancelOutcome, Cause, CommandNumber, Conference, Failure, Later, MediaCommand,
-    Now, Refusal, Reply, RequestNumber, SchedulerCommand, Side,
+    Now, Refusal, Reply, RequestNumber, SchedulerCommand, Side, shared,
 };
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ const PLAY_GRACE: Duration = Duration::from_secs(2);
 const CANCEL_RETRY: Duration = Duration::from_secs(1);
 
 /// What the call is doing now.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Step {
     /// Before the first action and after the last.
     Idle,
@@ -42,14 +43,14 @@ pub(crate) enum Step {
     },
     /// queue-svc is told what an agent says.
     TellingOfAgent,
-    Joining(Arc<Conference>),
-    Conferring(Arc<Conference>),
+    Joining(#[serde(with = "shared")] Arc<Conference>),
+    Conferring(#[serde(with = "shared")] Arc<Conference>),
     Dialing,
     Parked,
 }
 
 /// Who began a step, and so what follows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Origin {
     Plan,
     /// A request to a parked call.
@@ -60,14 +61,22 @@ pub(crate) enum Origin {
     },
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Playing {
     pub(crate) origin: Origin,
     /// Whom to tell that it plays, or that it has been played.
+    #[serde(skip)]
     pub(crate) request: Option<RequestNumber>,
     pub(crate) wait: bool,
     play_id: Option<String>,
     duration: Duration,
+}
+
+impl Playing {
+    /// media-relay has not said whether it plays.
+    pub(crate) fn is_starting(&self) -> bool {
+        self.play_id.is_none()
+    }
 }
 
 impl Call {
@@ -98,8 +107,19 @@ impl Call {
     }
 
     fn schedule(&mut self, now: Now, after_ms: u64, what: Later, name: String) {
+        let number = self.number();
+        self.schedule_as(now, number, (after_ms, what, name));
+    }
+
+    /// Under this number a task is made once, however often it is asked for.
+    pub(crate) fn schedule_as(
+        &mut self,
+        now: Now,
+        number: CommandNumber,
+        (after_ms, what, name): (u64, Later, String),
+    ) {
         let command = SchedulerCommand::Schedule { after_ms, what, name: name.clone() };
-        let number = self.scheduler(command);
+        self.scheduler_as(number, command);
         self.enter(Step::Scheduling(number));
         self.expect(now, number, Purpose::Schedule { number, name });
     }
@@ -114,7 +134,7 @@ impl Call {
         }
     }
 
-    fn ask_to_cancel(&mut self, now: Now) {
+    pub(crate) fn ask_to_cancel(&mut self, now: Now) {
         if let Step::Cancelling { task_id } = &self.step {
             let command = SchedulerCommand::Cancel { task_id: task_id.clone() };
             let number = self.scheduler(command);

@@ -32,6 +32,53 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 300,
+        max_global_rejects: 100_000,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn a_call_in_another_process_does_what_it_would_have_done_here(
+        begin in 0..3u8,
+        plan in 0..PLANS,
+        settled in 1..3u8,
+        before in prop::collection::vec(step(), 0..10),
+        after in prop::collection::vec(step(), 0..40),
+    ) {
+        let (mut here, mut there) = (Model::begin(begin, plan), Model::begin(begin, plan));
+        for model in [&mut here, &mut there] {
+            model.settle(settled);
+            for step in before.iter().filter_map(calm) {
+                model.step(step);
+                model.quiet(); // Or a command that nobody answers is given again some time.
+            }
+        }
+        prop_assume!(here.is_at_rest());
+        there.restart();
+        there.quiet();
+        (here.trace, there.trace) = (Vec::new(), Vec::new());
+        for step in after {
+            // What plays has other names.
+            if !matches!(step, Step::Input(Input::PlayFinished { .. })) {
+                here.step(step.clone());
+                there.step(step);
+            }
+            prop_assert_eq!(&here.trace, &there.trace);
+        }
+    }
+}
+
+/// The step, if nothing of it is half done when all commands have been answered.
+fn calm(step: &Step) -> Option<Step> {
+    match step {
+        Step::Signal(_, LegSignal::Reinvited { .. }) => None,
+        Step::Reply { oldest, .. } => Some(Step::Reply { oldest: *oldest, failure: None }),
+        step => Some(step.clone()),
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Signal(u8, LegSignal),
@@ -51,6 +98,7 @@ enum Step {
         place: Option<u8>,
     },
     Taken(u8),
+    Restart,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -131,6 +179,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(place, has_offer)| Step::Replace { place, has_offer }),
         1 => prop::option::of(0..3u8).prop_map(|place| Step::Borrow { place }),
         1 => (0..3u8).prop_map(Step::Taken),
+        1 => Just(Step::Restart),
     ]
 }
 
@@ -179,6 +228,9 @@ struct Model {
     requests: BTreeSet<RequestNumber>,
     next_request: u64,
     ended: usize,
+    /// A place may be asked for again.
+    restarted: bool,
+    trace: Vec<String>,
 }
 
 impl Model {
@@ -205,6 +257,8 @@ impl Model {
             requests: (!inbound).then_some(RequestNumber(0)).into_iter().collect(),
             next_request: 1,
             ended: 0,
+            restarted: false,
+            trace: Vec::new(),
         };
         model.drain();
         model
@@ -279,6 +333,7 @@ impl Model {
                 }
                 self.drain();
             }
+            Step::Restart => self.restart(),
             Step::Taken(leg) => {
                 let leg = LegNumber(leg.into());
                 let cause = Cause::AttendedTransfer;
@@ -290,6 +345,30 @@ impl Model {
                 }
             }
         }
+    }
+
+    /// Lets another process go on, if it is a call that can be kept.
+    fn restart(&mut self) {
+        let Some(call) = script::restarted(self.now, &self.call) else { return };
+        let kept = self.call.snapshot(self.now).expect("it was kept");
+        self.legs = kept.legs().collect(); // The shell ends all others.
+        self.open_commands.clear();
+        self.requests.clear(); // Who waited is told nothing.
+        (self.call, self.restarted) = (call, true);
+        self.drain();
+    }
+
+    /// Lets the services answer everything.
+    fn quiet(&mut self) {
+        while !self.open_commands.is_empty() {
+            self.reply(true, None);
+        }
+    }
+
+    /// Whether a restart loses nothing: all that is there can be kept.
+    fn is_at_rest(&self) -> bool {
+        let kept = self.call.snapshot(self.now).filter(|it| !it.is_being_answered());
+        self.requests.is_empty() && kept.is_some_and(|it| it.legs().eq(self.legs.iter().copied()))
     }
 
     fn reply(&mut self, oldest: bool, failure: Option<FailureKind>) {
@@ -328,6 +407,7 @@ impl Model {
             if let Some((_, number, reply)) = script::hoped_for(&output) {
                 self.open_commands.insert(number, reply);
             }
+            self.trace.push(nameless(&script::describe(&output)));
             self.check_output(output);
         }
         assert!(!self.call.has_ended() || self.call.poll_timeout().is_none());
@@ -360,7 +440,8 @@ impl Model {
             }
             Output::Queue { number, command } => match command {
                 QueueCommand::Enqueue { answered: false, .. } => {
-                    assert_eq!(self.place.replace(number), None, "a second place");
+                    let before = self.place.replace(number);
+                    assert!(before.is_none() || self.restarted, "a second place");
                 }
                 QueueCommand::Enqueue { answered: true, .. } => assert!(self.place.is_some()),
                 QueueCommand::Agent { .. } => (),
@@ -391,4 +472,13 @@ impl Model {
         assert_eq!(self.place, None, "a place that is kept");
         assert_eq!(self.sessions_deleted, usize::from(self.has_session), "sessions deleted");
     }
+}
+
+/// Without the numbers of commands, after which the script's scheduler names its tasks.
+fn nameless(line: &str) -> String {
+    let mut words: Vec<&str> = line.split('t').collect();
+    for word in words.iter_mut().skip(1) {
+        *word = word.trim_start_matches(|letter: char| letter.is_ascii_digit());
+    }
+    words.join("t")
 }

@@ -11,7 +11,7 @@ use call::{
     Action, Answer, Ask, Call, CancelOutcome, Cause, Collect, CommandNumber, Conference,
     Destination, Event, Facts, Failure, FailureKind, Input, Later, LegEnd, LegNumber, LegSignal,
     Legs, MediaCommand, Now, Occurrence, Originated, Output, Plan, QueueCommand, Reply,
-    RequestNumber, SchedulerCommand, Side, SipOrder,
+    RequestNumber, SchedulerCommand, Side, SipOrder, Snapshot,
 };
 use expect_test::Expect;
 use std::collections::VecDeque;
@@ -179,6 +179,12 @@ impl Stage {
         let (who, what) = (words[0], &words[1..]);
         if let Some(service) = ["media", "queue", "scheduler"].iter().position(|it| *it == who) {
             return self.service(service, what);
+        }
+        if (who, what.is_empty()) == ("restart", true) {
+            writeln!(self.log, "{} > restart", self.clock()).unwrap();
+            self.call = restarted(self.now, &self.call).expect("a call that can be kept");
+            self.services.iter_mut().for_each(|service| service.waiting.clear());
+            return;
         }
         let side = |name: &str| if name == "a" { Side::A } else { Side::B };
         let input = match (who, what) {
@@ -364,6 +370,15 @@ impl Stage {
     }
 }
 
+/// The call in another process, if it is one that can be kept.
+pub(crate) fn restarted(now: Now, call: &Call) -> Option<Call> {
+    let snapshot = call.snapshot(now)?;
+    let text = serde_json::to_string(&snapshot).unwrap();
+    let read: Snapshot = serde_json::from_str(&text).unwrap();
+    assert_eq!(serde_json::to_string(&read).unwrap(), text);
+    Some(Call::restore(now, read))
+}
+
 /// The reply that one hopes for; `None` for commands whose reply nobody reads.
 pub(crate) fn hoped_for(output: &Output) -> Option<(usize, CommandNumber, Reply)> {
     match output {
@@ -415,7 +430,7 @@ fn task(words: &[&str]) -> Option<Occurrence> {
     Some(Occurrence { task_id, number })
 }
 
-fn describe(output: &Output) -> String {
+pub(crate) fn describe(output: &Output) -> String {
     match output {
         Output::Sip { leg, order } => {
             let leg = if leg.0 == 0 { "a".to_owned() } else { format!("b{}", leg.0) };
