@@ -13,6 +13,7 @@ mod free_port;
 mod kamailio;
 mod mariadb;
 mod nats;
+mod other_edge;
 pub mod phone;
 mod postgres;
 mod process;

@@ -1,6 +1,7 @@
 //! All of Holdfast on one machine: nats-server and the four services, as separate processes.
 
 use crate::audio::{Wav, tune};
+use crate::other_edge::OtherEdge;
 use crate::{NatsServer, Process, binary, free_ports};
 use anyhow::{Context as _, bail};
 use proto::media_relay::v1::media_relay_client::MediaRelayClient;
@@ -19,7 +20,7 @@ use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
 /// How long a service may take to serve.
-const READY_LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const READY_LIMIT: Duration = Duration::from_secs(30);
 /// What `--drain` gets, and how much longer a service may take to end.
 const DRAIN: Duration = Duration::from_secs(1);
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -145,22 +146,26 @@ pub struct Setup {
     pub sip_edge_flags: Vec<String>,
     /// More flags for media-relay.
     pub media_relay_flags: &'static [&'static str],
+    /// Ports of a second sip-edge for SIP and gRPC; it is not started with the others.
+    pub other_edge: Option<[u16; 2]>,
 }
 
 impl Setup {
     pub fn on(ports: Ports) -> Self {
-        Self { ports, echo: None, sip_edge_flags: Vec::new(), media_relay_flags: &[] }
+        let (echo, other_edge) = (None, None);
+        Self { ports, echo, sip_edge_flags: Vec::new(), media_relay_flags: &[], other_edge }
     }
 }
 
 pub struct Stack {
     ports: Ports,
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
     echo: Option<Echo>,
     sip_edge_flags: Vec<String>,
     media_relay_flags: &'static [&'static str],
     /// Dropped in this order.
     services: BTreeMap<Service, Process>,
+    pub(crate) other: Option<OtherEdge>,
     nats: NatsServer,
     _temporary: Option<TempDir>,
     /// Held by tests: one stack at a time, or they disturb each other's clocks and sound.
@@ -175,6 +180,18 @@ impl Stack {
 
     /// As [`Stack::start`], with more flags for sip-edge.
     pub fn start_with(flags: &[&str]) -> anyhow::Result<Self> {
+        Self::start_beside(flags, None)
+    }
+
+    /// As [`Stack::start`], with two sip-edges; queue-svc knows the second one only.
+    pub fn start_replicated() -> anyhow::Result<Self> {
+        let first = free_ports(2)?;
+        let mut stack = Self::start_beside(&[], Some([first, first + 1]))?;
+        stack.start_other()?;
+        Ok(stack)
+    }
+
+    fn start_beside(flags: &[&str], other_edge: Option<[u16; 2]>) -> anyhow::Result<Self> {
         let alone = File::create(std::env::temp_dir().join("holdfast-e2e.lock"))?;
         alone.lock().context("wait for the other tests")?;
         let temporary = tempfile::tempdir().context("make a folder for the stack")?;
@@ -182,7 +199,8 @@ impl Stack {
         let digest = ["--digest", "sha-256,md5"];
         let digest = if flags.contains(&digest[0]) { &[][..] } else { &digest };
         let flags = digest.iter().chain(flags).map(|flag| (*flag).to_owned());
-        let setup = Setup { sip_edge_flags: flags.collect(), ..Setup::on(Ports::free()?) };
+        let sip_edge_flags = flags.collect();
+        let setup = Setup { sip_edge_flags, other_edge, ..Setup::on(Ports::free()?) };
         let mut stack = Self::start_in(temporary.path(), setup)?;
         stack._temporary = Some(temporary);
         stack._alone = Some(alone);
@@ -191,7 +209,7 @@ impl Stack {
 
     /// With its databases, events, dial plan and media in `folder`, which may have them already.
     pub fn start_in(folder: &Path, setup: Setup) -> anyhow::Result<Self> {
-        let Setup { ports, echo, sip_edge_flags, media_relay_flags } = setup;
+        let Setup { ports, echo, sip_edge_flags, media_relay_flags, other_edge } = setup;
         prepare(folder)?;
         let nats = NatsServer::start_at(&folder.join("nats"), Some(ports.nats))?;
         let folder = folder.to_owned();
@@ -203,6 +221,7 @@ impl Stack {
             sip_edge_flags,
             media_relay_flags,
             services,
+            other: other_edge.map(|[sip, grpc]| OtherEdge::at(sip, grpc)),
             nats,
             _temporary: None,
             _alone: None,
@@ -230,7 +249,7 @@ impl Stack {
         Ok(())
     }
 
-    fn flags(&self, service: Service) -> Vec<String> {
+    pub(crate) fn flags(&self, service: Service) -> Vec<String> {
         let Ports { sip, nats, sip_edge, media_relay, scheduler, queue_svc } = self.ports;
         let local = |port: u16| format!("127.0.0.1:{port}");
         let url = |port: u16| format!("http://127.0.0.1:{port}");
@@ -251,10 +270,18 @@ impl Stack {
                 flags
             }
             Service::Scheduler => {
-                pairs([("--database-url", "sqlite:scheduler.db"), ("--sip-edge", &url(sip_edge))])
+                let mut flags = pairs([("--database-url", "sqlite:scheduler.db")]);
+                let both = self.other.as_ref().map(|other| {
+                    let named = format!("{}={}", OtherEdge::NAME, other.url());
+                    [format!("edge={}", url(sip_edge)), named]
+                });
+                let edges = both.map_or_else(|| vec![url(sip_edge)], Vec::from);
+                flags.extend(pairs(edges.iter().map(|edge| ("--sip-edge", edge.as_str()))));
+                flags
             }
             Service::QueueSvc => {
-                pairs([("--database-url", "sqlite:queue.db"), ("--sip-edge", &url(sip_edge))])
+                let edge = self.other.as_ref().map_or_else(|| url(sip_edge), OtherEdge::url);
+                pairs([("--database-url", "sqlite:queue.db"), ("--sip-edge", &edge)])
             }
             Service::SipEdge => {
                 let users = USERS.map(|(name, password)| format!("{name}:{password}"));
@@ -291,6 +318,14 @@ impl Stack {
     /// SIGKILL.
     pub fn kill(&mut self, service: Service) {
         self.services.remove(&service); // Dropping kills.
+    }
+
+    /// SIGTERM to one service, and its end.
+    pub fn terminate(&mut self, service: Service) -> anyhow::Result<()> {
+        match self.services.remove(&service) {
+            Some(mut process) => process.stop(DRAIN + STOP_LIMIT).map(drop),
+            None => Ok(()),
+        }
     }
 
     /// Takes away what a media-relay that was killed would go on with: another host has none of it.
@@ -459,6 +494,7 @@ impl Stack {
     /// Names those that did not end in time and were killed.
     pub fn stop(mut self) -> anyhow::Result<()> {
         let mut stubborn = Vec::new();
+        self.kill_other();
         for service in SERVICES.into_iter().rev() {
             let Some(mut process) = self.services.remove(&service) else { continue };
             if process.stop(DRAIN + STOP_LIMIT).is_err() {

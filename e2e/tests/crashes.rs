@@ -129,59 +129,24 @@ async fn music_and_order_outlive_nats_for_a_while() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_sip_edge_leaves_no_session_no_place_and_no_task_behind() -> anyhow::Result<()> {
-    let mut stack = Stack::start()?;
-    stack.create_queue().await?;
-    let callers: Vec<Phone> = (0..3)
-        .map(|nth| Phone::start(&format!("c{nth}"), Codec::Pcmu))
-        .collect::<Result<_, _>>()?;
-    let mut calls = Vec::new();
-    for caller in &callers {
-        calls.push(caller.dial(stack.sip(), &stack.uri(QUEUE_USER))?);
-    }
-    stack.wait_waiting(3).await?;
-    let bob = Phone::start("bob", Codec::Pcmu)?;
-    let originating = stack.start_originate(&bob.uri(), &park_for(600_000));
-    let _bobs_call = bob.invited()?.answer()?;
-    let task_id = originating.await??.tasks["limit"].clone();
-
-    stack.kill(Service::SipEdge);
-    stack.start_service(Service::SipEdge)?;
-    stack.wait_task(&task_id, TaskState::Expired).await?;
-    stack.wait_clean().await?;
-    for call in calls {
-        assert!(call.bye().is_err(), "a call of the dead process is known to the new one");
-    }
-
-    let caller = Phone::start("alice", Codec::Pcmu)?;
-    let call = caller.dial(stack.sip(), &stack.uri(QUEUE_USER))?;
-    stack.wait_waiting(1).await?;
-    caller.ear().listen(Duration::from_secs(1))?;
-    call.bye()?;
-    stack.wait_clean().await?;
-    stack.stop()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_sip_edge_killed_while_an_agent_rings_leaves_no_assignment_behind() -> anyhow::Result<()>
-{
+async fn a_sip_edge_killed_while_an_agent_rings_keeps_the_caller_in_line() -> anyhow::Result<()> {
     let mut stack = Stack::start()?;
     stack.create_queue().await?;
     let (caller, agent) =
         (Phone::start("alice", Codec::Pcmu)?, Phone::start("agent", Codec::Pcmu)?);
-    let _lost = caller.dial(stack.sip(), &stack.uri(QUEUE_USER))?;
+    let call = caller.dial(stack.sip(), &stack.uri(QUEUE_USER))?;
     stack.wait_waiting(1).await?;
-    let retrieving = stack.start_retrieve(&agent.uri(), 10_000);
+    let line = stack.line().await?;
+    let retrieving = stack.start_retrieve(&agent.uri(), 5_000);
     agent.invited()?.ring();
     stack.kill(Service::SipEdge);
     stack.start_service(Service::SipEdge)?;
     let told = retrieving.await?;
     let connected = told.is_ok_and(|it| it.outcome() == RetrieveOutcome::Connected);
     assert!(!connected, "connected by a dead process");
-    stack.wait_clean().await?;
-
-    let call = caller.dial(stack.sip(), &stack.uri(QUEUE_USER))?;
     stack.wait_waiting(1).await?;
+    assert_eq!(stack.line().await?, line);
+
     let other = Phone::start("other", Codec::Pcmu)?;
     let retrieving = stack.start_retrieve(&other.uri(), 10_000);
     let answered = other.invited()?.answer()?;

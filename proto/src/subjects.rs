@@ -25,6 +25,18 @@ pub const BINDINGS_BUCKET: &str = "holdfast_bindings";
 /// How much [`BINDINGS_BUCKET`] keeps at most, in bytes.
 pub const BINDINGS_MAX_BYTES: i64 = 256 << 20;
 
+/// The JetStream key-value bucket of calls that outlive their sip-edge; written by sip-edge only.
+pub const CALLS_BUCKET: &str = "holdfast_calls";
+
+/// How much [`CALLS_BUCKET`] keeps at most, in bytes; a call takes some 3,000.
+pub const CALLS_MAX_BYTES: i64 = 512 << 20;
+
+/// The JetStream key-value bucket in which each sip-edge says that it lives; written by sip-edge only.
+pub const EDGES_BUCKET: &str = "holdfast_edges";
+
+/// How much [`EDGES_BUCKET`] keeps at most, in bytes.
+pub const EDGES_MAX_BYTES: i64 = 4 << 20;
+
 /// Ends of all calls, for those who clean up after them.
 pub const CALLS_ENDED: &str = "holdfast.call.ended.*";
 

@@ -59,7 +59,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", default_value = "edge", value_parser = edge_name)]
     pub(crate) edge_name: String,
 
-    /// gRPC of media-relay.
+    /// Where other sip-edges reach the gRPC of this one, to ask about its calls, if not at --grpc, e.g.
+    /// `http://10.0.0.7:50051`.
+    #[arg(long, value_name = "URL")]
+    pub(crate) advertise_grpc: Option<String>,
+
+    /// gRPC of media-relay, as all sip-edges reach it: one that takes over our calls goes on with it.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50052")]
     pub(crate) media_relay: String,
 

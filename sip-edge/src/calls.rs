@@ -2,6 +2,7 @@
 //! ended ones.
 
 use crate::events::Shown;
+use crate::media::Media;
 use call::{Call, LegNumber, View};
 use sip::LegId;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -18,6 +19,8 @@ const ENDED_MAX: usize = 20_000;
 pub(crate) struct Entry {
     pub(crate) call: Call,
     pub(crate) session_id: String,
+    /// The media-relay that has the session.
+    pub(crate) media: Media,
     /// The From header field of an inbound leg A; our From URI of an originated one.
     pub(crate) from: String,
     pub(crate) contact: String,
@@ -38,6 +41,8 @@ pub(crate) struct Entry {
     pub(crate) media_since: Option<Instant>,
     /// The Originate that made it, to know it again.
     pub(crate) originate: Option<proto::sip_edge::v1::OriginateRequest>,
+    /// Of the state that was kept last.
+    pub(crate) kept: Option<u64>,
     deadline: Option<Instant>,
 }
 
@@ -52,10 +57,11 @@ pub(crate) enum Slot {
 }
 
 impl Entry {
-    pub(crate) fn new(call: Call, from: String, our_uri: String) -> Self {
+    pub(crate) fn new(call: Call, media: Media, from: String, our_uri: String) -> Self {
         Self {
             call,
             session_id: boot::new_id(),
+            media,
             from,
             contact: String::new(),
             source: String::new(),
@@ -68,6 +74,7 @@ impl Entry {
             leg_headers: None,
             media_since: None,
             originate: None,
+            kept: None,
             deadline: None,
         }
     }
@@ -184,19 +191,32 @@ impl Calls {
             _ => (),
         }
         if entry.call.has_ended()
-            && let Some(entry) = self.live.remove(id)
+            && let Some(entry) = self.remove(id)
         {
-            self.sessions.remove(&entry.session_id);
-            if let Some(count) = self.sources.get_mut(&entry.source) {
-                *count -= 1;
-                if *count == 0 {
-                    self.sources.remove(&entry.source);
-                }
-            }
             self.ended.insert(id.clone(), entry);
             self.ended_at.push_back((now, id.clone()));
             self.forget_ended(now);
         }
+    }
+
+    /// Takes a live call out, with what leads to it.
+    pub(crate) fn remove(&mut self, id: &CallId) -> Option<Entry> {
+        let entry = self.live.remove(id)?;
+        self.sessions.remove(&entry.session_id);
+        if let Some(at) = entry.deadline {
+            self.deadlines.remove(&(at, id.clone()));
+        }
+        if let Some(count) = self.sources.get_mut(&entry.source) {
+            *count -= 1;
+            if *count == 0 {
+                self.sources.remove(&entry.source);
+            }
+        }
+        Some(entry)
+    }
+
+    pub(crate) fn is_live(&self, id: &str) -> bool {
+        self.live.contains_key(id)
     }
 
     /// A call whose timers are due.

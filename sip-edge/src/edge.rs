@@ -2,7 +2,7 @@
 //!
 //! Nothing here waits for another service: commands run beside the loop and come back as inputs.
 
-use crate::bindings::{Record, Sharing};
+use crate::bindings::{self, Sharing};
 use crate::calls::{CallId, Calls};
 use crate::chain::{Chains, Performed};
 use crate::defence::{Defence, Turned};
@@ -10,6 +10,7 @@ use crate::dial_plan::DialPlan;
 use crate::events::Events;
 use crate::failover::Others;
 use crate::forks::Fork;
+use crate::keeping::Keeping;
 use crate::locate::Locator;
 use crate::media::{Media, Watched};
 use crate::metrics;
@@ -18,6 +19,7 @@ use crate::requests::{Request, Waiting};
 use crate::resolve::Resolved;
 use crate::routing::Checked;
 use crate::scheduler::Scheduler;
+use crate::snapshots::Record;
 use crate::transfer::{self, Borrowed};
 use crate::transport::{Received, Transports};
 use crate::trunks::{Located, Registering};
@@ -57,7 +59,16 @@ pub(crate) enum Done {
     Resolved(Resolved),
     Checked(Checked),
     TrunkLocated(Located),
-    Shared(Record),
+    Shared(bindings::Record),
+    /// Another sip-edge has taken the call over.
+    CallLost(CallId),
+    /// A call of one that is dead is ours now.
+    CallTaken(Box<Record>),
+    /// media-relay knows that the session is ours; or has no such session.
+    Adopted {
+        call: CallId,
+        is_there: bool,
+    },
     /// A phone may not be silent any longer, if it still is.
     Silent(LegId),
 }
@@ -90,6 +101,11 @@ pub(crate) struct Edge {
     pub(crate) registering: Vec<Registering>,
     /// Bindings that other replicas are to know.
     pub(crate) sharing: Sharing,
+    /// Further media-relays, which have sessions of calls that we have taken over, by their URL.
+    pub(crate) relays: HashMap<Arc<str>, Media>,
+    pub(crate) watched: mpsc::Sender<Watched>,
+    /// Calls that outlive this process.
+    pub(crate) keeping: Keeping,
     /// Legs whose INVITE waits for what queue-svc says.
     pub(crate) checking: HashSet<LegId>,
     pub(crate) chains: Chains,
@@ -115,6 +131,8 @@ pub(crate) struct Parts {
     pub(crate) calls: Calls,
     pub(crate) defence: Defence,
     pub(crate) sharing: Sharing,
+    pub(crate) keeping: Keeping,
+    pub(crate) watched: mpsc::Sender<Watched>,
     pub(crate) performed: mpsc::Sender<Performed>,
     pub(crate) done: mpsc::Sender<Done>,
     pub(crate) drained: watch::Sender<bool>,
@@ -135,6 +153,9 @@ impl Edge {
             forks: HashMap::new(),
             registering: Vec::new(),
             sharing: parts.sharing,
+            keeping: parts.keeping,
+            relays: HashMap::new(),
+            watched: parts.watched,
             checking: HashSet::new(),
             chains: Chains::new(parts.performed),
             defence: parts.defence,
@@ -162,6 +183,9 @@ impl Edge {
                     Done::Checked(checked) => self.handle_checked(checked),
                     Done::Shared(record) => self.handle_shared(record),
                     Done::TrunkLocated(located) => self.handle_trunk_located(located),
+                    Done::CallLost(id) => self.lose(&id),
+                    Done::CallTaken(record) => self.take_over(*record),
+                    Done::Adopted { call, is_there } => self.handle_adopted(&call, is_there),
                     Done::Silent(leg) => self.handle_silent(leg),
                 },
                 Some(request) = inputs.requests.recv() => self.handle_request(request),
@@ -184,6 +208,7 @@ impl Edge {
                 self.perform(&id, output);
             }
             self.calls.settle(Instant::now(), &id);
+            self.note(&id);
             metrics::live_calls(self.calls.live());
         }
     }
@@ -267,6 +292,11 @@ impl Edge {
             Event::ReinviteFailed { leg, status } => {
                 self.tell_borrower(leg, LegSignal::Ended(transfer::rejected(status)));
             }
+            Event::Moved { leg } => {
+                if let Some((id, _)) = self.legs.get(&leg).cloned() {
+                    self.note(&id);
+                }
+            }
             Event::Referred { leg, refer } => self.handle_referred(leg, refer),
             Event::ReferProgress { .. } => (), // We send none.
             Event::Registered { user, contacts } => {
@@ -331,7 +361,9 @@ impl Edge {
                 (session_id, Input::Kicked { conference })
             }
             Watched::Inactive { session_id } => (session_id, Input::MediaInactive),
-            Watched::Sessions { asked, sessions } => return self.compare(asked, sessions),
+            Watched::Sessions { url, asked, sessions } => {
+                return self.compare(&url, asked, sessions);
+            }
         };
         if let Some(id) = self.calls.of_session(&session_id).cloned() {
             self.feed(&id, input);
@@ -340,10 +372,11 @@ impl Edge {
 
     /// Deletes the sessions of calls that nobody has any more, and ends the calls whose session is
     /// gone: silence for ever would be worse.
-    fn compare(&mut self, asked: Instant, sessions: Vec<crate::media::Session>) {
+    fn compare(&mut self, url: &str, asked: Instant, sessions: Vec<crate::media::Session>) {
         let known: HashSet<&str> = sessions.iter().map(|it| it.session_id.as_str()).collect();
         let lost = self.calls.iter_live().filter(|(_, entry)| {
-            entry.media_since.is_some_and(|since| since < asked)
+            *entry.media.url == *url
+                && entry.media_since.is_some_and(|since| since < asked)
                 && !known.contains(entry.session_id.as_str())
         });
         let lost: Vec<CallId> = lost.map(|(id, _)| id.clone()).collect();
@@ -353,31 +386,42 @@ impl Edge {
         }
         for session in sessions {
             if self.calls.of_session(&session.session_id).is_none() {
-                self.delete_orphan(session);
+                self.delete_orphan(url, session);
             }
         }
     }
 
     /// Frees a session that no live call has. If the call is not one of ours that has ended, an
-    /// earlier process has left it behind, and others must hear of its end.
-    fn delete_orphan(&mut self, orphan: crate::media::Session) {
-        info!(call_id = orphan.call_id, "deleting the media session of a call that is over");
-        metrics::orphan_deleted();
+    /// earlier process has left it behind, and others must hear of its end; unless another sip-edge
+    /// goes on with it, and has not told media-relay yet.
+    fn delete_orphan(&mut self, url: &str, orphan: crate::media::Session) {
         let subject = crate::media::Subject {
             session_id: orphan.session_id.clone(),
             call_id: orphan.call_id.clone(),
             signalling_source: String::new(),
         };
         let command = call::MediaCommand::Delete { side: None };
-        tokio::spawn(self.services.media.clone().perform(subject, command));
-        if self.calls.get(&orphan.call_id).is_none() {
-            self.events.emit_orphan(orphan.call_id, orphan.session_id);
-        }
+        let delete = self.relay(url).perform(subject, command);
+        let is_ours = self.calls.get(&orphan.call_id).is_some();
+        let kept = self.keeping.is_kept(orphan.call_id.clone());
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            if !is_ours && kept.await {
+                return;
+            }
+            info!(call_id = orphan.call_id, "deleting the media session of a call that is over");
+            metrics::orphan_deleted();
+            if !is_ours {
+                events.emit_orphan(orphan.call_id, orphan.session_id);
+            }
+            drop(delete.await);
+        });
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        let timeouts = [self.user_agent.poll_timeout(), self.calls.poll_timeout()];
-        timeouts.into_iter().flatten().min()
+        let own = [self.user_agent.poll_timeout(), self.calls.poll_timeout()];
+        let timeouts = own.into_iter().chain([self.keeping.poll_timeout()]);
+        timeouts.flatten().min()
     }
 
     fn handle_timeouts(&mut self) {
@@ -392,6 +436,7 @@ impl Edge {
             self.dirty.push_back(id);
         }
         self.calls.forget_ended(at);
+        self.keep_due(at);
     }
 
     fn report_drain(&mut self) {
@@ -405,13 +450,24 @@ impl Edge {
         }
     }
 
-    /// Ends all calls, because the process ends.
+    /// Ends all calls, because the process ends; those that can be kept go on elsewhere, if there is
+    /// another sip-edge.
     pub(crate) fn shut_down(&mut self, done: oneshot::Sender<()>) {
         self.draining = true;
-        self.shut_down = Some(done);
+        let (ended, all_ended) = oneshot::channel();
+        self.shut_down = Some(ended);
+        let has_peers = !self.keeping.peers.urls().is_empty();
+        let handed_over = has_peers.then(|| self.hand_over());
         for id in self.calls.live_ids() {
             self.feed(&id, Input::ShutDown);
         }
+        tokio::spawn(async move {
+            if let Some(handed_over) = handed_over {
+                handed_over.await;
+            }
+            let _ = all_ended.await; // Gone only if the loop died.
+            let _ = done.send(()); // Nobody may wait any more.
+        });
     }
 }
 

@@ -1,5 +1,9 @@
 //! The API of sip-edge: checks what comes in, asks the loop, and says on the wire what it answered.
 
+mod forward;
+
+pub(crate) use forward::Replicated;
+
 use crate::events::{BEHIND_MAX, Events, Shown};
 use crate::plan::{self, Invalid};
 use crate::requests::{Answered, List, Originate, Request as Order, Unmet};
@@ -280,6 +284,20 @@ impl SipEdge for Api {
     }
 }
 
+/// The first calls of several lists, each of which is whole: those up to `limit`, and all that were
+/// made in the same millisecond as the last of them.
+fn page(mut calls: Vec<Call>, limit: u32) -> Vec<Call> {
+    let limit = if limit == 0 { LIST_DEFAULT } else { limit };
+    calls.sort_by(|one, other| {
+        let key = |it: &Call| (it.created_unix_ms, it.call_id.clone());
+        key(one).cmp(&key(other))
+    });
+    if let Some(last) = calls.get(limit as usize - 1).map(|it| it.created_unix_ms) {
+        calls.truncate(calls.partition_point(|it| it.created_unix_ms <= last));
+    }
+    calls
+}
+
 fn originate(request: OriginateRequest) -> Result<Originate, Invalid> {
     let wire = request.clone();
     let from_uri = Some(request.from_uri).filter(|uri| !uri.is_empty());
@@ -382,7 +400,7 @@ fn unmet(e: Unmet) -> Status {
     match e {
         Unmet::NoSuchCall => Status::not_found(message),
         Unmet::CallIdInUse => Status::already_exists(message),
-        Unmet::Draining => Status::unavailable(message),
+        Unmet::Moved | Unmet::Draining => Status::unavailable(message),
         Unmet::TooManyCalls { .. } => Status::resource_exhausted(message),
         Unmet::Refused(refusal) => refused(&refusal, message),
     }

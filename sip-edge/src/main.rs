@@ -11,16 +11,19 @@ mod events;
 mod failover;
 mod forks;
 mod grpc;
+mod keeping;
 mod locate;
 mod media;
 mod metrics;
 mod orders;
+mod peers;
 mod plan;
 mod queue;
 mod requests;
 mod resolve;
 mod routing;
 mod scheduler;
+mod snapshots;
 mod target;
 mod transfer;
 mod transport;
@@ -37,12 +40,17 @@ use defence::Defence;
 use dial_plan::DialPlan;
 use edge::{Edge, INPUTS_MAX, Inputs, Parts, Services, Settings};
 use events::Events;
+use grpc::Replicated;
+use keeping::Keeping;
 use locate::Locator;
+use peers::{Lease, Peers};
 use proto::sip_edge::v1::sip_edge_server::SipEdgeServer;
 use sip::{Advertised, UserAgent};
+use snapshots::{Record, Snapshots};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tonic::service::Routes;
@@ -51,6 +59,9 @@ use transport::{Tls, Transports};
 
 /// How long BYEs and the like may take when the process ends with calls alive.
 const SHUT_DOWN_LIMIT: Duration = Duration::from_secs(2);
+/// How long NATS may take to say which calls we had, and the wait between attempts.
+const READ_LIMIT: Duration = Duration::from_secs(15);
+const READ_RETRY: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -89,12 +100,23 @@ async fn run(service: Service, args: Args) -> anyhow::Result<()> {
     let (orders, requests) = mpsc::channel(INPUTS_MAX);
     let (watched, watched_in) = mpsc::channel(INPUTS_MAX);
     let (drained, mut drained_in) = watch::channel(false);
-    service.spawn_vital("watching media-relay", services.media.clone().watch(watched));
     let defence = Defence::new(Instant::now(), args.limits(dial_plan.trunks().sources()));
     let (sharing, unwritten) = Sharing::new();
     let shared = bindings::share(nats.jetstream(), unwritten, done.clone());
     service.spawn_vital("sharing bindings", shared);
-    let edge = Edge::new(Parts {
+    let snapshots = Snapshots::new(nats.jetstream(), &args.edge_name);
+    let had = had_before(&snapshots).await?;
+    service.spawn_vital("keeping calls", snapshots.clone().write(done.clone()));
+    let peers = Peers::new(&args.edge_name);
+    let lease = Lease {
+        context: nats.jetstream(),
+        peers: peers.clone(),
+        snapshots: snapshots.clone(),
+        url: grpc_url(&args, &grpc)?,
+        done: done.clone(),
+    };
+    let watching = services.media.clone().watch(watched.clone());
+    let mut edge = Edge::new(Parts {
         settings: Settings {
             advertised,
             max_calls,
@@ -108,6 +130,8 @@ async fn run(service: Service, args: Args) -> anyhow::Result<()> {
         calls: Calls::new(args.ended_retention),
         defence,
         sharing,
+        keeping: Keeping::new(snapshots.clone(), peers.clone()),
+        watched,
         performed,
         done,
         drained,
@@ -119,19 +143,53 @@ async fn run(service: Service, args: Args) -> anyhow::Result<()> {
         watched: watched_in,
         draining: service.draining(),
     };
+    had.into_iter().for_each(|record| edge.restore(record)); // Before media-relay's sessions are compared.
+    service.spawn_vital("watching media-relay", watching);
     service.spawn_vital("running calls", edge.run(inputs));
 
-    let api = SipEdgeServer::new(grpc::Api::new(orders.clone(), events));
+    service.spawn_vital("holding a lease", lease.hold());
+    let api = grpc::Api::new(orders.clone(), events);
+    let api = SipEdgeServer::new(Replicated::new(api, peers, snapshots));
     let until_drained = async move {
         let _ = drained_in.wait_for(|drained| *drained).await; // Gone only if the loop died.
     };
     let routes = Routes::new(api);
     let served = service.serve(grpc, &["sip_edge.v1.SipEdge"], routes, until_drained).await;
     shut_down(orders).await;
+    if let Err(e) = Lease::give_up(nats.jetstream(), &args.edge_name).await {
+        warn!("failed to {e:#}"); // The others find out by themselves.
+    }
     served
 }
 
-/// Hangs up whatever still lives, and waits a moment for the others to hear of it.
+/// The calls that a process before this one had. Without them their media would be taken for nobody's,
+/// so that it is better not to start.
+async fn had_before(snapshots: &Snapshots) -> anyhow::Result<Vec<Record>> {
+    let until = Instant::now() + READ_LIMIT;
+    loop {
+        match snapshots.take_over(&snapshots.owner).await {
+            Err(e) if Instant::now() < until => {
+                warn!("failed to {e:#}; trying again");
+                tokio::time::sleep(READ_RETRY).await;
+            }
+            had => return had.context("read the calls of the process before"),
+        }
+    }
+}
+
+/// Where the other sip-edges reach us; empty if nobody has said so and --grpc is any address.
+fn grpc_url(args: &Args, grpc: &TcpListener) -> anyhow::Result<String> {
+    if let Some(url) = &args.advertise_grpc {
+        boot::channel("--advertise-grpc", url)?; // It must be one that others can use.
+        return Ok(url.clone());
+    }
+    let addr = grpc.local_addr().context("read the port of --grpc")?;
+    let scheme = if args.common.grpc_cert.is_some() { "https" } else { "http" };
+    let is_any = addr.ip().is_unspecified();
+    Ok(if is_any { String::new() } else { format!("{scheme}://{addr}") })
+}
+
+/// Leaves calls to other sip-edges or hangs up whatever still lives, and waits a moment for the others to hear of it.
 async fn shut_down(orders: mpsc::Sender<requests::Request>) {
     let (reply, done) = oneshot::channel();
     if orders.send(requests::Request::ShutDown { reply }).await.is_ok() {

@@ -7,6 +7,7 @@ use call::{Failure, FailureKind, MediaCommand, Reply, Side};
 use futures::StreamExt as _;
 use proto::media_relay::v1 as wire;
 use proto::media_relay::v1::media_relay_client::MediaRelayClient;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tonic::{Code, Request, Status};
@@ -17,12 +18,14 @@ const RECONNECT_DELAYS: [Duration; 2] = [Duration::from_millis(250), Duration::f
 /// Sessions that are compared with our calls after the watch has begun.
 const SESSIONS_MAX: u32 = 10_000;
 
-/// A client of media-relay; cheap to clone.
+/// A client of one media-relay; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Media {
     client: MediaRelayClient<Channel>,
+    /// Where it is.
+    pub(crate) url: Arc<str>,
     /// Owner of our sessions.
-    edge_name: String,
+    edge_name: Arc<str>,
 }
 
 /// What the watch tells the loop.
@@ -44,8 +47,10 @@ pub(crate) enum Watched {
     Inactive {
         session_id: String,
     },
-    /// All sessions that media-relay has of ours, asked at `asked`; nothing is missed from then on.
+    /// All sessions that the media-relay at `url` has of ours, asked at `asked`; nothing is missed from
+    /// then on.
     Sessions {
+        url: Arc<str>,
         asked: Instant,
         sessions: Vec<Session>,
     },
@@ -69,7 +74,15 @@ pub(crate) struct Subject {
 impl Media {
     pub(crate) fn new(url: &str, edge_name: &str) -> anyhow::Result<Self> {
         let client = MediaRelayClient::new(boot::channel("--media-relay", url)?);
-        Ok(Self { client, edge_name: edge_name.to_owned() })
+        Ok(Self { client, url: url.into(), edge_name: edge_name.into() })
+    }
+
+    /// The same of another media-relay.
+    ///
+    /// # Errors
+    /// If the URL is none.
+    pub(crate) fn at(&self, url: &str) -> anyhow::Result<Self> {
+        Self::new(url, &self.edge_name)
     }
 
     /// Does one command; a `Delete` is tried again for a while.
@@ -89,6 +102,17 @@ impl Media {
         Ok(Reply::Done)
     }
 
+    /// Makes us the owner of a session; tried again for a while.
+    pub(crate) async fn adopt(self, session_id: String) -> Outcome {
+        persistently(|| self.clone().adopt_once(session_id.clone())).await
+    }
+
+    async fn adopt_once(mut self, session_id: String) -> Outcome {
+        let request = wire::AdoptRequest { session_id, owner: self.edge_name.to_string() };
+        self.client.adopt(timed(request)).await.map_err(failure)?;
+        Ok(Reply::Done)
+    }
+
     async fn perform_once(
         mut self,
         subject: Subject,
@@ -103,7 +127,7 @@ impl Media {
                     call_id,
                     side: wire_side(side),
                     sdp: sdp.unwrap_or_default().to_vec(),
-                    owner: self.edge_name,
+                    owner: self.edge_name.to_string(),
                     signalling_source,
                 };
                 let reply = client.offer(timed(request)).await?.into_inner();
@@ -189,7 +213,7 @@ impl Media {
 
     /// `Ok` if it had begun.
     async fn watch_until_lost(mut self, events: &mpsc::Sender<Watched>) -> anyhow::Result<()> {
-        let request = wire::WatchMediaRequest { owner: self.edge_name.clone() };
+        let request = wire::WatchMediaRequest { owner: self.edge_name.to_string() };
         let stream = self.client.watch_media(request).await.context("watch media-relay")?;
         let mut stream = stream.into_inner();
         while let Some(event) = stream.next().await {
@@ -219,7 +243,7 @@ impl Media {
         let asked = Instant::now();
         let request = wire::QueryRequest {
             session_id: String::new(),
-            owner: self.edge_name.clone(),
+            owner: self.edge_name.to_string(),
             limit: SESSIONS_MAX,
         };
         let reply = self.client.query(timed(request)).await.context("query media-relay")?;
@@ -228,10 +252,11 @@ impl Media {
             warn!("media-relay has {} sessions: too many to look for orphans", reply.total);
             return Ok(None);
         }
-        let ours = reply.sessions.into_iter().filter(|it| it.owner == self.edge_name);
+        let ours = reply.sessions.into_iter().filter(|it| it.owner == *self.edge_name);
         let sessions =
             ours.map(|it| Session { session_id: it.session_id, call_id: it.call_id }).collect();
-        Ok(Some(Watched::Sessions { asked, sessions }))
+        let url = self.url.clone();
+        Ok(Some(Watched::Sessions { url, asked, sessions }))
     }
 }
 

@@ -50,3 +50,23 @@ pub(crate) fn digit_discarded() {
 pub(crate) fn orphan_deleted() {
     metrics::counter!("holdfast_orphans_deleted_total").increment(1);
 }
+
+/// Calls whose newest state NATS has not taken.
+pub(crate) fn snapshots_unwritten(calls: usize) {
+    metrics::counter!("holdfast_snapshots_failed_total").increment(calls as u64);
+}
+
+/// A call is too large to be kept.
+pub(crate) fn snapshot_too_large() {
+    metrics::counter!("holdfast_snapshots_too_large_total").increment(1);
+}
+
+/// Calls that went on here after another process.
+pub(crate) fn call_restored() {
+    metrics::counter!("holdfast_calls_restored_total").increment(1);
+}
+
+/// A call goes on at another sip-edge.
+pub(crate) fn call_lost() {
+    metrics::counter!("holdfast_calls_taken_over_total").increment(1);
+}

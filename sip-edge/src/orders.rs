@@ -5,7 +5,7 @@ use crate::chain::Service;
 use crate::edge::{Edge, now};
 use crate::forks::Fork;
 use crate::resolve::{NextHop, NextHops, Resolved};
-use crate::{media, metrics, queue};
+use crate::{keeping, media, metrics, queue};
 use bytes::Bytes;
 use call::{
     Cause, CommandNumber, Input, LegEnd, LegNumber, LegSignal, MediaCommand, Output, QueueCommand,
@@ -218,7 +218,7 @@ impl Edge {
             signalling_source: entry.source.clone(),
         };
         let discardable = matches!(command, MediaCommand::InjectDtmf { .. });
-        let command = self.services.media.clone().perform(subject, command);
+        let command = entry.media.clone().perform(subject, command);
         if !self.chains.push(id, Service::MediaRelay, number, command, discardable) {
             metrics::digit_discarded();
         }
@@ -241,7 +241,10 @@ impl Edge {
         let Some(entry) = self.calls.get(id) else { return };
         // Not of the call_id, which a client may use again, and we may not remember.
         let key = format!("{}/{}", entry.session_id, number.0);
+        let is_repeatable = !matches!(command, SchedulerCommand::Schedule { .. });
         let command = self.services.scheduler.clone().perform(id.to_string(), key, command);
+        let kept = if is_repeatable { None } else { self.keep_now(id) };
+        let command = keeping::after(kept, command);
         self.chains.push(id, Service::Scheduler, number, command, false);
     }
 

@@ -3,9 +3,10 @@
 use crate::calls::{CallId, Entry};
 use crate::edge::{Edge, now};
 use crate::events::Shown;
+use crate::keeping;
 use crate::metrics;
 use crate::transfer::Bridge;
-use call::{Answer, Ask, Call, Facts, Originated, Plan, Refusal, RequestNumber};
+use call::{Answer, Ask, Call, Facts, Originated, Plan, Refusal, RequestNumber, RingOutcome};
 use proto::sip_edge::v1 as wire;
 use sip::Registration;
 use std::collections::HashMap;
@@ -38,6 +39,8 @@ pub(crate) enum Unmet {
     NoSuchCall,
     #[error("call_id is in use by a different request")]
     CallIdInUse,
+    #[error("another sip-edge goes on with the call: ask again")]
+    Moved,
     #[error("sip-edge drains and takes no new calls")]
     Draining,
     #[error("{max} live calls are the most (--max-calls)")]
@@ -85,6 +88,13 @@ impl Waiting {
         self.next += 1;
         self.replies.insert(number, reply);
         number
+    }
+
+    /// A request that nobody answers any more.
+    pub(crate) fn refuse(&mut self, request: RequestNumber, unmet: Unmet) {
+        if let Some(reply) = self.replies.remove(&request) {
+            drop(reply.send(Err(unmet))); // The client may have gone.
+        }
     }
 }
 
@@ -141,7 +151,19 @@ impl Edge {
                 };
                 Answered { answer, call: entry.show(view) }
             });
-            drop(reply.send(answered)); // The client may have gone; the work is done all the same.
+            let is_final = |it: &Answered| match &it.answer {
+                Answer::Ring(result) => result.outcome == RingOutcome::Connected,
+                answer => matches!(answer, Answer::Bridged(_)),
+            };
+            let kept = answered.as_ref().is_ok_and(is_final).then(|| self.keep_now(id)).flatten();
+            // The client may have gone; the work is done all the same.
+            match kept {
+                None => drop(reply.send(answered)),
+                kept => {
+                    let tell = async { drop(reply.send(answered)) };
+                    tokio::spawn(keeping::after(kept, tell));
+                }
+            }
         }
     }
 
@@ -182,7 +204,8 @@ impl Edge {
         let originated =
             Originated { request, ring: originate.ring, return_at_once: originate.return_at_once };
         let call = Call::originate(now(), facts, originate.plan, originated);
-        let mut entry = Entry::new(call, format!("<{our_uri}>"), our_uri);
+        let mut entry =
+            Entry::new(call, self.services.media.clone(), format!("<{our_uri}>"), our_uri);
         entry.our_display = originate.from_display;
         entry.originate = Some(originate.request);
         self.calls.insert(id.clone(), entry);

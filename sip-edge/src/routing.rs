@@ -71,7 +71,7 @@ impl Edge {
         };
         let call = Call::inbound(now(), facts, plan, invite.sdp);
         let our_uri = self.own_uri(&invite.from_uri);
-        let mut entry = Entry::new(call, invite.from, our_uri);
+        let mut entry = Entry::new(call, self.services.media.clone(), invite.from, our_uri);
         entry.our_display = display_name(&entry.from);
         entry.max_forwards = invite.max_forwards.saturating_sub(1);
         entry.contact = invite.contact.unwrap_or_default();

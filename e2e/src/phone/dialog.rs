@@ -2,7 +2,7 @@
 
 use crate::phone::message::{Request, header, rtp_address, status, token, uri_of};
 use crate::phone::wire::Heard;
-use crate::phone::{PATIENCE, Phone};
+use crate::phone::{METHODS, PATIENCE, Phone};
 use anyhow::{Context as _, bail};
 use rsip::headers::UntypedHeader as _;
 use rsip::message::HeadersExt as _;
@@ -95,7 +95,7 @@ impl<'a> Invitation<'a> {
     fn respond(&self, line: &str, sdp: &str) {
         let contact = format!("Contact: <{}>\r\n", self.phone.uri());
         let content_type = if sdp.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
-        let headers = format!("{contact}{content_type}");
+        let headers = format!("{contact}Allow: {METHODS}\r\n{content_type}");
         self.phone.wire.respond(self.request(), self.heard.from, line, &self.tag, &headers, sdp);
     }
 }
@@ -119,6 +119,14 @@ impl<'a> Attempt<'a> {
         let cancelled = self.phone.wire.transact(&cancel, self.peer)?;
         let ended = self.phone.wire.wait_final(&self.request, self.peer)?;
         Ok((status(&cancelled), status(&ended)))
+    }
+}
+
+impl Attempt<'_> {
+    /// Gives up; the status of the CANCEL.
+    pub fn give_up(self) -> anyhow::Result<u16> {
+        let cancel = self.request.cancel(&self.phone.wire);
+        Ok(status(&self.phone.wire.transact(&cancel, self.peer)?))
     }
 }
 
@@ -173,7 +181,7 @@ impl<'a> Dialog<'a> {
     pub fn press_by_info(&mut self, digit: char) -> anyhow::Result<u16> {
         let mut request = self.request("INFO");
         request.body("application/dtmf-relay", &format!("Signal={digit}\r\nDuration=100\r\n"));
-        Ok(status(&self.phone.wire.transact(&request, self.peer)?))
+        Ok(status(&self.phone.wire.transact(&request, self.peer())?))
     }
 
     /// Offers again with `direction` (hold: "sendonly", resume: "sendrecv"); the answer's SDP.
@@ -181,7 +189,7 @@ impl<'a> Dialog<'a> {
         let mut request = self.request("INVITE");
         request.header("Contact", &format!("<{}>", self.phone.uri()));
         request.body("application/sdp", &self.phone.sdp(direction));
-        let response = self.phone.wire.transact(&request, self.peer)?;
+        let response = self.phone.wire.transact(&request, self.peer())?;
         if status(&response) != 200 {
             bail!("a re-INVITE got:\n{response}");
         }
@@ -194,7 +202,7 @@ impl<'a> Dialog<'a> {
         let mut request = self.request("REFER");
         request.header("Contact", &format!("<{}>", self.phone.uri()));
         request.header("Refer-To", &format!("<{uri}>"));
-        Ok(status(&self.phone.wire.transact(&request, self.peer)?))
+        Ok(status(&self.phone.wire.transact(&request, self.peer())?))
     }
 
     /// This dialog as the other side knows it, for Replaces (RFC 3891), escaped for a URI.
@@ -208,7 +216,7 @@ impl<'a> Dialog<'a> {
     /// Hangs up.
     pub fn bye(mut self) -> anyhow::Result<()> {
         let request = self.request("BYE");
-        let response = self.phone.wire.transact(&request, self.peer)?;
+        let response = self.phone.wire.transact(&request, self.peer())?;
         self.phone.rtp.hush();
         match status(&response) {
             200 => Ok(()),
@@ -216,12 +224,27 @@ impl<'a> Dialog<'a> {
         }
     }
 
+    /// Waits until the other side says by UPDATE that it is at `addr` now.
+    pub fn wait_moved(&self, addr: SocketAddr) -> anyhow::Result<()> {
+        self.phone.wire.wait_moved(&self.call_id, addr)
+    }
+
+    /// Ends it without a word, as a phone does that is switched off and on.
+    pub fn forget(self) {
+        self.phone.wire.forget(&self.call_id);
+        self.phone.rtp.hush();
+    }
+
+    fn peer(&self) -> SocketAddr {
+        self.phone.wire.moved(&self.call_id).map_or(self.peer, |(_, addr)| addr)
+    }
+
     fn acknowledge(&mut self, answer: Option<&str>) {
         let mut ack = self.within("ACK");
         if let Some(sdp) = answer {
             ack.body("application/sdp", sdp);
         }
-        self.phone.wire.acknowledge(&ack, self.peer);
+        self.phone.wire.acknowledge(&ack, self.peer());
     }
 
     fn request(&mut self, method: &str) -> Request {
@@ -231,6 +254,8 @@ impl<'a> Dialog<'a> {
 
     fn within(&self, method: &str) -> Request {
         let Self { phone, call_id, local, remote, target, cseq, .. } = self;
+        let moved = phone.wire.moved(call_id).map(|(target, _)| target);
+        let target = moved.as_ref().unwrap_or(target);
         Request::within(method, target, local, remote, call_id, *cseq, &phone.wire)
     }
 }

@@ -1,7 +1,7 @@
 //! A SIP phone that sees everything: what it is sent, to the millisecond, and every RTP packet.
 //!
-//! It shares no code with the services (rsip reads and hashes for it). It answers BYE, INFO, OPTIONS
-//! and CANCEL by itself, repeats what RFC 3261 repeats, and leaves the rest to the test. Calls block
+//! It shares no code with the services (rsip reads and hashes for it). It answers BYE, INFO, OPTIONS,
+//! UPDATE (whose Contact it follows) and CANCEL by itself, repeats what RFC 3261 repeats, and leaves the rest to the test. Calls block
 //! for at most [`PATIENCE`]; one phone has one call at a time.
 
 mod dialog;
@@ -26,6 +26,9 @@ use wire::Wire;
 
 /// How long a phone waits for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a phone takes.
+const METHODS: &str = "INVITE, ACK, CANCEL, BYE, UPDATE, INFO, NOTIFY, OPTIONS";
 
 pub struct Phone {
     user: String,
@@ -154,6 +157,7 @@ impl Phone {
         let from = format!("<sip:{}@{edge}>", self.user);
         let mut request = Request::new("INVITE", uri, &from, &format!("<{uri}>"), &self.wire);
         request.header("Contact", &format!("<{}>", self.uri()));
+        request.header("Allow", METHODS);
         request
     }
 

@@ -3,9 +3,10 @@
 use crate::phone::PATIENCE;
 use crate::phone::message::{self, Request, status, token};
 use anyhow::{Context as _, bail};
+use rsip::headers::UntypedHeader as _;
 use rsip::message::HeadersExt as _;
 use rsip::{Method, SipMessage};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -56,6 +57,10 @@ struct State {
     responses: HashMap<String, Vec<u8>>,
     /// INVITEs that have no final response yet, by Call-ID.
     ringing: HashMap<String, rsip::Request>,
+    /// Contact of the other side's last UPDATE and where that came from, by Call-ID.
+    moved: HashMap<String, (String, SocketAddr)>,
+    /// Call-IDs of dialogs that this phone does not know any more.
+    forgotten: HashSet<String>,
     /// ACKs for 200s by Call-ID and CSeq number, for retransmitted ones.
     acks: HashMap<(String, u32), Vec<u8>>,
 }
@@ -111,6 +116,11 @@ impl Wire {
                 self.send(&response, from);
                 false
             }
+            (_, None) if self.has_forgotten(request) => {
+                let line = "481 Call/Transaction Does Not Exist";
+                self.respond(request, from, line, "", "", "");
+                true
+            }
             (Method::Invite, None) => {
                 self.respond(request, from, "100 Trying", "", "", "");
                 let mut state = self.state.lock().unwrap();
@@ -128,6 +138,12 @@ impl Wire {
                 true
             }
             (_, None) => {
+                if let (Method::Update, Ok(contact)) = (&request.method, request.contact_header()) {
+                    let target = message::uri_of(contact.value()).to_owned();
+                    let mut state = self.state.lock().unwrap();
+                    state.moved.insert(call_id_of(&request.headers), (target, from));
+                    self.grown.notify_all();
+                }
                 self.respond(request, from, "200 OK", &token(), "", "");
                 true
             }
@@ -267,6 +283,34 @@ impl Wire {
             }
             state = self.grown.wait_timeout(state, left).unwrap().0;
         }
+    }
+
+    /// From now on what comes inside this dialog is answered with 481.
+    pub(crate) fn forget(&self, call_id: &str) {
+        self.state.lock().unwrap().forgotten.insert(call_id.to_owned());
+    }
+
+    fn has_forgotten(&self, request: &rsip::Request) -> bool {
+        self.state.lock().unwrap().forgotten.contains(&call_id_of(&request.headers))
+    }
+
+    /// Where the other side of a dialog is since its last UPDATE: its Contact and its address.
+    pub(crate) fn moved(&self, call_id: &str) -> Option<(String, SocketAddr)> {
+        self.state.lock().unwrap().moved.get(call_id).cloned()
+    }
+
+    /// Waits for an UPDATE of that dialog from `addr`; one that was before counts.
+    pub(crate) fn wait_moved(&self, call_id: &str, addr: SocketAddr) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut state = self.state.lock().unwrap();
+        while state.moved.get(call_id).is_none_or(|(_, from)| *from != addr) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                bail!("the phone did not get an UPDATE from {addr} within {PATIENCE:?}");
+            }
+            state = self.grown.wait_timeout(state, left).unwrap().0;
+        }
+        Ok(())
     }
 
     pub(crate) fn has(&self, wanted: impl Fn(&Heard) -> bool) -> bool {

@@ -9,10 +9,15 @@ use crate::name_addr::NameAddr;
 use crate::peer::Peer;
 use crate::uri::SipUri;
 use crate::via;
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 /// Proxies on the path that a dialog remembers; further Record-Routes make no dialog.
 pub(crate) const MAX_ROUTES: usize = 64;
+
+/// So far a dialog that another process goes on with jumps ahead: more requests than one sends
+/// between two moments at which it is kept (RFC 3261 §12.2.1.1 lets CSeq rise by any number).
+const RESTORED_CSEQ_GAP: u32 = 10_000;
 
 /// A request whose CSeq is not above the last: answered 500.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -22,7 +27,7 @@ pub(crate) struct OutOfOrder {
     pub(crate) last: u32,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Dialog {
     pub(crate) call_id: String,
     pub(crate) local_tag: String,
@@ -187,6 +192,22 @@ impl Dialog {
             }
             None => false,
         }
+    }
+
+    /// As another process goes on with it, which has none of our connections: above any CSeq that
+    /// was used after the dialog was kept, and by the address in the route set or Contact.
+    pub(crate) fn restore(mut self, advertised: &Advertised) -> Self {
+        self.local_cseq = self.local_cseq.saturating_add(RESTORED_CSEQ_GAP);
+        if self.peer.transport.is_reliable() {
+            self.abandon(self.peer);
+        }
+        self.peer = advertised.towards(self.peer, self.peer.listener).unwrap_or(self.peer);
+        self
+    }
+
+    /// Contact of the peer.
+    pub(crate) fn remote_target(&self) -> &str {
+        &self.remote_target
     }
 
     /// URI of the first route, or else the remote target.

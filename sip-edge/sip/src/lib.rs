@@ -46,8 +46,8 @@ pub use registrar::Binding;
 pub use replaces::{ReferTo, Replaces};
 pub use uri::{HostPort, SipUri, UriError};
 pub use user_agent::{
-    Config, Contact, End, Event, Hangup, InviteError, Invited, LegId, MAX_FORWARDS, OutboundInvite,
-    OutboundRefer, OutboundRegistration, Output, Referred, RegisterError, RegistrantId,
-    RegistrantState, Registration, Rejection, Suspicion, UserAgent,
+    AlreadyHere, Config, Contact, End, Event, Hangup, InviteError, Invited, LegId, LegSnapshot,
+    MAX_FORWARDS, OutboundInvite, OutboundRefer, OutboundRegistration, Output, Referred,
+    RegisterError, RegistrantId, RegistrantState, Registration, Rejection, Suspicion, UserAgent,
 };
 pub use via::Via;

@@ -1,11 +1,12 @@
 //! Who is at the other end of a message: transport and address, and which of our listeners it
 //! talks to (RFC 3261 §18).
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
 
 /// What carries a message. WebSocket is not here yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Transport {
     Udp,
     Tcp,
@@ -44,11 +45,13 @@ impl Transport {
 }
 
 /// One of our listeners, by its place in [`Config::advertised`](crate::Config::advertised).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 pub struct Listener(pub u8);
 
 /// Where a message came from or goes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Peer {
     pub transport: Transport,
     pub addr: SocketAddr,

@@ -65,6 +65,8 @@ pub enum Event {
     Reanswered { leg: LegId, sdp: Option<Bytes> },
     /// Our re-INVITE was refused, with the status of that; the session goes on as it was.
     ReinviteFailed { leg: LegId, status: u16 },
+    /// The remote has another Contact, without an offer; nothing is to be answered.
+    Moved { leg: LegId },
     /// REFER inside the dialog; answer with `accept_refer` or `reject_refer`.
     Referred { leg: LegId, refer: Referred },
     /// What became of our REFER: its own response (202 is good), then the status lines of what it

@@ -3,7 +3,8 @@
 //! This file has the value itself, its inputs and its clock; `uas` answers requests, `uac` sends
 //! them and reads the responses, `in_dialog` is what both do once a dialog stands, `register` is
 //! the registrar's side. One file each: `early` and `reliable` for provisional responses, `session`
-//! for session timers and UPDATE, `reinvite`, `refer`, and `proof` for challenges of ours.
+//! for session timers and UPDATE, `reinvite`, `refer`, `proof` for challenges of ours, and
+//! `snapshot` for legs that outlive this process.
 
 mod config;
 mod early;
@@ -18,6 +19,7 @@ mod reinvite;
 mod reliable;
 mod session;
 mod sharing;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod uac;
@@ -29,6 +31,7 @@ pub use event::{
     OutboundRefer, Output, Referred, Registration, Rejection, Suspicion,
 };
 pub use registrant::{OutboundRegistration, RegisterError, RegistrantId, RegistrantState};
+pub use snapshot::{AlreadyHere, LegSnapshot};
 
 use crate::deadlines::Deadlines;
 use crate::digest::Authenticator;

@@ -148,7 +148,8 @@ impl UserAgent {
         }
         if let Some(id) = id.filter(|_| is_current) {
             if let Some(leg) = self.legs.get_mut(&id) {
-                leg.dialog = dialog;
+                let before = std::mem::replace(&mut leg.dialog, dialog);
+                self.tell_of_move(id, before.remote_target());
             }
             let sdp = body::sdp(&response.headers, &response.body).unwrap_or_default();
             self.reinvite_answered(now, id, response, sdp);

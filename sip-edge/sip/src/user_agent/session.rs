@@ -120,7 +120,7 @@ impl UserAgent {
         is_other
     }
 
-    fn send_update(&mut self, now: Instant, id: LegId) {
+    pub(super) fn send_update(&mut self, now: Instant, id: LegId) {
         let branch = self.tokens.branch();
         let Some(leg) = self.legs.get_mut(&id) else { return };
         let cseq = leg.dialog.next_cseq();
@@ -142,8 +142,10 @@ impl UserAgent {
         }
         match response.status {
             200..=299 => {
+                let before = leg.dialog.remote_target().to_owned();
                 leg.dialog.refresh_target(&response.headers);
                 self.agree_as_uac(now, id, &response.headers);
+                self.tell_of_move(id, &before);
             }
             405 | 501 => {
                 leg.takes_update = false;
@@ -151,6 +153,13 @@ impl UserAgent {
             }
             408 | 481 => self.peer_is_gone(now, id),
             _ => self.refresh_refused(now, id, response),
+        }
+    }
+
+    pub(super) fn tell_of_move(&mut self, id: LegId, before: &str) {
+        let target = self.legs.get(&id).map(|leg| leg.dialog.remote_target());
+        if target.is_some_and(|target| target != before) {
+            self.tell(Event::Moved { leg: id });
         }
     }
 
@@ -197,8 +206,10 @@ impl UserAgent {
         let tag =
             crate::NameAddr::parse(update.request.headers.get(Name::From).unwrap_or_default());
         let tag = tag.and_then(|from| from.tag());
+        let before = leg.dialog.remote_target().to_owned();
         leg.dialog_mut(tag).refresh_target(&update.request.headers);
         let is_confirmed = leg.state == State::Confirmed;
+        self.tell_of_move(id, &before);
         let mut response = self.compose(update, 200, None);
         response.header("Contact", self.contact(update.source)).allow().supported();
         if is_confirmed {

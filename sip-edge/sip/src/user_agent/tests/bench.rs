@@ -5,8 +5,8 @@ use crate::message::{Message, Request};
 use crate::name_addr::NameAddr;
 use crate::peer::{Peer, Transport};
 use crate::user_agent::{
-    Config, Event, Hangup, LegId, OutboundInvite, Output, RegistrantId, Rejection, Suspicion,
-    UserAgent,
+    Config, Event, Hangup, LegId, LegSnapshot, OutboundInvite, Output, RegistrantId, Rejection,
+    Suspicion, UserAgent,
 };
 use crate::{Credentials, HostPort, Response};
 use bytes::Bytes;
@@ -45,8 +45,7 @@ impl Bench {
     }
 
     pub(super) fn with(change: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config::new(HostPort::new("198.51.100.1", 5060));
-        config.users = [("anna".to_owned(), "secret".to_owned())].into();
+        let mut config = config("198.51.100.1");
         change(&mut config);
         let (start, phone) = (Instant::now(), udp_phone());
         let ua = UserAgent::new(config, 1);
@@ -61,6 +60,21 @@ impl Bench {
             registrants: Vec::new(),
             judged: Vec::new(),
         }
+    }
+
+    /// Lets another user agent, at `host`, go on with all legs that stand; they are 1, 2, … there.
+    pub(super) fn restart(&mut self, host: &str) -> &mut Self {
+        let mut legs: Vec<_> = self.ua.legs.keys().copied().collect();
+        legs.sort_unstable();
+        let mut next = UserAgent::new(config(host), 2);
+        for snapshot in legs.into_iter().filter_map(|leg| self.ua.snapshot(leg)) {
+            let text = serde_json::to_string(&snapshot).unwrap();
+            let read: LegSnapshot = serde_json::from_str(&text).unwrap();
+            assert_eq!(read, snapshot);
+            next.restore(self.now, read, self.credentials.clone()).unwrap();
+        }
+        self.ua = next;
+        self
     }
 
     /// Moves the clock, firing what is due on the way.
@@ -270,6 +284,12 @@ impl Bench {
     }
 }
 
+fn config(host: &str) -> Config {
+    let mut config = Config::new(HostPort::new(host, 5060));
+    config.users = [("anna".to_owned(), "secret".to_owned())].into();
+    config
+}
+
 fn request_of(bytes: &Bytes) -> Option<Request> {
     match Message::parse(bytes.clone()) {
         Ok(Message::Request(request)) => Some(request),
@@ -309,6 +329,7 @@ fn event_text(event: &Event) -> String {
         Event::Reinvited { leg, sdp: it } => format!("Reinvited {}{}", leg.0, sdp(it)),
         Event::Reanswered { leg, sdp: it } => format!("Reanswered {}{}", leg.0, sdp(it)),
         Event::ReinviteFailed { leg, status } => format!("ReinviteFailed {} {status}", leg.0),
+        Event::Moved { leg } => format!("Moved {}", leg.0),
         Event::Referred { leg, refer } => {
             let by = refer.referred_by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
             let replaced = refer.replaced.map(|leg| format!(" replacing {}", leg.0));

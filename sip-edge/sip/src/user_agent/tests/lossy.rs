@@ -287,6 +287,7 @@ impl World {
             Event::Acknowledged { leg, .. }
             | Event::Ringing { leg, .. }
             | Event::Answered { leg, .. }
+            | Event::Moved { leg }
             | Event::ReferProgress { leg, .. }
             | Event::Info { leg, .. } => {
                 let ended = self.legs[by].get(&leg).copied();

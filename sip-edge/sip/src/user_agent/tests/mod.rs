@@ -12,5 +12,6 @@ mod registrant;
 mod reinvite;
 mod reliable;
 mod session;
+mod snapshot;
 mod uac;
 mod uas;

@@ -17,6 +17,7 @@ fn a_new_offer_is_answered_acknowledged_and_told() {
     bench.until(60.0).check(expect![[r#"
         40.000 > INVITE 1
         40.100 > ACK 1
+        40.100 Moved 1
         40.100 Reanswered 1 sdp
         41.000 > ACK 1
     "#]]);
@@ -34,6 +35,7 @@ fn who_is_refused_with_491_tries_again_by_its_role_until_it_works() {
         42.000 > ACK 2
         43.510 > INVITE 3
         44.000 > ACK 3
+        44.000 Moved 1
         44.000 Reanswered 1 sdp
     "#]]);
     let mut bench = Bench::new();
@@ -54,6 +56,7 @@ fn their_reinvite_meets_ours_with_491_and_ours_waits_for_theirs() {
         40.000 > INVITE 1
         40.000 > 491 INVITE 2
         40.000 > ACK 1
+        40.000 Moved 1
         40.000 Reanswered 1 sdp
         40.000 > 100 INVITE 3
         40.000 Reinvited 1 sdp
@@ -64,6 +67,7 @@ fn their_reinvite_meets_ours_with_491_and_ours_waits_for_theirs() {
         43.500 > 491 INVITE 2
         44.000 > INVITE 2
         44.000 > ACK 2
+        44.000 Moved 1
         44.000 Reanswered 1 sdp
     "#]]);
 }
@@ -112,6 +116,7 @@ fn an_offer_during_a_refresh_follows_it() {
     bench.respond_with("INVITE", 200, "", "", SDP).until(901.0).check(expect![[r#"
         900.000 > INVITE 1
         900.000 > ACK 1
+        900.000 Moved 1
         900.000 > INVITE 2
         900.000 > ACK 2
         900.000 Reanswered 1 sdp

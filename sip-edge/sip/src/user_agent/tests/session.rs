@@ -27,6 +27,7 @@ fn we_refresh_by_update_at_half_time_for_ever() {
     );
     bench.until(600.0).respond("UPDATE", 200, "").until(890.0).check(expect![[r#"
         300.000 > UPDATE 1
+        300.000 Moved 1
         600.000 > UPDATE 2
     "#]]);
 }
@@ -37,6 +38,7 @@ fn we_refresh_by_reinvite_whom_does_not_know_update_with_the_same_description() 
     bench.until(900.0).respond_with("INVITE", 200, "", "", SDP).check(expect![[r#"
         900.000 > INVITE 1
         900.000 > ACK 1
+        900.000 Moved 1
     "#]]);
     assert_eq!(bench.last_request("INVITE").body, SDP);
     bench.until(1800.0).respond("INVITE", 488, "").until(1801.0).check(expect![[r#"
@@ -76,6 +78,7 @@ fn an_update_that_is_refused_is_tried_again_or_becomes_a_reinvite() {
         305.000 > UPDATE 2
         305.000 > INVITE 3
         305.000 > ACK 3
+        305.000 Moved 1
     "#]]);
 }
 
@@ -176,6 +179,7 @@ fn an_update_moves_the_target_of_the_dialog() {
     let update = Phone::sends("UPDATE").tag(&tag).cseq(2);
     bench.receive(update.header("Contact: <sip:anna@203.0.113.9:7000>")).hangup(1);
     bench.until(40.1).check(expect![[r#"
+        40.000 Moved 1
         40.000 > 200 UPDATE 2
         40.000 > BYE 1 to udp:203.0.113.9:7000
     "#]]);

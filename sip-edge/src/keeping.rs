@@ -1,0 +1,306 @@
+//! Keeping calls for when this process dies, going on with those of one that has died, and letting go
+//! of those that another sip-edge has taken.
+//!
+//! A call is kept from our 200 to its leg A on, some milliseconds after each change of it, so that
+//! changes that belong together are written once. Two things wait until it is written, for a while, as
+//! nobody could repeat them: a task is scheduled, so that it is made once; and queue-svc is told that an
+//! agent has answered, so that the caller is not put in line again.
+
+use crate::calls::{CallId, Entry, Slot};
+use crate::edge::{Done, Edge, now};
+use crate::media::Media;
+use crate::metrics;
+use crate::peers::Peers;
+use crate::requests::Unmet;
+use crate::snapshots::{Kept, Record, Snapshots};
+use call::{Call, Cause, Failure, FailureKind, Input, LegEnd, LegNumber, LegSignal, Output};
+use futures::future::join_all;
+use proto::sip_edge::v1::OriginateRequest;
+use sip::{Credentials, Hangup, LegId};
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+/// How long changes are gathered before they are written.
+const GATHER: Duration = Duration::from_millis(10);
+/// How long NATS may hold up what waits until a call is written.
+const WAIT_MAX: Duration = Duration::from_millis(500);
+/// Media-relays beside our own whose sessions we go on with.
+const RELAYS_MAX: usize = 64;
+
+/// Calls that have changed since they were kept.
+pub(crate) struct Keeping {
+    snapshots: Snapshots,
+    pub(crate) peers: Peers,
+    changed: HashSet<CallId>,
+    due: Option<Instant>,
+}
+
+impl Keeping {
+    pub(crate) fn new(snapshots: Snapshots, peers: Peers) -> Self {
+        Self { snapshots, peers, changed: HashSet::new(), due: None }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Whether somebody, perhaps another sip-edge, goes on with the call; also if nobody knows.
+    pub(crate) fn is_kept(
+        &self,
+        call_id: String,
+    ) -> impl Future<Output = bool> + Send + 'static + use<> {
+        let snapshots = self.snapshots.clone();
+        async move {
+            match snapshots.owner_of(&call_id).await {
+                Ok(owner) => owner.is_some(),
+                Err(e) => {
+                    warn!(call_id, "failed to {e:#}");
+                    true
+                }
+            }
+        }
+    }
+}
+
+impl Edge {
+    /// A call may have changed.
+    pub(crate) fn note(&mut self, id: &CallId) {
+        let keeping = &mut self.keeping;
+        if self.calls.is_live(id) {
+            keeping.changed.insert(id.clone());
+            keeping.due.get_or_insert_with(|| Instant::now() + GATHER);
+        } else if self.calls.get(id).is_some() {
+            keeping.changed.remove(id);
+            keeping.snapshots.delete(id); // It has ended.
+        }
+    }
+
+    /// Keeps all that has changed, if it is time.
+    pub(crate) fn keep_due(&mut self, at: Instant) {
+        if self.keeping.due.take_if(|due| *due <= at).is_some() {
+            for id in std::mem::take(&mut self.keeping.changed) {
+                self.keep_now(&id);
+            }
+        }
+    }
+
+    /// Keeps the call as it is now. The receiver hears when it is written; `None` if it is, or is not
+    /// to be kept.
+    pub(crate) fn keep_now(&mut self, id: &CallId) -> Option<oneshot::Receiver<()>> {
+        let entry = self.calls.get(id).filter(|entry| !entry.call.has_ended())?;
+        let call = entry.call.snapshot(now())?;
+        let live = entry.legs.iter().filter_map(|(number, slot)| match slot {
+            Slot::Live(leg) => Some((*number, self.user_agent.snapshot(*leg)?)),
+            Slot::Resolving | Slot::Borrowed(_) => None,
+        });
+        let kept = Kept { call, legs: live.collect() };
+        let snapshots = &self.keeping.snapshots;
+        let record = Record::new(&snapshots.owner, &snapshots.process, kept, entry);
+        let json = match record.write() {
+            Ok(json) => json,
+            Err(e) => {
+                metrics::snapshot_too_large();
+                warn!(call_id = %id, "failed to keep the call: {e:#}");
+                return None;
+            }
+        };
+        let mut hasher = DefaultHasher::new();
+        json.hash(&mut hasher);
+        let hash = Some(hasher.finish());
+        let entry = self.calls.get_mut(id)?;
+        let is_news = std::mem::replace(&mut entry.kept, hash) != hash;
+        is_news.then(|| self.keeping.snapshots.put(id, json))
+    }
+
+    /// Goes on with a call of another sip-edge, which is dead.
+    pub(crate) fn take_over(&mut self, record: Record) {
+        let (call, session_id) = (record.call_id(), record.session_id.clone());
+        let url = record.media_relay.clone();
+        self.restore(record);
+        if let Some(entry) = self.calls.get_mut(&call) {
+            entry.media_since = None; // Until media-relay counts the session as ours.
+        }
+        let (media, done) = (self.relay(&url), self.done.clone());
+        tokio::spawn(async move {
+            let adopted = media.adopt(session_id).await;
+            let is_missing = |e: &Failure| e.kind == FailureKind::NotFound;
+            let is_there = !adopted.as_ref().is_err_and(is_missing);
+            if let Err(e) = adopted {
+                warn!(call_id = %call, "failed to adopt the media session: {e}");
+            }
+            let _ = done.send(Done::Adopted { call, is_there }).await; // The process is ending.
+        });
+    }
+
+    /// From now on media-relay's list of our sessions has that of the call, or never will.
+    pub(crate) fn handle_adopted(&mut self, id: &CallId, is_there: bool) {
+        match self.calls.get_mut(id) {
+            Some(entry) if is_there => entry.media_since = Some(Instant::now()),
+            _ => self.feed(id, Input::MediaLost),
+        }
+    }
+
+    /// Goes on with a call that another process had, and lets its phones know where we are.
+    pub(crate) fn restore(&mut self, record: Record) {
+        let (id, at) = (record.call_id(), Instant::now());
+        if self.calls.is_live(&id) {
+            return;
+        }
+        info!(call_id = %id, "going on with a call");
+        metrics::call_restored();
+        let wanted: Vec<LegNumber> = record.call.legs().collect();
+        let legs = record.legs.clone();
+        self.insert_restored(id.clone(), record);
+        let mut missing: HashSet<_> = wanted.iter().copied().collect();
+        for (number, snapshot) in legs {
+            let credentials = snapshot.user().and_then(|user| self.credentials(user));
+            match self.user_agent.restore(at, snapshot, credentials) {
+                Ok(leg) if missing.remove(&number) => self.seat(&id, number, leg),
+                Ok(leg) => self.user_agent.hangup(at, leg, unwanted()),
+                Err(e) => warn!(call_id = %id, "failed to go on with a leg: {e}"),
+            }
+        }
+        for leg in missing {
+            let signal = LegSignal::Ended(LegEnd::TransportFailed);
+            self.feed(&id, Input::Leg { leg, signal });
+        }
+    }
+
+    fn insert_restored(&mut self, id: CallId, record: Record) {
+        let call = Call::restore(now(), record.call);
+        let originate = record.originate.as_deref();
+        let originate = originate.map(proto::json::event_from_json::<OriginateRequest>);
+        let media = self.relay(&record.media_relay);
+        let mut entry = Entry::new(call, media, record.from, record.our_uri);
+        entry.session_id = record.session_id;
+        entry.contact = record.contact;
+        entry.source = record.source;
+        entry.our_display = record.our_display;
+        entry.max_forwards = record.max_forwards;
+        entry.sip_call_ids = record.sip_call_ids;
+        entry.history = record.history;
+        entry.media_since = Some(Instant::now());
+        entry.originate = originate.and_then(Result::ok);
+        self.calls.insert(id.clone(), entry);
+        self.mark(id);
+    }
+
+    /// The media-relay at this URL; one that is not ours is watched from now on.
+    pub(crate) fn relay(&mut self, url: &str) -> Media {
+        let own = &self.services.media;
+        if *own.url == *url {
+            return own.clone();
+        }
+        if let Some(relay) = self.relays.get(url) {
+            return relay.clone();
+        }
+        match own.at(url) {
+            Ok(relay) if self.relays.len() < RELAYS_MAX => {
+                self.relays.insert(url.into(), relay.clone());
+                tokio::spawn(relay.clone().watch(self.watched.clone()));
+                relay
+            }
+            Ok(_) => own.clone(), // It has no such session, and says so.
+            Err(e) => {
+                warn!("failed to use the media-relay of a call: {e:#}");
+                own.clone()
+            }
+        }
+    }
+
+    fn seat(&mut self, id: &CallId, number: LegNumber, leg: LegId) {
+        if let Some(entry) = self.calls.get_mut(id) {
+            entry.legs.insert(number, Slot::Live(leg));
+        }
+        self.legs.insert(leg, (id.clone(), number));
+        self.user_agent.refresh(Instant::now(), leg);
+    }
+
+    /// What we answer challenges of a trunk with.
+    fn credentials(&self, user: &str) -> Option<Credentials> {
+        let trunks = self.settings.dial_plan.trunks();
+        let mut known = trunks.iter().filter_map(|trunk| trunk.credentials.clone());
+        known.find(|it| it.user == user)
+    }
+
+    /// Another sip-edge has taken the call over.
+    pub(crate) fn lose(&mut self, id: &CallId) {
+        self.keeping.changed.remove(id);
+        self.keeping.snapshots.forget(id);
+        if self.calls.is_live(id) {
+            warn!(call_id = %id, "another sip-edge has taken the call over");
+            metrics::call_lost();
+            self.leave(id);
+        }
+    }
+
+    /// Leaves all calls that can be kept to the other sip-edges, because the process ends. The future
+    /// is done when they can take them.
+    pub(crate) fn hand_over(&mut self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let mut written = Vec::new();
+        for id in self.calls.live_ids() {
+            let Some(entry) = self.calls.get_mut(&id) else { continue };
+            let is_kept = entry.call.snapshot(now()).is_some();
+            entry.kept = None;
+            if let Some(waiting) = self.keep_now(&id).filter(|_| is_kept) {
+                info!(call_id = %id, "leaving the call to another sip-edge");
+                written.push(waiting);
+                self.keeping.changed.remove(&id);
+                self.leave(&id);
+            }
+        }
+        async move {
+            let written = tokio::time::timeout(WAIT_MAX, join_all(written)).await;
+            if written.is_err() {
+                warn!("NATS has not taken all calls in {WAIT_MAX:?}");
+            }
+        }
+    }
+
+    /// The call goes on elsewhere: here it is over, and nobody is told but those who wait.
+    fn leave(&mut self, id: &CallId) {
+        self.feed(id, Input::ShutDown);
+        while let Some(output) = self.calls.get_mut(id).and_then(|it| it.call.poll_output()) {
+            if let Output::Answer { request, .. } = output {
+                self.waiting.refuse(request, Unmet::Moved);
+            }
+        }
+        let Some(entry) = self.calls.remove(id) else { return };
+        for (number, slot) in entry.legs {
+            let Slot::Live(leg) = slot else { continue };
+            for leg in self.branches(id, number, leg) {
+                self.let_go(leg);
+            }
+        }
+    }
+
+    /// A leg that stands is the other sip-edge's; it knows nothing of one that still rings.
+    fn let_go(&mut self, leg: LegId) {
+        self.forget_others(leg);
+        self.legs.remove(&leg);
+        match self.user_agent.snapshot(leg) {
+            Some(_) => self.user_agent.forget(leg),
+            None => self.user_agent.hangup(Instant::now(), leg, unwanted()),
+        }
+    }
+}
+
+/// How a leg is ended that stood, but that its call does not go on with.
+fn unwanted() -> Hangup {
+    let cause = Cause::NormalTemporaryFailure;
+    Hangup { reason: Some(cause.reason()), unanswered_status: cause.status() }
+}
+
+/// Does the work once the call is written, or NATS has had its time.
+pub(crate) async fn after<T>(
+    written: Option<oneshot::Receiver<()>>,
+    work: impl Future<Output = T>,
+) -> T {
+    if let Some(written) = written {
+        let _ = tokio::time::timeout(WAIT_MAX, written).await; // Calls do not depend on NATS.
+    }
+    work.await
+}

@@ -1,0 +1,225 @@
+//! Calls that outlive this process: one entry of a JetStream key-value bucket for each call whose leg A
+//! stands, with the newest state that NATS has taken. An entry says who has the call; who takes it over
+//! says so by a compare-and-set on its revision, so that one alone does.
+//!
+//! Nothing waits for NATS, but what nobody could repeat: see `keeping.rs`. While NATS is away, calls go
+//! on, and only their newest state is written afterwards.
+
+mod record;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub(crate) use record::{Kept, Record};
+
+use crate::calls::CallId;
+use anyhow::Context as _;
+use async_nats::jetstream::kv::{Entry, Operation, Store, UpdateErrorKind};
+use async_nats::jetstream::{self, stream};
+use futures::StreamExt as _;
+use proto::subjects::{CALLS_BUCKET, CALLS_MAX_BYTES};
+use record::{Owner, RECORD_BYTES_MAX};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot};
+use tracing::warn;
+
+/// How long an entry stays that nobody writes again: far longer than a session timer, which has each
+/// call written anew.
+const RECORD_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// Requests to NATS at the same time.
+const CONCURRENT_MAX: usize = 64;
+/// How long NATS may take for one of them.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What is to be written, and what of it has been. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Snapshots {
+    /// Who we are: name and process.
+    pub(crate) owner: Arc<str>,
+    pub(crate) process: Arc<str>,
+    context: jetstream::Context,
+    slots: Arc<Mutex<HashMap<CallId, Slot>>>,
+    changed: Arc<Notify>,
+}
+
+/// One call. There are no more of them than live calls, and calls whose entry is being deleted.
+#[derive(Default)]
+struct Slot {
+    /// Of the entry, if there is one that we have written.
+    revision: Option<u64>,
+    /// The newest state that is not written.
+    change: Option<Change>,
+    /// Those who wait until it is.
+    waiting: Vec<oneshot::Sender<()>>,
+}
+
+#[derive(Clone)]
+enum Change {
+    Put(bytes::Bytes),
+    Delete,
+}
+
+impl Snapshots {
+    pub(crate) fn new(context: jetstream::Context, owner: &str) -> Self {
+        Self {
+            owner: owner.into(),
+            process: boot::new_id().into(),
+            context,
+            slots: Arc::default(),
+            changed: Arc::default(),
+        }
+    }
+
+    /// Has this state written, in place of one that waits; the receiver hears when it, or a later one,
+    /// is.
+    pub(crate) fn put(&self, id: &CallId, json: Vec<u8>) -> oneshot::Receiver<()> {
+        let (written, waiting) = oneshot::channel();
+        let mut slots = self.slots.lock().expect("never poisoned");
+        let slot = slots.entry(id.clone()).or_default();
+        slot.change = Some(Change::Put(json.into()));
+        slot.waiting.retain(|it| !it.is_closed());
+        slot.waiting.push(written);
+        self.changed.notify_one();
+        waiting
+    }
+
+    /// Has the entry deleted, if there is one.
+    pub(crate) fn delete(&self, id: &CallId) {
+        if let Some(slot) = self.slots.lock().expect("never poisoned").get_mut(id) {
+            slot.change = Some(Change::Delete);
+            slot.waiting.clear();
+            self.changed.notify_one();
+        }
+    }
+
+    /// Forgets a call that is another one's now.
+    pub(crate) fn forget(&self, id: &CallId) {
+        self.slots.lock().expect("never poisoned").remove(id);
+    }
+
+    /// Takes over all calls of `owner` that nobody is faster with; `owner` may be our own name, for what
+    /// a process before us had.
+    ///
+    /// # Errors
+    /// If NATS does not say what there is.
+    pub(crate) async fn take_over(&self, owner: &str) -> anyhow::Result<Vec<Record>> {
+        let store = self.open().await?;
+        let entries = entries(&store).await?;
+        let theirs = entries.into_iter().filter(|entry| self.is_theirs(entry, owner));
+        let theirs: Vec<Entry> = theirs.collect();
+        let taken = futures::stream::iter(theirs).map(|entry| self.take(&store, entry));
+        let taken = taken.buffer_unordered(CONCURRENT_MAX);
+        Ok(taken.filter_map(std::future::ready).collect().await)
+    }
+
+    fn is_theirs(&self, entry: &Entry, owner: &str) -> bool {
+        let said = serde_json::from_slice::<Owner>(&entry.value);
+        said.is_ok_and(|it| it.owner == owner && it.process != *self.process)
+    }
+
+    /// `None` if somebody was faster, or it cannot be read.
+    async fn take(&self, store: &Store, entry: Entry) -> Option<Record> {
+        let taken = async {
+            let mut record = Record::read(&entry.value)?;
+            (record.owner, record.process) = (self.owner.to_string(), self.process.to_string());
+            let json = record.write()?;
+            match timed(store.update(&entry.key, json.into(), entry.revision)).await {
+                Ok(revision) => Ok(Some((record, revision))),
+                Err(e) if is_too_late(&e) => Ok(None),
+                Err(e) => Err(e),
+            }
+        };
+        match taken.await {
+            Ok(taken) => taken.map(|(record, revision)| {
+                let mut slots = self.slots.lock().expect("never poisoned");
+                slots.entry(record.call_id()).or_default().revision = Some(revision);
+                record
+            }),
+            Err(e) => {
+                warn!(call_id = entry.key, "failed to take a call over: {e:#}");
+                None
+            }
+        }
+    }
+
+    /// Calls that we had and that others have taken over.
+    ///
+    /// # Errors
+    /// If NATS does not say what there is.
+    pub(crate) async fn lost(&self) -> anyhow::Result<Vec<CallId>> {
+        let entries = entries(&self.open().await?).await?;
+        let slots = self.slots.lock().expect("never poisoned");
+        let theirs = entries.iter().filter(|entry| !self.is_ours(&entry.value));
+        let lost = theirs.filter_map(|entry| slots.get_key_value(entry.key.as_str()));
+        Ok(lost.map(|(id, _)| id.clone()).collect())
+    }
+
+    fn is_ours(&self, json: &[u8]) -> bool {
+        let owner = serde_json::from_slice::<Owner>(json);
+        owner.is_ok_and(|it| it.owner == *self.owner && it.process == *self.process)
+    }
+
+    /// Who has this call; `None` if nobody.
+    ///
+    /// # Errors
+    /// If NATS does not say.
+    pub(crate) async fn owner_of(&self, call_id: &str) -> anyhow::Result<Option<String>> {
+        let store = self.open().await?;
+        let entry = timed(store.entry(call_id)).await.context("read a call")?;
+        let entry = entry.filter(|it| it.operation == Operation::Put);
+        let owner = entry.map(|it| serde_json::from_slice::<Owner>(&it.value));
+        Ok(owner.transpose().context("read a call")?.map(|it| it.owner))
+    }
+
+    /// The bucket; made if it is not there, as its stream, which every server understands.
+    async fn open(&self) -> anyhow::Result<Store> {
+        if let Ok(store) = timed(self.context.get_key_value(CALLS_BUCKET)).await {
+            return Ok(store);
+        }
+        let config = stream::Config {
+            name: format!("KV_{CALLS_BUCKET}"),
+            subjects: vec![format!("$KV.{CALLS_BUCKET}.>")],
+            max_messages_per_subject: 1,
+            max_bytes: CALLS_MAX_BYTES,
+            max_age: RECORD_AGE_MAX,
+            max_message_size: RECORD_BYTES_MAX as i32 + 4 * 1_024, // The subject and headers count.
+            discard: stream::DiscardPolicy::New,
+            allow_rollup: true,
+            allow_direct: true,
+            ..stream::Config::default()
+        };
+        let made = timed(self.context.get_or_create_stream(config)).await;
+        made.context("make the bucket of calls")?;
+        timed(self.context.get_key_value(CALLS_BUCKET)).await.context("open the bucket of calls")
+    }
+}
+
+async fn entries(store: &Store) -> anyhow::Result<Vec<Entry>> {
+    let keys = timed(store.keys()).await.context("list the calls")?;
+    let entries = keys.map(|key| async move {
+        let key = key.context("list the calls")?;
+        timed(store.entry(key)).await.context("read a call")
+    });
+    let mut entries = entries.buffer_unordered(CONCURRENT_MAX);
+    let mut found = Vec::new();
+    while let Some(entry) = entries.next().await {
+        found.extend(entry?.filter(|it| it.operation == Operation::Put));
+    }
+    Ok(found)
+}
+
+async fn timed<T, E>(work: impl Future<Output = Result<T, E>>) -> anyhow::Result<T>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    Ok(tokio::time::timeout(TIMEOUT, work).await.context("ask NATS")??)
+}
+
+/// Whether somebody else has written the entry meanwhile.
+fn is_too_late(e: &anyhow::Error) -> bool {
+    use async_nats::jetstream::kv::UpdateError;
+    let e = e.downcast_ref::<UpdateError>();
+    e.is_some_and(|e| e.kind() == UpdateErrorKind::WrongLastRevision)
+}
