@@ -30,9 +30,6 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- define "holdfast.check" -}}
 {{- $v := .Values }}
 {{- $edges := int (ternary $v.sipEdge.autoscaling.maxReplicas $v.sipEdge.replicas $v.sipEdge.autoscaling.enabled) }}
-{{- if and $v.sipEdge.enabled $v.queueSvc.enabled (gt $edges 1) }}
-{{- fail "sipEdge: more than one replica with queueSvc.enabled: queue-svc knows one sip-edge. Set sipEdge.replicas to 1, or install edges without queues as a release of their own" }}
-{{- end }}
 {{- if and $v.sipEdge.enabled $v.mediaRelay.enabled (lt (int (ternary $v.mediaRelay.autoscaling.minReplicas $v.mediaRelay.replicas $v.mediaRelay.autoscaling.enabled)) $edges) }}
 {{- fail "mediaRelay: fewer replicas than sip-edges: each sip-edge has the media-relay of its number. Set mediaRelay.replicas (or autoscaling.minReplicas) to as many" }}
 {{- end }}

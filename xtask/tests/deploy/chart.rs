@@ -95,10 +95,9 @@ fn kubeconform(manifests: &str) -> (bool, String) {
 #[test]
 fn values_that_cannot_work_are_refused_with_the_remedy() {
     for (set, wanted) in [
-        ("sipEdge.replicas=2", "queue-svc knows one sip-edge"),
         ("scheduler.replicas=2", "Set scheduler.database to PostgreSQL"),
         ("queueSvc.replicas=2", "Set queueSvc.database to PostgreSQL or MariaDB"),
-        ("queueSvc.enabled=false,sipEdge.replicas=2", "fewer replicas than sip-edges"),
+        ("sipEdge.replicas=2", "fewer replicas than sip-edges"),
         ("mediaRelay.rtpPorts.first=30000", "first is not below last"),
         ("sipEdge.replica=1", "sipEdge"),
         ("sipEdge.ports.sip=70000", "/sipEdge/ports/sip"),
