@@ -9,16 +9,16 @@ use proto::scheduler::v1::TaskState;
 const PARK: &str = r#"{"actions": [
     {"schedule": {"after_ms": "600000", "hangup": {}, "as": "limit"}}, {"park": {}}]}"#;
 
-/// Kills `services` while a caller waits and a task is pending, starts them again, and waits until
-/// both are gone and new calls work.
+/// Kills `services` while a caller waits and a task is pending, and starts them again: the caller goes
+/// on waiting, nothing is left once both have hung up, and new calls work.
 async fn lose(services: &[Service]) -> anyhow::Result<()> {
     let mut stack = Stack::start()?;
     stack.create_queue().await?;
     let (caller, bob) = (Phone::start("alice", Codec::Pcmu)?, Phone::start("bob", Codec::Pcmu)?);
-    let _waits = caller.dial(stack.sip(), &stack.uri(QUEUE_USER))?;
+    let waits = caller.dial(stack.sip(), &stack.uri(QUEUE_USER))?;
     stack.wait_waiting(1).await?;
     let originating = stack.start_originate(&bob.uri(), PARK);
-    let _parks = bob.invited()?.answer()?;
+    let parks = bob.invited()?.answer()?;
     let task_id = originating.await??.tasks["limit"].clone();
     for service in services {
         stack.kill(*service);
@@ -26,6 +26,11 @@ async fn lose(services: &[Service]) -> anyhow::Result<()> {
     for service in services {
         stack.start_service(*service)?;
     }
+    stack.wait_waiting(1).await?;
+    waits.bye()?;
+    // sip-edge may have died before it had written that the task is there: then it asks a scheduler
+    // that is not there yet, and ends the call.
+    let _ = parks.bye();
     stack.wait_clean().await?;
     stack.wait_task(&task_id, TaskState::Expired).await?;
 
@@ -37,8 +42,8 @@ async fn lose(services: &[Service]) -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_the_loss_of_sip_edge_and_those_who_listen_to_it_nobody_waits() -> anyhow::Result<()>
-{
+async fn after_the_loss_of_sip_edge_and_those_who_listen_to_it_a_caller_waits_on()
+-> anyhow::Result<()> {
     lose(&[Service::SipEdge, Service::Scheduler, Service::QueueSvc]).await
 }
 
