@@ -263,6 +263,11 @@ impl Model {
                 }
             }
             Op::Retrieve { queue } => {
+                let held = |it: &&Waiting| matches!(it.state, State::Leaving(_));
+                let rung = self.waiting.iter().filter(held).count() + self.abandoned.len();
+                if rung >= ALL_MAX {
+                    return "refused".into();
+                }
                 let mut in_line = self.waiting.iter_mut();
                 let next = in_line.find(|it| it.queue == *queue && it.state == State::InQueue);
                 let Some(next) = next else { return "refused".into() };

@@ -175,10 +175,7 @@ impl World {
 
     /// Tells everybody that the call has ended, as sip-edge does.
     pub(crate) async fn publish_end(&self, call_id: &str) {
-        let cause = "NORMAL_CLEARING".into();
-        let call = Call { call_id: call_id.into(), cause, ..Call::default() };
-        let call = Some(call);
-        self.publish_call(CallEventType::Ended, CallEvent { call, ..CallEvent::default() }).await;
+        publish_end(&self.bus, call_id).await;
     }
 
     /// Tells everybody that the call talks to somebody now, as sip-edge does.
@@ -200,20 +197,31 @@ impl World {
             .await;
     }
 
-    async fn publish_call(&self, kind: CallEventType, mut event: CallEvent) {
-        event.set_type(kind);
-        event.event_id = boot::new_id();
-        event.at_unix_ms = boot::unix_ms();
-        let subject = subjects::call(kind, &event.call.as_ref().unwrap().call_id);
-        let jetstream = async_nats::jetstream::new(self.bus.clone());
-        let sent = jetstream.publish(subject, proto::json::to_json(&event).into()).await.unwrap();
-        sent.await.unwrap();
+    async fn publish_call(&self, kind: CallEventType, event: CallEvent) {
+        publish_call(&self.bus, kind, event).await;
     }
 
     /// A connection of somebody else to the database.
     pub(crate) async fn database(&self) -> SqliteConnection {
         open(&self.folder).await
     }
+}
+
+/// Tells everybody on this NATS that the call has ended, as sip-edge does.
+pub(crate) async fn publish_end(bus: &async_nats::Client, call_id: &str) {
+    let cause = "NORMAL_CLEARING".into();
+    let call = Some(Call { call_id: call_id.into(), cause, ..Call::default() });
+    publish_call(bus, CallEventType::Ended, CallEvent { call, ..CallEvent::default() }).await;
+}
+
+async fn publish_call(bus: &async_nats::Client, kind: CallEventType, mut event: CallEvent) {
+    event.set_type(kind);
+    event.event_id = boot::new_id();
+    event.at_unix_ms = boot::unix_ms();
+    let subject = subjects::call(kind, &event.call.as_ref().unwrap().call_id);
+    let jetstream = async_nats::jetstream::new(bus.clone());
+    let sent = jetstream.publish(subject, proto::json::to_json(&event).into()).await.unwrap();
+    sent.await.unwrap();
 }
 
 pub(crate) async fn open(folder: &TempDir) -> SqliteConnection {
