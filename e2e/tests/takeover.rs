@@ -19,12 +19,14 @@ fn phones(name: &str, count: usize) -> anyhow::Result<Vec<Phone>> {
     (0..count).map(|nth| Phone::start(&format!("{name}{nth}"), Codec::Pcmu)).collect()
 }
 
-/// The other sip-edge knows whose call it is as soon as it is kept.
+/// Both sip-edges know whose call it is as soon as it is kept.
 async fn wait_kept(stack: &Stack, call_id: &str) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     let request = || GetCallRequest { call_id: call_id.to_owned() };
-    while let Err(refused) = stack.other_edge().get_call(request()).await {
-        anyhow::ensure!(Instant::now() < deadline, "{call_id} is not kept in time: {refused}");
+    for mut edge in [stack.sip_edge(), stack.other_edge()] {
+        while let Err(refused) = edge.get_call(request()).await {
+            anyhow::ensure!(Instant::now() < deadline, "{call_id} is not kept in time: {refused}");
+        }
     }
     Ok(())
 }
@@ -91,7 +93,9 @@ async fn either_sip_edge_answers_for_the_calls_of_both() -> anyhow::Result<()> {
     let there = Phone::start("there", Codec::Pcmu)?;
     let _one = here.dial(stack.sip(), &stack.uri("service"))?;
     let _other = there.dial(stack.other_sip(), &stack.uri("service"))?;
+    // Where a call is, is known to all once it is kept.
     for call in stack.calls().await? {
+        wait_kept(&stack, &call.call_id).await?;
         stack.wait_call(&call.call_id, |it| it.state() == CallState::Answered).await?;
     }
     let calls = stack.calls().await?;
@@ -139,6 +143,7 @@ async fn a_sip_edge_that_was_frozen_lets_go_of_what_the_other_has_taken() -> any
     let phone = Phone::start("alice", Codec::Pcmu)?;
     let call = phone.dial(stack.sip(), &stack.uri("service"))?;
     let [shown] = stack.calls().await?.try_into().unwrap();
+    wait_kept(&stack, &shown.call_id).await?;
     stack.freeze(Service::SipEdge)?;
     call.wait_moved(stack.other_sip())?;
     stack.thaw(Service::SipEdge)?;
