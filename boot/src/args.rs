@@ -57,6 +57,11 @@ pub struct Common {
     #[arg(long, value_name = "SWITCH", default_value = "on")]
     pub reflection: Switch,
 
+    /// Collector of OpenTelemetry that takes traces by OTLP over gRPC, e.g. `http://127.0.0.1:4317`. The
+    /// trace of a call has its `call_id`, without the dashes, as its id. Default: no traces.
+    #[arg(long, value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+
     /// What to log: a level, or levels per module, e.g. `info,sip_edge=debug`.
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub log: String,

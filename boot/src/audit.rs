@@ -8,6 +8,7 @@ use crate::credentials::Caller;
 use http_body_util::{BodyExt as _, Full, Limited};
 use std::net::SocketAddr;
 use tonic::body::Body;
+use tonic::codegen::Bytes;
 use tonic::codegen::http::{HeaderMap, Request};
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Code, Status};
@@ -58,24 +59,33 @@ pub(crate) async fn begin(
     if !changes(&path) {
         return Ok((request, None));
     }
-    let (parts, body) = request.into_parts();
-    let read = Limited::new(body, REQUEST_MAX).collect().await;
-    let read = read.map_err(|e| Status::resource_exhausted(format!("read the request: {e}")))?;
-    let bytes = read.to_bytes();
-    let message = bytes.get(FRAME_HEADER..).unwrap_or_default();
-    let tcp = parts.extensions.get::<TcpConnectInfo>();
-    let tls = parts.extensions.get::<TlsConnectInfo<TcpConnectInfo>>();
+    let (request, message) = read(request).await?;
+    let tcp = request.extensions().get::<TcpConnectInfo>();
+    let tls = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>();
     let entry = Entry {
         level,
         caller: match caller {
             Caller::Named(name) => name.to_owned(),
-            _ => agent(&parts.headers).to_owned(),
+            _ => agent(request.headers()).to_owned(),
         },
         peer: tcp.or(tls.map(TlsConnectInfo::get_ref)).and_then(TcpConnectInfo::remote_addr),
-        about: proto::json::names_in(&path, message),
+        about: proto::json::names_in(&path, &message),
         method: path,
     };
-    Ok((Request::from_parts(parts, Body::new(Full::new(bytes))), Some(entry)))
+    Ok((request, Some(entry)))
+}
+
+/// The message in a request, and the request as it was.
+///
+/// # Errors
+/// If it cannot be read, or is too large.
+pub(crate) async fn read(request: Request<Body>) -> Result<(Request<Body>, Bytes), Status> {
+    let (parts, body) = request.into_parts();
+    let read = Limited::new(body, REQUEST_MAX).collect().await;
+    let read = read.map_err(|e| Status::resource_exhausted(format!("read the request: {e}")))?;
+    let bytes = read.to_bytes();
+    let message = bytes.slice(bytes.len().min(FRAME_HEADER)..);
+    Ok((Request::from_parts(parts, Body::new(Full::new(bytes))), message))
 }
 
 impl Entry {

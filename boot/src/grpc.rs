@@ -5,6 +5,7 @@ use crate::audit::USER_AGENT;
 use crate::credentials::Credentials;
 use crate::gated::{Connector, Gate};
 use crate::guard::Guard;
+use crate::trace::{Place, TRACEPARENT};
 use anyhow::{Context as _, anyhow};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -25,7 +26,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// To another service, with what this process shows of itself.
 pub type Channel = InterceptedService<transport::Channel, Shown>;
 
-/// Puts our token into every request, if we have one.
+/// Puts our token into every request, if we have one, and where it belongs, if it does.
 #[derive(Clone, Debug)]
 pub struct Shown(Option<&'static MetadataValue<Ascii>>);
 
@@ -33,6 +34,9 @@ impl Interceptor for Shown {
     fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
         if let Some(shown) = self.0 {
             request.metadata_mut().insert("authorization", shown.clone());
+        }
+        if let Some(place) = Place::current().and_then(|it| it.parse().ok()) {
+            request.metadata_mut().insert(TRACEPARENT, place);
         }
         Ok(request)
     }

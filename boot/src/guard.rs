@@ -1,7 +1,8 @@
-//! What stands before every gRPC method: who may call, and the audit log.
+//! What stands before every gRPC method: who may call, the audit log, and the span of a trace.
 
 use crate::audit;
 use crate::credentials::{Caller, Credentials};
+use crate::trace::Span;
 use metrics::counter;
 use std::convert::Infallible;
 use std::future::Future;
@@ -74,11 +75,37 @@ where
                 Ok(begun) => begun,
                 Err(status) => return Ok(status.into_http()),
             };
-            let response = inner.call(request).await?;
+            let (request, span) = match traced(request).await {
+                Ok(traced) => traced,
+                Err(status) => return Ok(status.into_http()),
+            };
+            let response = match &span {
+                Some(span) => span.around(inner.call(request)).await?,
+                None => inner.call(request).await?,
+            };
+            if let Some(span) = span {
+                span.end_by(response.headers());
+            }
             if let Some(entry) = entry {
                 entry.end(response.headers());
             }
             Ok(response)
         })
     }
+}
+
+/// Begins the span of a request, and gives the request back.
+///
+/// # Errors
+/// If the request cannot be read, or is too large.
+async fn traced(request: Request<Body>) -> Result<(Request<Body>, Option<Span>), Status> {
+    let path = request.uri().path().to_owned();
+    if !audit::changes(&path) || !Span::wants_request(request.headers()) {
+        let span = Span::of_request(&path, request.headers(), String::new);
+        return Ok((request, span));
+    }
+    let (request, message) = audit::read(request).await?;
+    let about = || proto::json::names_in(&path, &message);
+    let span = Span::of_request(&path, request.headers(), about);
+    Ok((request, span))
 }

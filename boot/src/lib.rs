@@ -1,4 +1,4 @@
-//! What all four binaries do the same way: flags, logs, metrics, health, reflection, NATS, drain.
+//! What all four binaries do the same way: flags, logs, metrics, traces, health, reflection, NATS, drain.
 //!
 //! Knows nothing about calls, media, tasks or queues; that is the test for adding anything here.
 //!
@@ -28,7 +28,9 @@ mod guard;
 mod line;
 mod logs;
 mod nats;
+mod otlp;
 mod service;
+mod trace;
 
 pub use args::{Common, LogFormat, Switch};
 pub use gated::Gate;
@@ -36,6 +38,7 @@ pub use grpc::{Channel, channel, gated_channel};
 pub use line::{Line, Message, Refused};
 pub use nats::{Nats, Publisher};
 pub use service::{Service, run};
+pub use trace::{CallTrace, call_ended, of_call};
 
 /// Milliseconds since the Unix epoch, for what is stored or sent.
 pub fn unix_ms() -> i64 {

@@ -1,5 +1,6 @@
 //! NATS: the connection, the stream of events, publishing without waiting, consuming at least once.
 
+use crate::trace::Span;
 use anyhow::Context as _;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
@@ -168,7 +169,15 @@ impl Nats {
         let handled = messages.map_ok(|message| {
             let handled = handle(message.payload.to_vec());
             async move {
-                let done = match handled.await {
+                let handled = match Span::of_event(&message.subject) {
+                    Some(span) => {
+                        let handled = span.around(handled).await;
+                        span.end(handled.as_ref().err().map(|e| format!("{e:#}")));
+                        handled
+                    }
+                    None => handled.await,
+                };
+                let done = match handled {
                     Ok(()) => message.ack().await,
                     Err(e) => {
                         warn!(subject = %message.subject, "failed to handle event: {e:#}");

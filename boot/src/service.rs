@@ -1,7 +1,8 @@
 //! The life of a process: start, serve, drain, end.
 
 use crate::credentials::Credentials;
-use crate::{Common, Nats, grpc, logs};
+use crate::otlp::Exporter;
+use crate::{Common, Nats, grpc, logs, trace};
 use anyhow::{Context as _, anyhow, bail};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use std::net::SocketAddr;
@@ -82,6 +83,9 @@ impl Service {
         Credentials::read(common)?.adopt();
         if let Some(addr) = common.metrics {
             serve_metrics(addr)?;
+        }
+        if let Some(url) = &common.otlp_endpoint {
+            trace::export_to(Exporter::start(name, url)?);
         }
         metrics::gauge!("holdfast_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         let (died, deaths) = mpsc::channel(1);
@@ -178,6 +182,7 @@ impl Service {
                     Err(_) => warn!("drain timed out: ending what is active"),
                 }
                 last_events(unpublished.subscribe()).await;
+                trace::flush().await;
             };
             tokio::select! {
                 () = ended => (),

@@ -148,12 +148,20 @@ pub struct Setup {
     pub media_relay_flags: &'static [&'static str],
     /// Ports of a second sip-edge for SIP and gRPC; it is not started with the others.
     pub other_edge: Option<[u16; 2]>,
+    /// More flags for all four.
+    pub common_flags: Vec<String>,
 }
 
 impl Setup {
     pub fn on(ports: Ports) -> Self {
-        let (echo, other_edge) = (None, None);
-        Self { ports, echo, sip_edge_flags: Vec::new(), media_relay_flags: &[], other_edge }
+        Self {
+            ports,
+            echo: None,
+            sip_edge_flags: Vec::new(),
+            media_relay_flags: &[],
+            common_flags: Vec::new(),
+            other_edge: None,
+        }
     }
 }
 
@@ -163,6 +171,7 @@ pub struct Stack {
     echo: Option<Echo>,
     sip_edge_flags: Vec<String>,
     media_relay_flags: &'static [&'static str],
+    common_flags: Vec<String>,
     /// Dropped in this order.
     services: BTreeMap<Service, Process>,
     pub(crate) other: Option<OtherEdge>,
@@ -192,15 +201,19 @@ impl Stack {
     }
 
     fn start_beside(flags: &[&str], other_edge: Option<[u16; 2]>) -> anyhow::Result<Self> {
-        let alone = File::create(std::env::temp_dir().join("holdfast-e2e.lock"))?;
-        alone.lock().context("wait for the other tests")?;
-        let temporary = tempfile::tempdir().context("make a folder for the stack")?;
         // Our phones know both.
         let digest = ["--digest", "sha-256,md5"];
         let digest = if flags.contains(&digest[0]) { &[][..] } else { &digest };
         let flags = digest.iter().chain(flags).map(|flag| (*flag).to_owned());
         let sip_edge_flags = flags.collect();
-        let setup = Setup { sip_edge_flags, other_edge, ..Setup::on(Ports::free()?) };
+        Self::start_as(Setup { sip_edge_flags, other_edge, ..Setup::on(Ports::free()?) })
+    }
+
+    /// As [`Stack::start`], but as `setup` says.
+    pub fn start_as(setup: Setup) -> anyhow::Result<Self> {
+        let alone = File::create(std::env::temp_dir().join("holdfast-e2e.lock"))?;
+        alone.lock().context("wait for the other tests")?;
+        let temporary = tempfile::tempdir().context("make a folder for the stack")?;
         let mut stack = Self::start_in(temporary.path(), setup)?;
         stack._temporary = Some(temporary);
         stack._alone = Some(alone);
@@ -209,7 +222,8 @@ impl Stack {
 
     /// With its databases, events, dial plan and media in `folder`, which may have them already.
     pub fn start_in(folder: &Path, setup: Setup) -> anyhow::Result<Self> {
-        let Setup { ports, echo, sip_edge_flags, media_relay_flags, other_edge } = setup;
+        let Setup { ports, echo, sip_edge_flags, media_relay_flags, common_flags, other_edge } =
+            setup;
         prepare(folder)?;
         let nats = NatsServer::start_at(&folder.join("nats"), Some(ports.nats))?;
         let folder = folder.to_owned();
@@ -220,6 +234,7 @@ impl Stack {
             echo,
             sip_edge_flags,
             media_relay_flags,
+            common_flags,
             services,
             other: other_edge.map(|[sip, grpc]| OtherEdge::at(sip, grpc)),
             nats,
@@ -263,6 +278,7 @@ impl Stack {
             ("--drain", &drain),
             ("--log-format", format),
         ]);
+        flags.extend(self.common_flags.iter().cloned());
         flags.extend(match service {
             Service::MediaRelay => {
                 let mut flags = pairs([("--media-dir", "media"), ("--state-dir", MEDIA_STATE)]);

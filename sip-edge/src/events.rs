@@ -42,7 +42,11 @@ impl Events {
     }
 
     pub(crate) fn emit(&self, event: Event, shown: Shown) {
-        let mut wire = wire::CallEvent { call: Some(self.wire_call(shown)), ..Default::default() };
+        let call = self.wire_call(shown);
+        if event == Event::Ended {
+            trace(&call);
+        }
+        let mut wire = wire::CallEvent { call: Some(call), ..Default::default() };
         let kind = match event {
             Event::Created => CallEventType::Created,
             Event::Answered => CallEventType::Answered,
@@ -103,6 +107,22 @@ impl Events {
         self.publisher.publish(subjects::call(kind, call_id), &event.event_id, &event);
         let _ = self.watchers.send(Arc::new(event)); // Nobody may be watching.
     }
+}
+
+/// The root of the call's trace.
+fn trace(call: &wire::Call) {
+    boot::call_ended(boot::CallTrace {
+        call_id: &call.call_id,
+        created_unix_ms: call.created_unix_ms,
+        ended_unix_ms: call.ended_unix_ms,
+        events: [("answered", call.answered_unix_ms)],
+        attributes: [
+            ("cause", &call.cause),
+            ("ended_by", &call.ended_by),
+            ("edge", &call.edge),
+            ("route", &call.route),
+        ],
+    });
 }
 
 fn wire_call(shown: Shown, edge_name: &str) -> wire::Call {

@@ -218,7 +218,7 @@ impl Edge {
             signalling_source: entry.source.clone(),
         };
         let discardable = matches!(command, MediaCommand::InjectDtmf { .. });
-        let command = entry.media.clone().perform(subject, command);
+        let command = boot::of_call(id, entry.media.clone().perform(subject, command));
         if !self.chains.push(id, Service::MediaRelay, number, command, discardable) {
             metrics::digit_discarded();
         }
@@ -233,7 +233,7 @@ impl Edge {
             from: entry.from.clone(),
             contact: entry.contact.clone(),
         };
-        let command = self.services.queues.clone().perform(subject, command);
+        let command = boot::of_call(id, self.services.queues.clone().perform(subject, command));
         self.chains.push(id, Service::QueueSvc, number, command, false);
     }
 
@@ -243,6 +243,7 @@ impl Edge {
         let key = format!("{}/{}", entry.session_id, number.0);
         let is_repeatable = !matches!(command, SchedulerCommand::Schedule { .. });
         let command = self.services.scheduler.clone().perform(id.to_string(), key, command);
+        let command = boot::of_call(id, command);
         let kept = if is_repeatable { None } else { self.keep_now(id) };
         let command = keeping::after(kept, command);
         self.chains.push(id, Service::Scheduler, number, command, false);

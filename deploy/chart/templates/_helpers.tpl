@@ -170,6 +170,9 @@ env:
 - --log={{ .root.Values.log }}
 - --log-format=json
 - --drain={{ .values.drainSeconds }}s
+{{- with .root.Values.tracing.otlpEndpoint }}
+- --otlp-endpoint={{ . }}
+{{- end }}
 {{- with .root.Values.grpc }}
 {{- if not .reflection }}
 - --reflection=off

@@ -179,7 +179,11 @@ fn each_name_that_a_service_is_given_is_one_that_there_is() {
             for arg in
                 it["spec"]["template"]["spec"]["containers"][0]["args"].as_sequence().unwrap()
             {
-                let Some((_, host)) = arg.as_str().unwrap().split_once("://") else { continue };
+                let arg = arg.as_str().unwrap();
+                let Some((_, host)) = arg.split_once("://") else { continue };
+                if arg.starts_with("--otlp-endpoint=") {
+                    continue; // Not one of ours.
+                }
                 let (host, _port) = host.split_once(".default.svc:").unwrap();
                 let service = host.rsplit('.').next().unwrap();
                 let off =
