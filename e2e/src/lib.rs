@@ -11,6 +11,7 @@ mod dnsmasq;
 mod drive;
 mod free_port;
 mod kamailio;
+pub mod manual;
 mod mariadb;
 mod nats;
 mod other_edge;

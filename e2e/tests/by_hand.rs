@@ -1,4 +1,5 @@
-//! Every grpcurl line of `docs/by-hand.md` and `deploy/RUNBOOK.md` does what the document says.
+//! Every grpcurl line of `docs/by-hand.md`, `docs/from-freeswitch.md` and `deploy/RUNBOOK.md` does what
+//! the document says.
 //!
 //! `sh` blocks are run in order, with the ports of a stack in place of the default ones. Each `json`
 //! block after them must be part of one of the messages that they print, and each line of a `text`
@@ -21,6 +22,11 @@ const POLL: Duration = Duration::from_millis(20);
 #[tokio::test(flavor = "multi_thread")]
 async fn every_line_of_the_manual_does_what_it_says() -> anyhow::Result<()> {
     run_document("docs/by-hand.md", 20).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_line_beside_one_of_freeswitch_does_the_same() -> anyhow::Result<()> {
+    run_document("docs/from-freeswitch.md", 8).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

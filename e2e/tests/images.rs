@@ -152,9 +152,19 @@ impl Moved {
 
 /// A service, in a container that goes with it.
 struct Container {
-    name: String,
     service: &'static str,
+    /// Dropped in this order.
     process: Process,
+    _files: Files,
+}
+
+/// The file system of a container, by its name.
+struct Files(String);
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = buildah().map(|mut it| it.args(["rm", &self.0]).output()); // Only disk is lost.
+    }
 }
 
 impl Container {
@@ -167,8 +177,8 @@ impl Container {
     ) -> anyhow::Result<Self> {
         let image = text(&compose["image"]);
         check_image(service, image)?;
-        let name = format!("holdfast-test-{service}-{}", ports.of(5060));
-        finish(buildah()?.args(["from", "--quiet", "--pull=never", "--name", &name, image]))?;
+        let files = Files(format!("holdfast-test-{service}-{}", ports.of(5060)));
+        finish(buildah()?.args(["from", "--quiet", "--pull=never", "--name", &files.0, image]))?;
         let mut run = buildah()?;
         run.args(["run", "--isolation", "chroot"]);
         for volume in compose["volumes"].as_array().into_iter().flatten() {
@@ -182,13 +192,13 @@ impl Container {
             let read_only = if volume["read_only"] == true { ":ro" } else { "" };
             run.arg("--volume").arg(format!("{}:{target}{read_only}", source.display()));
         }
-        run.args([name.as_str(), "--", &format!("/usr/bin/{service}")]);
+        run.args([files.0.as_str(), "--", &format!("/usr/bin/{service}")]);
         let flags = compose["command"].as_array().context("find its flags")?;
         run.args(flags.iter().map(|it| ports.flag(text(it))));
         let process = Process::spawn(service, &mut run)?;
         let serving = |line: &str| line.contains("serving").then_some(());
         process.wait_for("that it serves", READY_LIMIT, serving)?;
-        Ok(Self { name, service, process })
+        Ok(Self { service, process, _files: files })
     }
 
     /// SIGTERM to the service itself, as an engine does; it ends by itself and well.
@@ -210,14 +220,7 @@ impl Container {
     }
 }
 
-impl Drop for Container {
-    fn drop(&mut self) {
-        self.process.kill();
-        let _ = buildah().map(|mut it| it.args(["rm", &self.name]).output()); // Only disk is lost.
-    }
-}
-
-/// Small, with nobody's rights, and with the service as what it runs.
+/// With nobody's rights, and with the service as what it runs.
 fn check_image(service: &str, image: &str) -> anyhow::Result<()> {
     let said = finish(buildah()?.args(["inspect", "--type", "image", image]))
         .context("find the image: run `cargo xtask images --debug`")?;

@@ -301,6 +301,11 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_says_what_help_says() {
+        e2e::manual::check("media-relay", <Args as clap::CommandFactory>::command());
+    }
+
+    #[test]
     fn flags_have_the_documented_defaults() {
         let args = Args::parse_from(["media-relay"]);
         assert_eq!(args.common.grpc.to_string(), "127.0.0.1:50052");

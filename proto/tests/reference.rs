@@ -28,6 +28,7 @@ const PAGES: [(&str, &str); 4] = [
 const FILE_MESSAGE: i32 = 4;
 const FILE_ENUM: i32 = 5;
 const FILE_SERVICE: i32 = 6;
+const MESSAGE_ENUM: i32 = 4;
 const MESSAGE_FIELD: i32 = 2;
 const SERVICE_METHOD: i32 = 2;
 const ENUM_VALUE: i32 = 2;
@@ -113,6 +114,10 @@ impl Page {
             let one_of = one_of.map(|it| format!(", one of `{it}`")).unwrap_or_default();
             writeln!(text, "- `{}` ({kind}{one_of}){said}", field.name()).unwrap();
         }
+        for (nth, it) in message.enum_type.iter().enumerate() {
+            writeln!(text, "\nValues of `{}`:\n", it.name()).unwrap();
+            self.write_values(text, &[path[0], path[1], MESSAGE_ENUM, nth as i32], it);
+        }
     }
 
     fn write_enum(&self, text: &mut String, nth: i32, it: &EnumDescriptorProto) {
@@ -122,8 +127,12 @@ impl Page {
         if !said.is_empty() {
             writeln!(text, "{said}\n").unwrap();
         }
+        self.write_values(text, &path, it);
+    }
+
+    fn write_values(&self, text: &mut String, path: &[i32], it: &EnumDescriptorProto) {
         for (nth, value) in it.value.iter().enumerate() {
-            let said = self.line(&[path[0], path[1], ENUM_VALUE, nth as i32]);
+            let said = self.line(&[path, &[ENUM_VALUE, nth as i32]].concat());
             writeln!(text, "- `{}`{said}", value.name()).unwrap();
         }
     }
@@ -234,6 +243,8 @@ const RECORDS: &str = "
 ## A record of each call
 
 `holdfast.call.ended.*` is the record of a call: `cause` and `ended_by` (and `ended_by_task`), when it was
-created, answered and ended, its legs, and the tasks of its plan. To keep records longer than the stream
-does, let a durable consumer of it put them into a table of yours.
+created, answered and ended, its legs with their URIs, and the tasks of its plan. In which queue it waited,
+how long, and for which agent, is in the events `holdfast.queue.connected.*` and `holdfast.queue.left.*` of the
+same `call_id`. To keep records longer than the stream does, let a durable consumer of it put them into a table
+of yours.
 ";

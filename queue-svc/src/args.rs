@@ -71,3 +71,13 @@ impl From<Synchronous> for store::Synchronous {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manual_says_what_help_says() {
+        e2e::manual::check("queue-svc", <Args as clap::CommandFactory>::command());
+    }
+}

@@ -138,6 +138,11 @@ mod tests {
     use clap::CommandFactory as _;
 
     #[test]
+    fn the_manual_says_what_help_says() {
+        e2e::manual::check("scheduler", Args::command());
+    }
+
+    #[test]
     fn the_flags_are_well_formed_and_have_their_defaults() {
         Args::command().debug_assert();
         let args = Args::parse_from(["scheduler"]);

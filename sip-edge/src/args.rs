@@ -245,6 +245,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_manual_says_what_help_says() {
+        e2e::manual::check("sip-edge", <Args as clap::CommandFactory>::command());
+    }
+
+    #[test]
     fn users_come_from_flags_and_a_file_and_none_comes_twice() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("users");

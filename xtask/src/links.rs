@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 pub(crate) fn broken() -> Vec<String> {
     let root = cargo::root();
     let mut documents = documents(root);
-    for folder in ["docs", "docs/api", "deploy", "deploy/chart"] {
+    for folder in ["docs", "docs/api", "docs/flags", "deploy", "deploy/chart"] {
         documents.extend(self::documents(&root.join(folder)));
     }
     documents.iter().flat_map(|document| broken_in(document)).collect()
