@@ -97,6 +97,7 @@ impl Call {
         let has = |leg: &Leg| leg.number == number && leg.state != LegState::Terminated;
         has(&self.a)
             || self.b.as_ref().is_some_and(|attempt| has(&attempt.leg))
+            || self.is_rival(number)
             || self.is_replacement(number)
     }
 

@@ -55,6 +55,28 @@ fn who_answers_first_has_the_caller_and_the_others_stop_ringing() {
 }
 
 #[test]
+fn one_whom_the_user_agent_has_given_up_is_not_hung_up_again() {
+    check_waiting(
+        "5 ask 1 ring as1 user/2 user/3\n 6 b2 hungup\n 7 a bye",
+        expect![[r#"
+            05.000 > ask 1 ring as1 user/2 user/3
+            05.000 media offer B ours
+            05.000 sip b1 INVITE user/agent
+            05.000 sip b2 INVITE user/2
+            05.000 sip b3 INVITE user/3
+            06.000 > b2 hungup
+            07.000 > a bye
+            07.000 sip b3 hangup Q.850;cause=16;text="NORMAL_CLEARING" or 480
+            07.000 sip b1 hangup Q.850;cause=16;text="NORMAL_CLEARING" or 480
+            07.000 media delete all
+            07.000 queue leave NORMAL_CLEARING
+            07.000 event Ended NORMAL_CLEARING by Caller
+            07.000 answer 1 CallerGone
+        "#]],
+    );
+}
+
+#[test]
 fn one_who_declines_does_not_end_the_ringing_of_the_others() {
     check_waiting(
         "5 ask 1 ring as1 user/2 user/3\n 6 b1 603\n 7 b3 486\n 8 b2 180\n 9 b2 404\n 10 ask 2 ring as1",
