@@ -51,6 +51,9 @@ async fn calls_of_a_killed_sip_edge_go_on_at_the_other() -> anyhow::Result<()> {
     let bobs_call = bob.invited()?.answer()?;
     let task_id = originating.await??.tasks["limit"].clone();
 
+    for call in stack.calls().await? {
+        wait_kept(&stack, &call.call_id).await?;
+    }
     second.ear().clear();
     stack.kill(Service::SipEdge);
     for call in [&talking, &agents_call, &waits, &leaves, &bobs_call] {
@@ -161,6 +164,7 @@ async fn a_sip_edge_that_is_told_to_end_leaves_its_calls_to_the_other() -> anyho
     let phone = Phone::start("alice", Codec::Pcmu)?;
     let call = phone.dial(stack.sip(), &stack.uri(QUEUE_USER))?;
     stack.wait_waiting(1).await?;
+    wait_kept(&stack, &stack.line().await?[0]).await?;
     stack.terminate(Service::SipEdge)?;
     call.wait_moved(stack.other_sip())?;
     assert!(!phone.has_bye());

@@ -2,9 +2,10 @@
 //! of those that another sip-edge has taken.
 //!
 //! A call is kept from our 200 to its leg A on, some milliseconds after each change of it, so that
-//! changes that belong together are written once. Two things wait until it is written, for a while, as
-//! nobody could repeat them: a task is scheduled, so that it is made once; and queue-svc is told that an
-//! agent has answered, so that the caller is not put in line again.
+//! changes that belong together are written once. Some things wait until it is written, for a while, as
+//! nobody could repeat them: a task is scheduled, so that it is made once; queue-svc is told that an
+//! agent has answered, so that the caller is not put in line again; and a client is told that its call
+//! is up, bridged, transferred or in another plan.
 
 use crate::calls::{CallId, Entry, Slot};
 use crate::edge::{Done, Edge, now};
@@ -112,7 +113,10 @@ impl Edge {
         let hash = Some(hasher.finish());
         let entry = self.calls.get_mut(id)?;
         let is_news = std::mem::replace(&mut entry.kept, hash) != hash;
-        is_news.then(|| self.keeping.snapshots.put(id, json))
+        match is_news {
+            true => Some(self.keeping.snapshots.put(id, json)),
+            false => self.keeping.snapshots.unwritten(id),
+        }
     }
 
     /// Goes on with a call of another sip-edge, which is dead.

@@ -151,11 +151,19 @@ impl Edge {
                 };
                 Answered { answer, call: entry.show(view) }
             });
-            let is_final = |it: &Answered| match &it.answer {
+            let is_to_last = |it: &Answered| match &it.answer {
                 Answer::Ring(result) => result.outcome == RingOutcome::Connected,
-                answer => matches!(answer, Answer::Bridged(_)),
+                Answer::Originated(_)
+                | Answer::Bridged(_)
+                | Answer::PlanRuns(_)
+                | Answer::Transferred(_) => true,
+                Answer::HungUp { .. }
+                | Answer::StoppedRinging { .. }
+                | Answer::Playing { .. }
+                | Answer::Collected { .. }
+                | Answer::TooLate(_) => false,
             };
-            let kept = answered.as_ref().is_ok_and(is_final).then(|| self.keep_now(id)).flatten();
+            let kept = answered.as_ref().is_ok_and(is_to_last).then(|| self.keep_now(id)).flatten();
             // The client may have gone; the work is done all the same.
             match kept {
                 None => drop(reply.send(answered)),

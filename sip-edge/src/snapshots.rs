@@ -51,7 +51,7 @@ struct Slot {
     revision: Option<u64>,
     /// The newest state that is not written.
     change: Option<Change>,
-    /// Those who wait until it is.
+    /// Those who wait until it is: one at least for each state that is not, who may have gone.
     waiting: Vec<oneshot::Sender<()>>,
 }
 
@@ -83,6 +83,16 @@ impl Snapshots {
         slot.waiting.push(written);
         self.changed.notify_one();
         waiting
+    }
+
+    /// Hears when the newest state is written, if it is not.
+    pub(crate) fn unwritten(&self, id: &CallId) -> Option<oneshot::Receiver<()>> {
+        let mut slots = self.slots.lock().expect("never poisoned");
+        let slot = slots.get_mut(id).filter(|slot| !slot.waiting.is_empty())?;
+        let (written, waiting) = oneshot::channel();
+        slot.waiting.retain(|it| !it.is_closed());
+        slot.waiting.push(written);
+        Some(waiting)
     }
 
     /// Has the entry deleted, if there is one.

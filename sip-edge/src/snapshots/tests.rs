@@ -69,6 +69,19 @@ fn parked(call_id: &str) -> Call {
 }
 
 #[tokio::test]
+async fn who_asks_after_a_state_was_given_hears_when_it_is_written() {
+    let nats = NatsServer::start().unwrap();
+    let edge = Edge::start(&nats, "edge").await;
+    let id = "a".into();
+    assert!(edge.snapshots.unwritten(&id).is_none());
+    let json = edge.record("a", "alice").write().unwrap();
+    drop(edge.snapshots.put(&id, json)); // Nobody waits.
+    edge.snapshots.unwritten(&id).expect("it was given just now").await.unwrap();
+    assert_eq!(edge.messages().await, 1);
+    assert!(edge.snapshots.unwritten(&id).is_none());
+}
+
+#[tokio::test]
 async fn the_newest_state_is_kept_and_nothing_of_a_call_that_is_over() {
     let nats = NatsServer::start().unwrap();
     let edge = Edge::start(&nats, "a").await;
