@@ -83,15 +83,15 @@ impl<'a> Envelope<'a> {
             return Err(Defect::MaxForwards);
         }
         check_contacts(&request.headers)?;
-        if request.method == Method::Register && SipUri::parse(envelope.to.uri).is_err() {
+        if request.method == Method::Register && !SipUri::is_proper(envelope.to.uri) {
             return Err(Defect::To); // An address-of-record is a SIP URI (RFC 3261 §10.2).
         }
         let scheme = request.uri().split_once(':').map_or("", |(scheme, _)| scheme);
         match scheme {
             "tel" | "Tel" | "TEL" => Ok(envelope),
-            _ if scheme.eq_ignore_ascii_case("sip") => match SipUri::parse(request.uri()) {
-                Ok(_) => Ok(envelope),
-                Err(_) => Err(Defect::Uri),
+            _ if scheme.eq_ignore_ascii_case("sip") => match SipUri::is_proper(request.uri()) {
+                true => Ok(envelope),
+                false => Err(Defect::Uri),
             },
             "" => Err(Defect::Uri),
             _ => Err(Defect::Scheme),

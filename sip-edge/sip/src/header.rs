@@ -1,6 +1,7 @@
 //! The list of header fields of one message, as ranges of its bytes (RFC 3261 §7.3).
 
 use bytes::{Bytes, BytesMut};
+use memchr::{memchr, memchr_iter};
 use smallvec::SmallVec;
 use std::ops::Range;
 
@@ -16,10 +17,10 @@ macro_rules! names {
         impl Name {
             /// By long or compact form, in any case (RFC 3261 §7.3.1, §7.3.3).
             pub fn of(name: &[u8]) -> Self {
-                $(if name.eq_ignore_ascii_case($long) || name.eq_ignore_ascii_case($compact) {
-                    return Name::$variant;
-                })*
-                Name::Other
+                let Some(first) = name.first() else { return Name::Other };
+                let spelled = BY_LETTER[letter(*first)].iter().map_while(|&nth| SPELLED.get(nth));
+                let mut spelled = spelled.filter(|(it, _)| name.eq_ignore_ascii_case(it));
+                spelled.next().map_or(Name::Other, |(_, name)| *name)
             }
 
             /// Whether a caller of this crate may add such a field: all but those that carry the
@@ -42,7 +43,33 @@ macro_rules! names {
                 )
             }
         }
+
+        /// Each form of each name.
+        const SPELLED: &[(&[u8], Name)] =
+            &[$(($long, Name::$variant), ($compact, Name::$variant),)*];
     };
+}
+
+/// Forms of names with the same first letter at most.
+const ALIKE_MAX: usize = 24;
+/// Where in [`SPELLED`] the names of each first letter are; [`usize::MAX`] follows the last.
+static BY_LETTER: [[usize; ALIKE_MAX + 1]; 32] = by_letter();
+
+const fn by_letter() -> [[usize; ALIKE_MAX + 1]; 32] {
+    let (mut found, mut counts, mut nth) = ([[usize::MAX; ALIKE_MAX + 1]; 32], [0; 32], 0);
+    while nth < SPELLED.len() {
+        let letter = letter(SPELLED[nth].0[0]);
+        assert!(counts[letter] < ALIKE_MAX, "the end must be marked");
+        found[letter][counts[letter]] = nth;
+        counts[letter] += 1;
+        nth += 1;
+    }
+    found
+}
+
+/// The same for both cases of a letter.
+const fn letter(byte: u8) -> usize {
+    (byte & 31) as usize
 }
 
 names! {
@@ -109,10 +136,13 @@ impl Headers {
         let text = as_text(&bytes, section.end);
         let mut headers = Self { bytes, text, fields: SmallVec::new(), bad_line: false };
         let bytes = headers.bytes.clone();
-        let mut at = section.start;
-        for line in bytes[section].split_inclusive(|byte| *byte == b'\n') {
-            let start = at;
-            at += line.len();
+        let ends = memchr_iter(b'\n', &bytes[section.clone()]).map(|at| section.start + at + 1);
+        let mut start = section.start;
+        for end in ends.chain([section.end]) {
+            let line = &bytes[start..end];
+            if line.is_empty() {
+                break; // The last line had its end.
+            }
             if headers.fields.len() == MAX_HEADERS {
                 return None;
             }
@@ -123,6 +153,7 @@ impl Headers {
                 }
                 None => headers.bad_line = true,
             }
+            start = end;
         }
         Some(headers)
     }
@@ -154,7 +185,7 @@ impl Headers {
 
 /// Name and range of the trimmed value of one line.
 fn field(line: &[u8]) -> Option<(Name, Range<usize>)> {
-    let colon = line.iter().position(|byte| *byte == b':')?;
+    let colon = memchr(b':', line)?;
     let name = line[..colon].trim_ascii_end();
     let token = |byte: &u8| byte.is_ascii_graphic() && *byte != b':';
     if name.is_empty() || !name.iter().all(token) {
@@ -171,12 +202,16 @@ fn field(line: &[u8]) -> Option<(Name, Range<usize>)> {
 /// Whether control characters stand only behind a backslash, as a quoted string may have them
 /// (RFC 3261 §25.1, `quoted-pair`).
 fn is_printable(value: &[u8]) -> bool {
+    let is_control = |byte: u8| byte.is_ascii_control() && byte != b'\t';
+    if !value.iter().fold(false, |found, byte| found | is_control(*byte)) {
+        return true; // Nearly all values; looked at without a branch for each byte.
+    }
     let mut escaped = false;
     value.iter().all(|byte| {
         let was_escaped = escaped;
         escaped = *byte == b'\\' && !was_escaped;
         let may_be_escaped = !matches!(byte, b'\r' | b'\n');
-        !byte.is_ascii_control() || *byte == b'\t' || (was_escaped && may_be_escaped)
+        !is_control(*byte) || (was_escaped && may_be_escaped)
     })
 }
 

@@ -6,6 +6,7 @@
 use crate::header::{Headers, Name};
 use crate::method::Method;
 use bytes::{Bytes, BytesMut};
+use memchr::{memchr, memchr_iter};
 use std::ops::Range;
 
 /// Longest message in bytes: what a UDP datagram can hold, and the same by TCP.
@@ -111,10 +112,9 @@ impl Message {
         if bytes.is_empty() {
             return Err(ParseError::KeepAlive);
         }
-        let (head, body) = split_head(&bytes);
-        let bytes = unfold(bytes, head);
-        let line_end = bytes[..head].iter().position(|byte| *byte == b'\n');
-        let line_end = line_end.map_or(head, |at| at + 1);
+        let Sections { head, body, is_folded } = Sections::of(&bytes);
+        let bytes = if is_folded { unfold(&bytes, head) } else { bytes };
+        let line_end = memchr(b'\n', &bytes[..head]).map_or(head, |at| at + 1);
         let line = bytes[..line_end].trim_ascii_end();
         let headers = Headers::parse(bytes.clone(), line_end..head);
         let mut headers = headers.ok_or(ParseError::TooManyHeaders)?;
@@ -132,27 +132,35 @@ impl Message {
     }
 }
 
-/// End of the header section, and where the body starts: `None` if no empty line came.
-fn split_head(bytes: &[u8]) -> (usize, Option<usize>) {
-    let mut line_start = 0;
-    for (at, _) in bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
-        if matches!(&bytes[line_start..at], b"" | b"\r") {
-            return (line_start, Some(at + 1));
+/// The parts of a message, as offsets.
+struct Sections {
+    /// End of the header section.
+    head: usize,
+    /// `None` if no empty line came.
+    body: Option<usize>,
+    /// Some line of the header section goes on in the next one.
+    is_folded: bool,
+}
+
+impl Sections {
+    fn of(bytes: &[u8]) -> Self {
+        let (mut line_start, mut is_folded) = (0, false);
+        for at in memchr_iter(b'\n', bytes) {
+            if matches!(&bytes[line_start..at], b"" | b"\r") {
+                return Self { head: line_start, body: Some(at + 1), is_folded };
+            }
+            line_start = at + 1;
+            is_folded |= matches!(bytes.get(line_start), Some(b' ' | b'\t'));
         }
-        line_start = at + 1;
+        Self { head: bytes.len(), body: None, is_folded }
     }
-    (bytes.len(), None)
 }
 
 /// Replaces the line end of each fold by blanks, so that offsets stay (RFC 3261 §7.3.1).
-fn unfold(bytes: Bytes, head: usize) -> Bytes {
-    let folded = |pair: &[u8]| pair[0] == b'\n' && matches!(pair[1], b' ' | b'\t');
-    if !bytes[..head].windows(2).any(folded) {
-        return bytes;
-    }
-    let mut text = BytesMut::from(&bytes[..]);
+fn unfold(bytes: &[u8], head: usize) -> Bytes {
+    let mut text = BytesMut::from(bytes);
     for at in 0..head.saturating_sub(1) {
-        if folded(&text[at..at + 2]) {
+        if text[at] == b'\n' && matches!(text[at + 1], b' ' | b'\t') {
             text[at] = b' ';
             if at > 0 && text[at - 1] == b'\r' {
                 text[at - 1] = b' ';

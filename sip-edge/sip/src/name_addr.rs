@@ -30,7 +30,8 @@ impl<'a> NameAddr<'a> {
             }
         };
         let uri = uri.trim();
-        let plain = uri.contains(':') && !uri.contains(|it: char| it.is_whitespace() || it == '"');
+        let strange = |byte: u8| byte.is_ascii_whitespace() || byte == b'"';
+        let plain = uri.contains(':') && !uri.bytes().any(strange);
         plain.then_some(Self { uri, params: Params(params) })
     }
 

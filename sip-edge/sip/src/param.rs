@@ -1,5 +1,7 @@
 //! Parameters, quoted strings and comma lists, which most header values share (RFC 3261 §25.1).
 
+use memchr::memchr3;
+
 /// `;name=value` pairs of a header value or URI, as text.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Params<'a>(pub(crate) &'a str);
@@ -38,8 +40,12 @@ pub(crate) fn split(text: &str, separator: u8) -> impl Iterator<Item = &str> {
 
 /// Where `wanted` first stands outside quoted strings and angle brackets.
 pub(crate) fn find(text: &[u8], wanted: u8) -> Option<usize> {
+    let first = memchr3(wanted, b'"', b'<', text)?;
+    if text[first] == wanted {
+        return Some(first); // Nothing is open yet.
+    }
     let (mut quoted, mut escaped, mut angle) = (false, false, false);
-    for (at, byte) in text.iter().copied().enumerate() {
+    for (at, byte) in text.iter().copied().enumerate().skip(first) {
         match byte {
             _ if escaped => escaped = false,
             b'\\' if quoted => escaped = true,

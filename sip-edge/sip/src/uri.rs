@@ -46,32 +46,38 @@ impl FromStr for HostPort {
     type Err = UriError;
 
     fn from_str(text: &str) -> Result<Self, UriError> {
-        let text = text.trim();
-        let (host, port) = match text.strip_prefix('[') {
-            Some(rest) => {
-                let (host, after) =
-                    rest.split_once(']').ok_or_else(|| UriError::Host { got: text.to_owned() })?;
-                host.parse::<Ipv6Addr>().map_err(|_| UriError::Host { got: text.to_owned() })?;
-                match after.trim() {
-                    "" => (host, None),
-                    after => match after.strip_prefix(':') {
-                        Some(port) => (host, Some(port)),
-                        None => return Err(UriError::Host { got: text.to_owned() }),
-                    },
-                }
-            }
-            None => match text.split_once(':') {
-                Some((host, port)) => (host.trim_end(), Some(port)),
-                None => (text, None),
-            },
-        };
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
-        if host.is_empty() || !host.bytes().all(allowed) {
-            return Err(UriError::Host { got: text.to_owned() });
-        }
-        let port = port.map(|got| parse_port(got.trim())).transpose()?;
+        let (host, port) = host_and_port(text)?;
         Ok(Self { host: host.to_owned(), port })
     }
+}
+
+/// Both out of `host:port`, without the brackets of an IPv6 address.
+fn host_and_port(text: &str) -> Result<(&str, Option<u16>), UriError> {
+    let text = text.trim();
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (host, after) =
+                rest.split_once(']').ok_or_else(|| UriError::Host { got: text.to_owned() })?;
+            host.parse::<Ipv6Addr>().map_err(|_| UriError::Host { got: text.to_owned() })?;
+            match after.trim() {
+                "" => (host, None),
+                after => match after.strip_prefix(':') {
+                    Some(port) => (host, Some(port)),
+                    None => return Err(UriError::Host { got: text.to_owned() }),
+                },
+            }
+        }
+        None => match text.split_once(':') {
+            Some((host, port)) => (host.trim_end(), Some(port)),
+            None => (text, None),
+        },
+    };
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
+    if host.is_empty() || !host.bytes().all(allowed) {
+        return Err(UriError::Host { got: text.to_owned() });
+    }
+    let port = port.map(|got| parse_port(got.trim())).transpose()?;
+    Ok((host, port))
 }
 
 fn parse_port(got: &str) -> Result<u16, UriError> {
@@ -108,6 +114,17 @@ impl<'a> SipUri<'a> {
     /// # Errors
     /// Another scheme, or no proper host and port.
     pub fn parse(text: &'a str) -> Result<Self, UriError> {
+        let (user, host, params) = Self::parts(text)?;
+        Ok(Self { user, host: host.parse()?, params: Params(params) })
+    }
+
+    /// Whether it can be parsed; copies nothing.
+    pub(crate) fn is_proper(text: &'a str) -> bool {
+        Self::parts(text).is_ok_and(|(_, host, _)| host_and_port(host).is_ok())
+    }
+
+    /// User, host and port, and parameters.
+    fn parts(text: &'a str) -> Result<(Option<&'a str>, &'a str, &'a str), UriError> {
         let (scheme, rest) = text.split_once(':').unwrap_or(("", text));
         if !scheme.eq_ignore_ascii_case("sip") {
             return Err(UriError::Host { got: text.to_owned() });
@@ -119,7 +136,7 @@ impl<'a> SipUri<'a> {
         };
         let rest = rest.split('?').next().unwrap_or_default();
         let (host, params) = rest.split_once(';').unwrap_or((rest, ""));
-        Ok(Self { user, host: host.parse()?, params: Params(params) })
+        Ok((user, host, params))
     }
 
     /// Whether the parameter `lr` marks a loose router (RFC 3261 §19.1.1).

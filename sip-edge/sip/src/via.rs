@@ -30,15 +30,7 @@ impl<'a> Via<'a> {
         if !params.is_empty() && parts.any(|part| part.trim().is_empty()) {
             return None; // `;;`, but one `;` too many at the end is forgiven.
         }
-        let (host, port) = match sent_by.rsplit_once(':') {
-            Some((host, port)) if !port.contains(']') => (host.trim(), Some(port.trim())),
-            _ => (sent_by.trim(), None),
-        };
-        let sent_by = match port {
-            Some(port) => format!("{host}:{port}").parse().ok()?,
-            None => host.parse().ok()?,
-        };
-        Some(Self { sent_by, params: Params(params) })
+        Some(Self { sent_by: sent_by.parse().ok()?, params: Params(params) })
     }
 
     /// The branch, if there is one that is not empty.
