@@ -50,8 +50,8 @@ impl Work {
                 step.has_rows = true;
             }
             Output::Publish(event) => {
-                let event = events::of_caller(&event);
-                step.changes.push(event);
+                self.log_if_wanted(&event);
+                step.changes.push(events::of_caller(&event));
                 step.has_rows = true;
             }
             Output::PublishAgent(event) => {
@@ -69,6 +69,16 @@ impl Work {
             | Output::Exit { .. }
             | Output::Move { .. }
             | Output::Announce { .. } => step.effects.push(output),
+        }
+    }
+
+    /// A queue's `debug`. The reason may name people, so it is left to those who watch.
+    fn log_if_wanted(&self, event: &queue::Event) {
+        if self.queues.queue_by_id(event.caller.queue).is_ok_and(|it| it.row().debug) {
+            let (call_id, queue, kind) = (&event.caller.call_id, &event.queue, event.kind);
+            let (position, waiting) = (event.position, event.in_queue);
+            let assignment_id = event.assignment.as_ref().map_or("", |it| it.id.as_str());
+            info!(%call_id, queue, ?kind, position, waiting, assignment_id, "debug of a queue");
         }
     }
 

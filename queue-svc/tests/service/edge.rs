@@ -15,7 +15,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
 /// More than any test makes the service ask for.
-const SEEN_MAX: usize = 5000;
+const SEEN_MAX: usize = 20_000;
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// What the service under test asked for.

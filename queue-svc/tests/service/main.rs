@@ -5,6 +5,7 @@ mod care;
 mod edge;
 mod flags;
 mod line;
+mod mohqueue;
 mod replicas;
 mod retrieve;
 mod survive;

@@ -21,6 +21,7 @@ pub(crate) struct World {
     pub(crate) edge: Edge,
     pub(crate) client: QueuesClient<Channel>,
     pub(crate) process: Process,
+    url: String,
     events: async_nats::Subscriber,
     /// Of the events that have come: after a crash some come again.
     seen: HashSet<String>,
@@ -47,8 +48,12 @@ pub(crate) async fn start(mut command: Command) -> (Process, QueuesClient<Channe
         rest.split_once(r#""grpc":"127.0.0.1:"#)?.1.split_once('"')?.0.parse::<u16>().ok()
     });
     let url = format!("http://127.0.0.1:{}", port.unwrap());
-    let client = QueuesClient::new(boot::channel("the test's", &url).unwrap());
+    let client = connect(&url);
     (process, client, url)
+}
+
+fn connect(url: &str) -> QueuesClient<Channel> {
+    QueuesClient::new(boot::channel("the test's", url).unwrap())
 }
 
 impl World {
@@ -67,14 +72,29 @@ impl World {
         Self::in_folder(tempfile::tempdir().unwrap()).await
     }
 
+    /// As [`World::with_queue`], also where so many are more than all queues take by default.
+    pub(crate) async fn with_limit(max_calls: u32) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut world = Self::start(folder, &["--max-calls", &max_calls.to_string()]).await;
+        let request = CreateQueueRequest { queue: Some(abc(max_calls)) };
+        world.client.create_queue(request).await.unwrap();
+        world
+    }
+
     pub(crate) async fn in_folder(folder: TempDir) -> Self {
+        Self::start(folder, &[]).await
+    }
+
+    async fn start(folder: TempDir, flags: &[&str]) -> Self {
         let nats = NatsServer::start().unwrap();
         let edge = Edge::start().await;
         let bus = async_nats::connect(nats.url()).await.unwrap();
         let events = bus.subscribe("holdfast.queue.>").await.unwrap();
         bus.flush().await.unwrap();
-        let (process, client, _) = start(command(&folder, &nats.url(), &edge.url())).await;
-        Self { edge, client, process, events, seen: HashSet::new(), bus, nats, folder }
+        let mut command = command(&folder, &nats.url(), &edge.url());
+        command.args(flags);
+        let (process, client, url) = start(command).await;
+        Self { edge, client, process, url, events, seen: HashSet::new(), bus, nats, folder }
     }
 
     pub(crate) async fn kill(&mut self) {
@@ -84,7 +104,12 @@ impl World {
     pub(crate) async fn restart(&mut self) {
         self.process.kill();
         let command = command(&self.folder, &self.nats.url(), &self.edge.url());
-        (self.process, self.client, _) = start(command).await;
+        (self.process, self.client, self.url) = start(command).await;
+    }
+
+    /// What follows goes by a connection of its own; what is under way stays on the old one.
+    pub(crate) fn connect_anew(&mut self) {
+        self.client = connect(&self.url);
     }
 
     /// A call that is answered and waits in abc.
@@ -92,6 +117,19 @@ impl World {
         self.edge.call(call_id, CallState::Answered);
         self.enqueue(call_id, false).await.unwrap();
         self.enqueue(call_id, true).await.unwrap();
+    }
+
+    /// As [`World::join`], by itself.
+    pub(crate) fn start_join(&self, call_id: &str) -> tokio::task::JoinHandle<Result<(), Status>> {
+        self.edge.call(call_id, CallState::Answered);
+        let mut client = self.client.clone();
+        let (call_id, queue) = (call_id.to_owned(), "abc".to_owned());
+        let request = EnqueueRequest { call_id, queue, answered: true, ..Default::default() };
+        tokio::spawn(async move { client.enqueue(request).await.map(drop) })
+    }
+
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     pub(crate) async fn enqueue(

@@ -145,3 +145,25 @@ fn a_service_that_does_not_answer_is_503_with_retry_after() {
     "#]],
     );
 }
+
+#[test]
+fn music_that_cannot_be_played_is_503_and_no_answer_into_silence() {
+    check(
+        Begin::Offer,
+        queue_plan(),
+        "0 media silent\n 0.1 media ok\n 0.2 media invalid",
+        expect![[r#"
+            00.000 event Created
+            00.000 event Action enqueue
+            00.000 media offer A offer
+            00.000 queue enqueue by URI
+            00.100 > media ok
+            00.100 media play A moh/abc looping
+            00.200 > media invalid
+            00.200 sip a 503 Retry-After 5
+            00.200 media delete all
+            00.200 queue leave NORMAL_TEMPORARY_FAILURE
+            00.200 event Ended NORMAL_TEMPORARY_FAILURE by Edge
+        "#]],
+    );
+}

@@ -149,6 +149,28 @@ fn an_agent_whose_media_cannot_be_connected_is_let_go_and_the_music_goes_on() {
 }
 
 #[test]
+fn a_media_relay_that_is_away_keeps_an_agent_from_ringing_and_the_caller_where_he_was() {
+    check_waiting(
+        "4 media silent\n 5 ask 1 ring as1\n 5.5 media away\n 6 ask 2 ring as2\n 9 a bye",
+        expect![[r#"
+            05.000 > ask 1 ring as1
+            05.000 media offer B ours
+            05.500 > media away
+            05.500 media delete B
+            05.500 event RingFailed NORMAL_TEMPORARY_FAILURE
+            05.500 answer 1 Unreachable
+            06.000 > ask 2 ring as2
+            06.000 media offer B ours
+            09.000 > a bye
+            09.000 media delete all
+            09.000 queue leave NORMAL_CLEARING
+            09.000 event Ended NORMAL_CLEARING by Caller
+            09.000 answer 2 CallerGone
+        "#]],
+    );
+}
+
+#[test]
 fn a_caller_keeps_his_music_while_queue_svc_is_away() {
     check(
         Begin::Offer,

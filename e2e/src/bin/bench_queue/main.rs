@@ -32,6 +32,8 @@ const FREED: usize = 4_000;
 const FREED_PER_S: u32 = 400;
 /// How often a whole queue is listed.
 const LISTS: usize = 20;
+/// Operators who race for callers on one connection.
+const OPERATORS_ON_A_CONNECTION: usize = 500;
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
@@ -57,6 +59,7 @@ fn run() -> anyhow::Result<()> {
 struct Rig {
     process: Process,
     client: QueuesClient<Channel>,
+    endpoint: Endpoint,
     jetstream: async_nats::jetstream::Context,
     rung: mpsc::UnboundedReceiver<Rung>,
     _nats: NatsServer,
@@ -112,7 +115,7 @@ impl Rig {
         let client = QueuesClient::new(endpoint.connect_lazy()).max_decoding_message_size(64 << 20);
         let bus = async_nats::connect(nats.url()).await.context("connect to NATS")?;
         let jetstream = async_nats::jetstream::new(bus);
-        Ok(Self { process, client, jetstream, rung, _nats: nats, _folder: folder })
+        Ok(Self { process, client, endpoint, jetstream, rung, _nats: nats, _folder: folder })
     }
 
     async fn create_queue(&mut self, name: &str, max_calls: u32) -> anyhow::Result<()> {
@@ -248,11 +251,14 @@ impl Rig {
 
 impl Rig {
     /// As many operators as callers ask for one at the same moment: each gets another caller, and nobody
-    /// none. How many a second.
+    /// none. How many a second. They have many connections, as operators do.
     async fn race(&mut self) -> anyhow::Result<f64> {
         let began = Instant::now();
         let operators: Vec<_> = (0..CALLERS)
             .map(|nth| {
+                if nth % OPERATORS_ON_A_CONNECTION == 0 {
+                    self.client = QueuesClient::new(self.endpoint.connect_lazy());
+                }
                 let mut client = self.client.clone();
                 let (queue, agent) = ("all".to_owned(), format!("user/r{nth}"));
                 let request = RetrieveRequest { queue, agent, ..RetrieveRequest::default() };

@@ -193,6 +193,11 @@ impl Bench {
         taken.map(|(at, _, _, bytes)| parse(at, &bytes)).collect()
     }
 
+    /// Datagrams that nobody has taken yet.
+    pub(crate) fn left(&self) -> usize {
+        self.sent.len()
+    }
+
     /// Datagrams of any kind that went to `to` since the last time.
     pub(crate) fn take_raw(&mut self, to: &str) -> Vec<Vec<u8>> {
         let to: SocketAddr = to.parse().unwrap();

@@ -172,6 +172,21 @@ fn a_listener_to_music_may_be_silent_for_hours() {
 }
 
 #[test]
+fn what_a_listener_says_goes_nowhere_and_never_back() {
+    let mut bench = Bench::one_side();
+    bench.play(Side::A, "music", &audio(Codec::Pcmu, 1, 8_000), true);
+    for n in 0..50 {
+        assert_eq!(bench.receive(Side::A, A, &voice(n, 0)).as_deref(), Some("no_listener"));
+        bench.run(20);
+    }
+    let packets = bench.take_rtp(A);
+    assert_eq!(packets.len(), 51, "the music and nothing else");
+    assert_continuous(&packets);
+    bench.take_raw("192.0.2.1:4001"); // Reports.
+    assert_eq!(bench.left(), 0, "to anybody else");
+}
+
+#[test]
 fn rtcp_keeps_a_side_alive() {
     let mut bench = Bench::connected("0 101");
     let rtcp_port = bench.status(SESSION, Side::A).rtp_port + 1;

@@ -31,9 +31,6 @@ impl Queues {
     ) -> Result<AssignmentId, Refusal> {
         let Retrieve { queue, address, ring_ms } = retrieve;
         let id = self.named(&queue)?;
-        if self.given.len() >= self.max_calls {
-            return Err(Refusal::TooManyRing { limit: self.max_calls });
-        }
         let agent = self.by_address.get(&address.key()).cloned();
         if let Some(name) = &agent {
             let agent = &self.agents[name].agent;
@@ -48,6 +45,9 @@ impl Queues {
             let (entering, leaving) = (count.entering, count.leaving);
             return Err(Refusal::NobodyWaits { queue, entering, leaving });
         };
+        if self.given.len() >= self.max_calls {
+            return Err(Refusal::TooManyRing { limit: self.max_calls });
+        }
         let reason = format!("first of {queue} for agent {}", address.as_str());
         let assignment =
             self.reserve(now, place, vec![Target { address, agent }], ring_ms, &reason);
