@@ -96,6 +96,7 @@ impl pb::queues_server::Queues for Service {
             contact: header("contact", request.contact)?,
             answered: request.answered,
             priority: priority(request.priority)?,
+            asked_unix_us: (request.asked_unix_us > 0).then_some(request.asked_unix_us),
         };
         let joined = self.desk.enqueue(enqueue).await.map_err(status)?;
         let now = boot::unix_ms();

@@ -23,6 +23,7 @@ use crate::snapshots::Record;
 use crate::transfer::{self, Borrowed};
 use crate::transport::{Received, Transports};
 use crate::trunks::{Located, Registering};
+use crate::wall_clock::WallClock;
 use call::{Input, LegEnd, LegNumber, LegSignal, Now, Reply};
 use sip::{End, Event, LegId, Output, Peer, Suspicion, UserAgent};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -110,6 +111,7 @@ pub(crate) struct Edge {
     pub(crate) checking: HashSet<LegId>,
     pub(crate) chains: Chains,
     pub(crate) defence: Defence,
+    pub(crate) wall_clock: WallClock,
     pub(crate) done: mpsc::Sender<Done>,
     pub(crate) waiting: Waiting,
     /// Calls that have been told something and may want something.
@@ -157,6 +159,7 @@ impl Edge {
             relays: HashMap::new(),
             watched: parts.watched,
             checking: HashSet::new(),
+            wall_clock: WallClock::read(),
             chains: Chains::new(parts.performed),
             defence: parts.defence,
             done: parts.done,
@@ -262,7 +265,7 @@ impl Edge {
     fn handle_sip_event(&mut self, event: Event) {
         let Some(event) = self.of_fork(event) else { return };
         match event {
-            Event::Invited { leg, invite } => self.handle_invited(leg, *invite, None),
+            Event::Invited { leg, invite } => self.handle_invited(now(), leg, *invite, None),
             Event::Acknowledged { leg, sdp } => self.tell(leg, LegSignal::Acknowledged { sdp }),
             Event::Ringing { leg, sdp, .. } => {
                 self.forget_others(leg);

@@ -29,6 +29,7 @@ mod transfer;
 mod transport;
 mod trunk;
 mod trunks;
+mod wall_clock;
 
 use anyhow::Context as _;
 use args::Args;

@@ -5,6 +5,7 @@ use crate::chain::Service;
 use crate::edge::{Edge, now};
 use crate::forks::Fork;
 use crate::resolve::{NextHop, NextHops, Resolved};
+use crate::wall_clock::WallClock;
 use crate::{keeping, media, metrics, queue};
 use bytes::Bytes;
 use call::{
@@ -225,8 +226,16 @@ impl Edge {
     }
 
     fn perform_queue(&mut self, id: &CallId, number: CommandNumber, command: QueueCommand) {
+        let asked_unix_us = match &command {
+            QueueCommand::Enqueue { since, .. } => {
+                self.wall_clock = self.wall_clock.or(WallClock::read());
+                self.wall_clock.unix_us(*since)
+            }
+            _ => 0,
+        };
         let Some(entry) = self.calls.get(id) else { return };
         let subject = queue::Subject {
+            asked_unix_us,
             call_id: id.to_string(),
             request_uri: entry.call.facts().to_uri.clone(),
             from_uri: entry.call.facts().from_uri.clone(),

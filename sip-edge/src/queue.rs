@@ -21,6 +21,8 @@ pub(crate) struct Queues {
 #[derive(Clone, Debug)]
 pub(crate) struct Subject {
     pub(crate) call_id: String,
+    /// When it asked for a place; 0 for another command.
+    pub(crate) asked_unix_us: i64,
     pub(crate) request_uri: String,
     /// Of leg A.
     pub(crate) from_uri: String,
@@ -37,7 +39,7 @@ impl Queues {
     /// Does one command; a `Leave` is tried again for a while.
     pub(crate) async fn perform(self, subject: Subject, command: QueueCommand) -> Outcome {
         match command {
-            QueueCommand::Enqueue { queue, answered, priority } => {
+            QueueCommand::Enqueue { queue, answered, priority, .. } => {
                 self.enqueue(subject, queue, answered, priority).await
             }
             QueueCommand::Agent { does, agent } => self.set_presence(subject, does, agent).await,
@@ -63,6 +65,7 @@ impl Queues {
             contact: shortened(subject.contact),
             answered,
             priority: priority.into(),
+            asked_unix_us: subject.asked_unix_us,
         };
         let reply = self.client.enqueue(timed(request)).await.map_err(failure)?.into_inner();
         let queue = reply.caller.unwrap_or_default().queue;

@@ -2,10 +2,10 @@
 
 use crate::calls::{CallId, Entry, Slot};
 use crate::dial_plan::{Match, Subject};
-use crate::edge::{Done, Edge, now, unix_s};
+use crate::edge::{Done, Edge, unix_s};
 use crate::metrics;
 use crate::target::{SipUri, display_name};
-use call::{Call, Facts, LegNumber};
+use call::{Call, Facts, LegNumber, Now};
 use sip::{Invited, LegId, Rejection, Suspicion};
 use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
@@ -17,6 +17,8 @@ const QUEUES_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An INVITE whose route depends on queue-svc, and what queue-svc said.
 pub(crate) struct Checked {
+    /// When the INVITE came.
+    arrived: Now,
     leg: LegId,
     invite: Box<Invited>,
     /// Whether the request URI is that of a queue; `None` if queue-svc did not answer.
@@ -24,8 +26,14 @@ pub(crate) struct Checked {
 }
 
 impl Edge {
-    /// Finds the route of a new INVITE; `queue_uri` once queue-svc has been asked.
-    pub(crate) fn handle_invited(&mut self, leg: LegId, invite: Invited, queue_uri: Option<bool>) {
+    /// Finds the route of an INVITE that arrived then; `queue_uri` once queue-svc has been asked.
+    pub(crate) fn handle_invited(
+        &mut self,
+        arrived: Now,
+        leg: LegId,
+        invite: Invited,
+        queue_uri: Option<bool>,
+    ) {
         if self.draining {
             return self.refuse_invite(leg, 503, "draining");
         }
@@ -48,9 +56,11 @@ impl Edge {
             queue_uri,
         };
         match dial_plan.find(subject) {
-            Match::Route(route) => self.begin_call(leg, invite, &route.name, route.plan.clone()),
+            Match::Route(route) => {
+                self.begin_call(arrived, leg, invite, &route.name, route.plan.clone());
+            }
             Match::Challenge => self.user_agent.challenge(Instant::now(), unix_s(), leg),
-            Match::AskQueues => self.ask_queues(leg, invite),
+            Match::AskQueues => self.ask_queues(arrived, leg, invite),
             Match::Nothing => {
                 self.judge(invite.source, Suspicion::NoSuchPlace);
                 self.refuse_invite(leg, 404, "no-route");
@@ -58,7 +68,14 @@ impl Edge {
         }
     }
 
-    fn begin_call(&mut self, leg: LegId, invite: Invited, route: &str, plan: call::Plan) {
+    fn begin_call(
+        &mut self,
+        arrived: Now,
+        leg: LegId,
+        invite: Invited,
+        route: &str,
+        plan: call::Plan,
+    ) {
         let id = CallId::from(boot::new_id());
         info!(call_id = %id, route, sip_call_id = invite.call_id, "call began");
         debug!(call_id = %id, from = invite.from_uri, to = invite.request_uri, "call began");
@@ -69,7 +86,7 @@ impl Edge {
             to_uri: invite.request_uri,
             route: route.to_owned(),
         };
-        let call = Call::inbound(now(), facts, plan, invite.sdp);
+        let call = Call::inbound(arrived, facts, plan, invite.sdp);
         let our_uri = self.own_uri(&invite.from_uri);
         let mut entry = Entry::new(call, self.services.media.clone(), invite.from, our_uri);
         entry.our_display = display_name(&entry.from);
@@ -100,7 +117,7 @@ impl Edge {
         self.user_agent.reject(Instant::now(), leg, Rejection { status, headers });
     }
 
-    fn ask_queues(&mut self, leg: LegId, invite: Invited) {
+    fn ask_queues(&mut self, arrived: Now, leg: LegId, invite: Invited) {
         self.checking.insert(leg);
         let queues = self.services.queues.clone();
         let done = self.done.clone();
@@ -122,7 +139,7 @@ impl Edge {
                     None
                 }
             };
-            let checked = Checked { leg, invite: Box::new(invite), queue_uri };
+            let checked = Checked { arrived, leg, invite: Box::new(invite), queue_uri };
             let _ = done.send(Done::Checked(checked)).await; // The process is ending.
         });
     }
@@ -132,7 +149,10 @@ impl Edge {
             return; // The caller has given up.
         }
         match checked.queue_uri {
-            Some(is_queue) => self.handle_invited(checked.leg, *checked.invite, Some(is_queue)),
+            Some(is_queue) => {
+                let Checked { arrived, leg, invite, .. } = checked;
+                self.handle_invited(arrived, leg, *invite, Some(is_queue));
+            }
             None => self.refuse_invite(checked.leg, 503, "queue-svc-away"),
         }
     }

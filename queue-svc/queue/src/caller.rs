@@ -71,7 +71,8 @@ pub const PRIORITY_MAX: u8 = 100;
 pub struct Place {
     /// The higher one goes first.
     pub priority: Reverse<u8>,
-    /// Counts up with each arrival at the service, over all queues.
+    /// Goes up with the time of the arrival, in Unix µs, over all queues; no two of one priority
+    /// have the same.
     pub sequence: u64,
 }
 

@@ -56,6 +56,8 @@ use engaged::Engaged;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
+/// How long ago a caller may have asked for the place that is given now, in ms: a day.
+const ASKED_MS_MAX: UnixMs = 86_400_000;
 /// Queues that one join may be sent on through.
 const OVERFLOWS_MAX: usize = 8;
 
@@ -70,6 +72,9 @@ pub struct Enqueue {
     pub answered: bool,
     /// At most [`crate::PRIORITY_MAX`].
     pub priority: u8,
+    /// When the caller asked for the place, in Unix µs, if that is known better than by the time at
+    /// which this comes. What is over a day ago or still to come is cut to that.
+    pub asked_unix_us: Option<i64>,
 }
 
 /// How a queue is named by who asks for it.
@@ -237,14 +242,17 @@ impl Queues {
         let asked =
             asked.ok_or_else(|| Refusal::NoSuchQueue { wanted: enqueue.queue.to_string() })?;
         let id = self.place_or_overflow(asked)?;
-        let place = Place { priority: Reverse(enqueue.priority), sequence: self.next_sequence };
-        self.next_sequence += 1;
+        let place = self.next_place(now, enqueue.priority, enqueue.asked_unix_us);
+        let arrived_at = match enqueue.asked_unix_us {
+            Some(_) => UnixMs::try_from(place.sequence / 1_000).unwrap_or(now).min(now),
+            None => now,
+        };
         let caller = Caller {
             call_id: enqueue.call_id,
             queue: id,
             asked,
             place,
-            arrived_at: now,
+            arrived_at,
             since: now,
             from: enqueue.from,
             contact: enqueue.contact,
@@ -260,6 +268,26 @@ impl Queues {
             self.settle(now);
         }
         Ok(true)
+    }
+
+    /// A place of its own: by the arrival, or behind everybody who has come so far.
+    fn next_place(&mut self, now: UnixMs, priority: u8, asked_unix_us: Option<i64>) -> Place {
+        let priority = Reverse(priority);
+        let (now_us, oldest_us) = (now.saturating_mul(1_000), (now - ASKED_MS_MAX) * 1_000);
+        let sequence = match asked_unix_us {
+            Some(asked_us) => asked_us.min(now_us.saturating_add(999)).max(oldest_us),
+            None => now_us,
+        };
+        let sequence = u64::try_from(sequence).unwrap_or(0);
+        let mut place = Place { priority, sequence };
+        if asked_unix_us.is_none() {
+            place.sequence = sequence.max(self.next_sequence);
+        }
+        while self.callers.contains_key(&place) {
+            place.sequence += 1; // In the same microsecond: as they are told of.
+        }
+        self.next_sequence = self.next_sequence.max(place.sequence + 1);
+        place
     }
 
     fn admit(&self, id: QueueId) -> Result<(), Refusal> {

@@ -431,6 +431,7 @@ fn enqueue(call_id: &str, answered: bool) -> Enqueue {
         contact: String::new(),
         answered,
         priority: 0,
+        asked_unix_us: None,
     }
 }
 

@@ -112,6 +112,7 @@ impl Real {
                     contact: "c".into(),
                     answered: *answered,
                     priority: 0,
+                    asked_unix_us: None,
                 };
                 match self.queues.handle_enqueue(now, enqueue) {
                     Ok(new) => format!("{new}"),

@@ -68,6 +68,8 @@ pub struct Call {
 
     /// Name or URI of the queue in which we have, or may have, a place.
     pub(crate) queue: Option<String>,
+    /// When the place there was asked for.
+    pub(crate) place_since: Option<Instant>,
     pub(crate) conference: String,
     pub(crate) tasks: Vec<(String, String)>,
     /// A `Schedule` had no answer: there may be a task of ours that we do not know.
@@ -181,6 +183,7 @@ impl Call {
             step_until: None,
             finished_early: None,
             queue: None,
+            place_since: None,
             conference: String::new(),
             tasks: Vec::new(),
             may_have_task: false,

@@ -4,7 +4,7 @@ use crate::{AgentOrder, Cause, CommandNumber, Conference, Later, LegNumber, Requ
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
@@ -135,7 +135,8 @@ pub enum MediaCommand {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QueueCommand {
     /// Give us a place, or confirm that the caller is `answered`; `queue: None`: by request URI.
-    Enqueue { queue: Option<String>, answered: bool, priority: u8 },
+    /// `since`: when the caller asked for it.
+    Enqueue { queue: Option<String>, answered: bool, priority: u8, since: Instant },
     /// An agent says this; `None`: the one who has the address of leg A.
     Agent { does: AgentOrder, agent: Option<String> },
     /// The caller has gone. Must get through: try again.

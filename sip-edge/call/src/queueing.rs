@@ -50,7 +50,10 @@ impl Call {
         let queue = enqueue.queue.clone();
         self.queue = Some(queue.clone().unwrap_or_else(|| self.facts.to_uri.clone()));
         let priority = enqueue.priority;
-        let number = self.queue_svc(QueueCommand::Enqueue { queue, answered: false, priority });
+        let since = now.instant;
+        self.place_since = Some(since);
+        let command = QueueCommand::Enqueue { queue, answered: false, priority, since };
+        let number = self.queue_svc(command);
         self.expect(now, number, Purpose::Enqueue);
     }
 
@@ -146,7 +149,9 @@ impl Call {
     fn confirm_place(&mut self, now: Now) {
         let queue = self.queue.clone();
         let priority = self.waits_as().map_or(0, |it| it.priority);
-        let number = self.queue_svc(QueueCommand::Enqueue { queue, answered: true, priority });
+        let since = self.place_since.unwrap_or(now.instant);
+        let command = QueueCommand::Enqueue { queue, answered: true, priority, since };
+        let number = self.queue_svc(command);
         self.expect(now, number, Purpose::Confirm);
     }
 

@@ -231,6 +231,7 @@ pub(crate) fn enqueue(call_id: &str, queue: &str, priority: u8) -> Enqueue {
         contact: String::new(),
         answered: true,
         priority,
+        asked_unix_us: None,
     }
 }
 

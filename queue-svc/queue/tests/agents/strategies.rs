@@ -1,8 +1,8 @@
 //! Which agent is rung, and for whom.
 
-use crate::run::{Setup, check};
+use crate::run::{Setup, check, enqueue};
 use expect_test::expect;
-use queue::Strategy;
+use queue::{Enqueue, QueueId, Queues, Settings, SettingsRow, Strategy};
 
 #[test]
 fn caller_is_rung_through_to_the_agent_who_has_been_idle_for_the_longest_time() {
@@ -208,6 +208,36 @@ fn freed_agent_serves_the_weightier_queue_and_then_who_came_first() {
         5 ring 2 at user/1 for b
     "#]],
     );
+}
+
+#[test]
+fn who_asked_first_goes_first_whoever_is_told_of_first() {
+    let now = 90_000_000;
+    let mut queues = Queues::new(10, "x");
+    let row = SettingsRow {
+        name: "abc".into(),
+        uri: "sip:abc@h".into(),
+        mohfile: "m.wav".into(),
+        ..SettingsRow::default()
+    };
+    queues.handle_table(now, [(QueueId(1), Settings::parse(row).unwrap())].into());
+    let day_us = 86_400_000_000;
+    for (call_id, asked_unix_us) in [
+        ("third", Some(now * 1_000 - 10)),
+        ("second", Some(now * 1_000 - 11)),
+        ("fourth", Some(now * 1_000 - 10)), // In the same µs, told of later.
+        ("fifth", None),
+        ("sixth", Some(now * 2_000)),              // Tomorrow.
+        ("first", Some(now * 1_000 - day_us - 5)), // Before yesterday.
+    ] {
+        let enqueue = Enqueue { asked_unix_us, ..enqueue(call_id, "abc", 0) };
+        queues.handle_enqueue(now, enqueue).unwrap();
+    }
+    let callers: Vec<_> = queues.list(now, "abc").unwrap().map(|it| it.caller.clone()).collect();
+    let line: Vec<&str> = callers.iter().map(|it| it.call_id.as_str()).collect();
+    assert_eq!(line, ["first", "second", "third", "fourth", "fifth", "sixth"]);
+    let waited_ms: Vec<u64> = callers.iter().map(|it| it.waited_ms(now)).collect();
+    assert_eq!(waited_ms, [86_400_000, 1, 1, 1, 0, 0]);
 }
 
 #[test]
