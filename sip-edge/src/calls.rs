@@ -26,6 +26,8 @@ pub(crate) struct Entry {
     pub(crate) contact: String,
     /// Address that the INVITE came from; empty for an originated call.
     pub(crate) source: String,
+    /// Leg 0 has called, and has not proved to be who it says.
+    pub(crate) unproven: bool,
     /// From URI and display name of the legs that we call.
     pub(crate) our_uri: String,
     pub(crate) our_display: Option<String>,
@@ -65,6 +67,7 @@ impl Entry {
             from,
             contact: String::new(),
             source: String::new(),
+            unproven: false,
             our_uri,
             our_display: None,
             max_forwards: sip::MAX_FORWARDS,
@@ -95,7 +98,8 @@ impl Entry {
 
     pub(crate) fn show(&self, view: View) -> Shown {
         let session = if view.has_media { self.session_id.clone() } else { String::new() };
-        Shown { view, media_session_id: session, sip_call_ids: self.sip_call_ids.clone() }
+        let (sip_call_ids, unproven) = (self.sip_call_ids.clone(), self.unproven);
+        Shown { view, media_session_id: session, sip_call_ids, unproven }
     }
 }
 

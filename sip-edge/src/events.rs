@@ -16,6 +16,8 @@ pub(crate) struct Shown {
     pub(crate) view: View,
     pub(crate) media_session_id: String,
     pub(crate) sip_call_ids: Vec<(LegNumber, String)>,
+    /// Leg 0 has not proved to be who it says.
+    pub(crate) unproven: bool,
 }
 
 /// Where events go.
@@ -126,7 +128,7 @@ fn trace(call: &wire::Call) {
 }
 
 fn wire_call(shown: Shown, edge_name: &str) -> wire::Call {
-    let Shown { view, media_session_id, sip_call_ids } = shown;
+    let Shown { view, media_session_id, sip_call_ids, unproven } = shown;
     let state = match view.state {
         CallState::Early => wire::CallState::Early,
         CallState::Answered => wire::CallState::Answered,
@@ -146,6 +148,7 @@ fn wire_call(shown: Shown, edge_name: &str) -> wire::Call {
             remote_uri: leg.remote_uri,
             sip_call_id: sip_call_id.map_or(String::new(), |(_, id)| id.clone()),
             held: leg.held,
+            unproven: unproven && leg.number == LegNumber(0),
         }
     });
     wire::Call {

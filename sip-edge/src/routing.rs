@@ -93,6 +93,8 @@ impl Edge {
         entry.max_forwards = invite.max_forwards.saturating_sub(1);
         entry.contact = invite.contact.unwrap_or_default();
         entry.source = invite.source.addr.ip().to_string();
+        entry.unproven = !self.defence.is_trusted(invite.source.addr.ip())
+            && !is_proved(invite.user.as_deref(), &invite.from_uri);
         entry.sip_call_ids.push((LegNumber(0), invite.call_id));
         entry.history = invite.history;
         entry.legs.insert(LegNumber(0), Slot::Live(leg));
@@ -155,5 +157,24 @@ impl Edge {
             }
             None => self.refuse_invite(checked.leg, 503, "queue-svc-away"),
         }
+    }
+}
+
+/// Whether the one who proved to be `user` is the one of From.
+fn is_proved(user: Option<&str>, from_uri: &str) -> bool {
+    let claimed = SipUri::parse(from_uri).and_then(|uri| uri.user);
+    user.is_some() && user == claimed.as_deref()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_proves_one_name_and_no_password_none() {
+        assert!(is_proved(Some("1001"), "sip:1001@example.com"));
+        assert!(!is_proved(Some("1002"), "sip:1001@example.com"));
+        assert!(!is_proved(None, "sip:1001@example.com"));
+        assert!(!is_proved(None, "sip:example.com"));
     }
 }

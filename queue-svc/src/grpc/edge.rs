@@ -344,7 +344,7 @@ impl Edge {
     }
 }
 
-/// What a call means to agents and queues.
+/// What a call means to agents and queues. Who only claims to be somebody counts as nobody.
 ///
 /// # Errors
 /// If its id is none.
@@ -353,7 +353,7 @@ pub(crate) fn seen(
     at: UnixMs,
     assignment_id: &str,
 ) -> Result<CallSeen, queue::Malformed> {
-    let live = |leg: &pb::Leg| leg.state() != pb::LegState::Terminated;
+    let live = |leg: &pb::Leg| leg.state() != pb::LegState::Terminated && !leg.unproven;
     Ok(CallSeen {
         call_id: CallId::parse(&call.call_id)?,
         at,
@@ -388,5 +388,24 @@ fn rung(response: &pb::RingResponse, ring_ms: u32) -> RingAnswer {
         pb::RingOutcome::NoAnswer | pb::RingOutcome::Stopped | pb::RingOutcome::Unspecified => {
             RingAnswer::NoAnswer { sip_status, ring_ms }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_only_claims_to_be_an_agent_keeps_nobody_busy() {
+        let leg = |unproven| pb::Leg {
+            remote_uri: "sip:1001@h".into(),
+            state: pb::LegState::Confirmed.into(),
+            unproven,
+            ..pb::Leg::default()
+        };
+        let call = pb::Call { call_id: "c".into(), legs: vec![leg(true)], ..pb::Call::default() };
+        assert_eq!(seen(call.clone(), 0, "").unwrap().remotes, Vec::<String>::new());
+        let call = pb::Call { legs: vec![leg(true), leg(false)], ..call };
+        assert_eq!(seen(call, 0, "").unwrap().remotes, ["sip:1001@h"]);
     }
 }
