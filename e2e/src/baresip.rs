@@ -119,6 +119,13 @@ impl Baresip {
         Ok(Reference::new(&Wav::read(&recording)?).into_samples())
     }
 
+    /// As [`Baresip::heard`], of its last call: a call of less than a second may leave no recording.
+    pub fn heard_last(&self) -> anyhow::Result<Vec<f32>> {
+        let last = self.recordings()?.pop();
+        let last = last.with_context(|| format!("{} has recorded no call", self.user))?;
+        Ok(Reference::new(&Wav::read(&last)?).into_samples())
+    }
+
     /// Stops it, so that its recordings are complete.
     pub fn stop(&mut self) -> anyhow::Result<()> {
         self.process.stop(READY_LIMIT).map(drop)
@@ -128,18 +135,20 @@ impl Baresip {
         self.process.output()
     }
 
-    /// The recording of what it heard; its name has the time, so the order is by name.
     fn recording(&self, nth: usize) -> anyhow::Result<PathBuf> {
+        let recording = self.recordings()?.into_iter().nth(nth);
+        recording.with_context(|| format!("{} has not recorded call {nth}", self.user))
+    }
+
+    /// What it heard; the names have the time in seconds, so the order is by name.
+    fn recordings(&self) -> anyhow::Result<Vec<PathBuf>> {
         let entries = std::fs::read_dir(self.folder.path())?;
         let mut paths: Vec<PathBuf> = entries.filter_map(|it| Some(it.ok()?.path())).collect();
         // Some calls leave an empty one too.
         let has_sound = |it: &PathBuf| it.metadata().is_ok_and(|it| it.len() > WAV_HEADER_BYTES);
         paths.retain(|it| it.to_string_lossy().ends_with("-dec.wav") && has_sound(it));
         paths.sort();
-        paths
-            .into_iter()
-            .nth(nth)
-            .with_context(|| format!("{} has not recorded call {nth}", self.user))
+        Ok(paths)
     }
 
     /// One command and its answer, in netstrings of JSON (module ctrl_tcp).

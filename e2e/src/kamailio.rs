@@ -1,6 +1,7 @@
 //! Kamailio with its rtpproxy and mohqueue modules as Debian has them, by the configuration in
 //! `e2e/kamailio/`, on top of a media-relay.
 
+use crate::document::path_with_tools;
 use crate::{Process, free_port};
 use anyhow::{Context as _, ensure};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -16,6 +17,28 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// Where the scripts of its tables are.
 const TABLES: &str = "/usr/share/kamailio/db_sqlite";
 const CONFIGURATION: &str = include_str!("../kamailio/mohqueue.cfg");
+
+/// A row of `mohqueues`.
+pub struct QueueRow<'a> {
+    pub name: &'a str,
+    pub uri: String,
+    pub mohdir: Option<&'a Path>,
+    pub mohfile: &'a str,
+}
+
+impl QueueRow<'_> {
+    /// Writes it into an SQLite file, as people do by hand.
+    ///
+    /// # Errors
+    /// As sqlite3 says.
+    pub fn insert(&self, database: &Path) -> anyhow::Result<()> {
+        let Self { name, uri, mohdir, mohfile } = self;
+        let mohdir = mohdir.map_or("NULL".to_owned(), |it| format!("'{}'", it.display()));
+        let columns = "name, uri, mohdir, mohfile, debug";
+        let values = format!("'{name}', '{uri}', {mohdir}, '{mohfile}', 0");
+        sql(database, &format!("INSERT INTO mohqueues ({columns}) VALUES ({values})"))
+    }
+}
 
 pub struct Kamailio {
     sip: SocketAddr,
@@ -40,13 +63,10 @@ impl Kamailio {
         let folder = tempfile::tempdir().context("make a folder for Kamailio")?;
         let sip = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let database = folder.path().join("kamailio.sqlite");
-        for script in ["standard-create.sql", "mohqueue-create.sql"] {
-            sql(&database, &format!(".read {TABLES}/{script}"))?;
-        }
-        for (name, file) in queues {
-            let columns = "name, uri, mohdir, mohfile, debug";
-            let values = format!("'{name}', 'sip:{name}@{sip}', NULL, '{file}', 0");
-            sql(&database, &format!("INSERT INTO mohqueues ({columns}) VALUES ({values})"))?;
+        create_tables(&database)?;
+        for (name, mohfile) in queues {
+            let (uri, mohdir) = (format!("sip:{name}@{sip}"), None);
+            QueueRow { name, uri, mohdir, mohfile }.insert(&database)?;
         }
         let configuration = CONFIGURATION
             .replace("{port}", &sip.port().to_string())
@@ -65,6 +85,43 @@ impl Kamailio {
             (found >= PROCESSES).then_some(())
         })?;
         Ok(Self { sip, _folder: folder, process })
+    }
+
+    /// Starts it at `sip` by a configuration that listens there, and waits until it answers.
+    ///
+    /// # Errors
+    /// If it does not; has what it says.
+    pub fn start_by(configuration: &str, sip: SocketAddr) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir().context("make a folder for Kamailio")?;
+        let file = folder.path().join("kamailio.cfg");
+        std::fs::write(&file, configuration)?;
+        let mut command = Command::new("kamailio");
+        command.env("PATH", path_with_tools()?);
+        command.args(["-DD", "-E", "-f"]).arg(&file).arg("-Y").arg(folder.path());
+        let process = Process::spawn("kamailio", &mut command)?;
+        let mut kamailio = Self { sip, _folder: folder, process };
+        let deadline = Instant::now() + READY_LIMIT;
+        while kamailio.ask_within("ready", ASK_AGAIN).is_err() {
+            let ended = kamailio.process.ended().is_some() || Instant::now() > deadline;
+            ensure!(!ended, "wait for Kamailio: {}", kamailio.output());
+            std::thread::sleep(ASK_AGAIN);
+        }
+        Ok(kamailio)
+    }
+
+    /// Has it read a configuration.
+    ///
+    /// # Errors
+    /// What it finds wrong.
+    pub fn check(configuration: &str) -> anyhow::Result<()> {
+        let file = tempfile::NamedTempFile::new().context("make a file for Kamailio")?;
+        std::fs::write(file.path(), configuration)?;
+        let mut command = Command::new("kamailio");
+        let output =
+            command.args(["-c", "-f"]).arg(file.path()).output().context("run kamailio")?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success(), "check a configuration: {said}");
+        Ok(())
     }
 
     pub fn uri(&self, user: &str) -> String {
@@ -102,10 +159,17 @@ impl Kamailio {
     }
 
     /// The answer to OPTIONS.
-    fn ask(&self, user: &str) -> anyhow::Result<String> {
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn ask(&self, user: &str) -> anyhow::Result<String> {
+        self.ask_within(user, READY_LIMIT)
+    }
+
+    fn ask_within(&self, user: &str, limit: Duration) -> anyhow::Result<String> {
         let socket = UdpSocket::bind("127.0.0.1:0")?;
         socket.connect(self.sip)?;
-        socket.set_read_timeout(Some(READY_LIMIT))?;
+        socket.set_read_timeout(Some(limit))?;
         let (own, uri) = (socket.local_addr()?, self.uri(user));
         let request = format!(
             "OPTIONS {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {own};branch=z9hG4bK-{own}\r\n\
@@ -130,6 +194,17 @@ impl Drop for Kamailio {
     fn drop(&mut self) {
         let _ = self.process.stop(STOP_LIMIT); // Its children go with it only if it may say so.
     }
+}
+
+/// Makes the tables in an SQLite file by Kamailio's own scripts.
+///
+/// # Errors
+/// As sqlite3 says.
+pub fn create_tables(database: &Path) -> anyhow::Result<()> {
+    for script in ["standard-create.sql", "mohqueue-create.sql"] {
+        sql(database, &format!(".read {TABLES}/{script}"))?;
+    }
+    Ok(())
 }
 
 fn sql(database: &Path, statement: &str) -> anyhow::Result<()> {

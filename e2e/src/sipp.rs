@@ -41,6 +41,8 @@ pub struct Scenario {
     keys: Vec<(&'static str, String)>,
     /// Whether the response times of the script (`rtd`) are kept.
     is_timed: bool,
+    /// Whether all calls may stand at a time.
+    stand_together: bool,
 }
 
 /// How SIPp carries SIP.
@@ -129,6 +131,7 @@ impl Scenario {
             password: None,
             keys: Vec::new(),
             is_timed: false,
+            stand_together: false,
         }
     }
 
@@ -161,6 +164,11 @@ impl Scenario {
     /// With the time from INVITE to 200 of each call, for [`Sipp::finish_timed`].
     pub fn timed(self) -> Self {
         Self { is_timed: true, ..self }
+    }
+
+    /// All calls may stand at a time; SIPp's own limit goes by how long they last.
+    pub fn stand_together(self) -> Self {
+        Self { stand_together: true, ..self }
     }
 
     /// How long it takes if nothing goes wrong.
@@ -222,6 +230,9 @@ impl Sipp {
             .args(["-trace_err", "-error_file", "errors.log", "-trace_stat", "-stf", "tally.csv"]);
         if let Some(password) = &scenario.password {
             command.args(["-au", &scenario.service, "-ap", password]);
+        }
+        if scenario.stand_together {
+            command.args(["-l", &scenario.calls.to_string()]);
         }
         if scenario.is_timed {
             command.args(["-trace_rtt", "-rtt_freq", "1"]);

@@ -189,31 +189,52 @@ impl Stack {
 
     /// As [`Stack::start`], with more flags for sip-edge.
     pub fn start_with(flags: &[&str]) -> anyhow::Result<Self> {
-        Self::start_beside(flags, None)
+        Self::start_beside(flags, None, |_| Ok(()))
+    }
+
+    /// As [`Stack::start_with`], after `prepare` has put something into the folder.
+    pub fn start_prepared(
+        flags: &[&str],
+        prepare: impl FnOnce(&Path) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
+        Self::start_beside(flags, None, prepare)
     }
 
     /// As [`Stack::start`], with two sip-edges; queue-svc knows the second one only.
     pub fn start_replicated() -> anyhow::Result<Self> {
         let first = free_ports(2)?;
-        let mut stack = Self::start_beside(&[], Some([first, first + 1]))?;
+        let mut stack = Self::start_beside(&[], Some([first, first + 1]), |_| Ok(()))?;
         stack.start_other()?;
         Ok(stack)
     }
 
-    fn start_beside(flags: &[&str], other_edge: Option<[u16; 2]>) -> anyhow::Result<Self> {
+    fn start_beside(
+        flags: &[&str],
+        other_edge: Option<[u16; 2]>,
+        prepare: impl FnOnce(&Path) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
         // Our phones know both.
         let digest = ["--digest", "sha-256,md5"];
         let digest = if flags.contains(&digest[0]) { &[][..] } else { &digest };
         let flags = digest.iter().chain(flags).map(|flag| (*flag).to_owned());
         let sip_edge_flags = flags.collect();
-        Self::start_as(Setup { sip_edge_flags, other_edge, ..Setup::on(Ports::free()?) })
+        let setup = Setup { sip_edge_flags, other_edge, ..Setup::on(Ports::free()?) };
+        Self::start_alone(setup, prepare)
     }
 
     /// As [`Stack::start`], but as `setup` says.
     pub fn start_as(setup: Setup) -> anyhow::Result<Self> {
+        Self::start_alone(setup, |_| Ok(()))
+    }
+
+    fn start_alone(
+        setup: Setup,
+        prepare: impl FnOnce(&Path) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
         let alone = File::create(std::env::temp_dir().join("holdfast-e2e.lock"))?;
         alone.lock().context("wait for the other tests")?;
         let temporary = tempfile::tempdir().context("make a folder for the stack")?;
+        prepare(temporary.path())?;
         let mut stack = Self::start_in(temporary.path(), setup)?;
         stack._temporary = Some(temporary);
         stack._alone = Some(alone);

@@ -162,6 +162,45 @@ async fn all_phones_ring_until_one_answers() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn all_phones_of_all_agents_ring_and_those_that_need_not_are_told_why() -> anyhow::Result<()>
+{
+    let stack = start(|queue| queue.set_strategy(Strategy::RingAll)).await?;
+    let of_one = [Phone::start("1001", Codec::Pcmu)?, Phone::start("1001", Codec::Pcmu)?];
+    for phone in &of_one {
+        phone.register(stack.sip(), "secret1001", Algorithm::Sha256)?;
+    }
+    let other = Phone::start("other", Codec::Pcmu)?;
+    create(&stack, "a1", "user/1001".into(), 1).await?;
+    create(&stack, "a2", other.uri(), 2).await?;
+    log_in(&stack, "a1").await?;
+    log_in(&stack, "a2").await?;
+    let caller = Phone::start("alice", Codec::Pcmu)?;
+    let phones = [&of_one[0], &of_one[1], &other];
+    for (answers, busy, idle) in [(1, "a1", "a2"), (2, "a2", "a1")] {
+        let mut watch = stack.queues().watch(WatchRequest::default()).await?.into_inner();
+        let _call = caller.dial(stack.sip(), &stack.uri(QUEUE_USER))?;
+        let mut invitations = Vec::new();
+        for phone in phones {
+            let invitation = phone.invited()?;
+            invitation.ring();
+            invitations.push(invitation);
+        }
+        let answered = invitations.swap_remove(answers).answer()?;
+        for phone in phones.iter().enumerate().filter(|(nth, _)| *nth != answers) {
+            let reason = phone.1.wait_cancel()?;
+            assert_eq!(reason, "SIP;cause=200;text=\"Call completed elsewhere\"", "{}", phone.0);
+        }
+        wait_for(&mut watch, QueueEventType::Connected).await?;
+        assert_eq!(state(&stack, busy).await?, AgentState::Busy);
+        assert_eq!(state(&stack, idle).await?, AgentState::Idle);
+        answered.bye()?;
+        caller.wait_bye(PATIENCE)?;
+        stack.wait_clean().await?;
+    }
+    stack.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn agent_dials_a_code_to_log_in_and_is_rung() -> anyhow::Result<()> {
     let stack = start(|_| ()).await?;
     let agent = Phone::start("1001", Codec::Pcmu)?;

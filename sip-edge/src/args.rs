@@ -1,6 +1,7 @@
 //! The flags of sip-edge: `--help` is the manual.
 
 use crate::defence::Limits;
+use crate::media::HEARD_WITHIN_MAX;
 use crate::transport::{Files, Listen};
 use anyhow::{Context as _, bail};
 use clap::Parser;
@@ -128,6 +129,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR[/LENGTH]", default_values = ["127.0.0.1", "::1"], value_parser = block)]
     pub(crate) trust: Vec<IpNet>,
 
+    /// How long an agent of a queue who has answered may take to be heard: until the first packet comes
+    /// from the phone, the caller goes on hearing music. If none comes, the agent counts as not
+    /// reachable, and the caller keeps the place. At most 2500ms; 0s connects at once, unheard.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = heard_within)]
+    pub(crate) agent_heard_within: Duration,
+
     /// Live calls at a time; more are refused with 503, or RESOURCE_EXHAUSTED.
     #[arg(long, value_name = "CALLS", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_calls: u32,
@@ -223,6 +230,14 @@ fn ban(text: &str) -> Result<Duration, String> {
         Ok(ban) if ban <= BAN_MAX => Ok(ban),
         Ok(_) => Err("wanted at most 7d".to_owned()),
         Err(e) => Err(format!("{e}; wanted e.g. 5m, at most 7d")),
+    }
+}
+
+fn heard_within(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(within) if within <= HEARD_WITHIN_MAX => Ok(within),
+        Ok(_) => Err("wanted at most 2500ms".to_owned()),
+        Err(e) => Err(format!("{e}; wanted e.g. 2s, at most 2500ms")),
     }
 }
 

@@ -3,14 +3,12 @@
 
 use crate::calls::{CallId, Slot};
 use crate::edge::Edge;
-use call::LegNumber;
+use call::{COMPLETED_ELSEWHERE, LegNumber};
 use sip::{End, Event, Hangup, LegId};
 use std::time::Instant;
 
 /// Phones of one user that ring for one call, those that registered last.
 pub(crate) const BINDINGS_MAX: usize = 5;
-/// Why the others stop ringing (RFC 3326 §3.1).
-const ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere\"";
 
 /// One leg of a call, at several phones.
 #[derive(Debug)]
@@ -71,7 +69,8 @@ impl Edge {
         let Some(fork) = self.forks.remove(key) else { return };
         for other in fork.branches.into_iter().filter(|it| *it != leg) {
             self.legs.remove(&other);
-            let hangup = Hangup { reason: Some(ELSEWHERE.to_owned()), unanswered_status: 487 };
+            let hangup =
+                Hangup { reason: Some(COMPLETED_ELSEWHERE.to_owned()), unanswered_status: 487 };
             self.user_agent.hangup(Instant::now(), other, hangup);
         }
         let sip_call_id = self.user_agent.call_id(leg).map(str::to_owned);

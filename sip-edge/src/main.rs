@@ -77,7 +77,7 @@ async fn run(service: Service, args: Args) -> anyhow::Result<()> {
     let transports = Transports::bind(&args.listeners(), tls.as_ref())?;
     let advertised = transports.advertised().context("listen for SIP: give --sip or --listen")?;
     let services = Services {
-        media: media::Media::new(&args.media_relay, &args.edge_name)?,
+        media: media::Media::new(&args.media_relay, &args.edge_name, args.agent_heard_within)?,
         queues: queue::Queues::new(&args.queue_svc)?,
         scheduler: scheduler::Scheduler::new(&args.scheduler, &args.edge_name)?,
         locator: Locator::new(&args.dns, spoken(&transports))?,

@@ -15,6 +15,8 @@ use tracing::{info, warn};
 
 /// How long the watch waits before it connects again: doubled each time, up to the second.
 const RECONNECT_DELAYS: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(2)];
+/// The longest wait for an agent to be heard: the answer has to come within [`DEADLINE`].
+pub(crate) const HEARD_WITHIN_MAX: Duration = Duration::from_millis(2_500);
 /// Sessions that are compared with our calls after the watch has begun.
 const SESSIONS_MAX: u32 = 10_000;
 
@@ -26,6 +28,8 @@ pub(crate) struct Media {
     pub(crate) url: Arc<str>,
     /// Owner of our sessions.
     edge_name: Arc<str>,
+    /// How long an agent who has answered may take to be heard; 0 asks for nothing.
+    heard_within_ms: u32,
 }
 
 /// What the watch tells the loop.
@@ -72,9 +76,11 @@ pub(crate) struct Subject {
 }
 
 impl Media {
-    pub(crate) fn new(url: &str, edge_name: &str) -> anyhow::Result<Self> {
+    /// `heard_within` is at most [`HEARD_WITHIN_MAX`].
+    pub(crate) fn new(url: &str, edge_name: &str, heard_within: Duration) -> anyhow::Result<Self> {
         let client = MediaRelayClient::new(boot::channel("--media-relay", url)?);
-        Ok(Self { client, url: url.into(), edge_name: edge_name.into() })
+        let heard_within_ms = u32::try_from(heard_within.as_millis()).unwrap_or(u32::MAX);
+        Ok(Self { client, url: url.into(), edge_name: edge_name.into(), heard_within_ms })
     }
 
     /// The same of another media-relay.
@@ -82,7 +88,7 @@ impl Media {
     /// # Errors
     /// If the URL is none.
     pub(crate) fn at(&self, url: &str) -> anyhow::Result<Self> {
-        Self::new(url, &self.edge_name)
+        Self::new(url, &self.edge_name, Duration::from_millis(self.heard_within_ms.into()))
     }
 
     /// Does one command; a `Delete` is tried again for a while.
@@ -163,9 +169,11 @@ impl Media {
                 client.stop(timed(request)).await?;
                 Reply::Done
             }
-            MediaCommand::Connect => {
-                client.connect(timed(wire::ConnectRequest { session_id })).await?;
-                Reply::Done
+            MediaCommand::Connect { when_heard } => {
+                let heard_within_ms = if when_heard { self.heard_within_ms } else { 0 };
+                let request = wire::ConnectRequest { session_id, heard_within_ms };
+                let reply = client.connect(timed(request)).await?.into_inner();
+                if reply.silent { Reply::Silent } else { Reply::Done }
             }
             MediaCommand::Join { side, conference } => {
                 let side = wire_side(side);

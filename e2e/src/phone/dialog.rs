@@ -63,7 +63,8 @@ impl<'a> Invitation<'a> {
         self.respond(line, "");
     }
 
-    /// Answers with this phone's session description and waits for the ACK.
+    /// Answers with this phone's session description, waits for the ACK, and is heard for a moment, as
+    /// real phones are.
     pub fn answer(self) -> anyhow::Result<Dialog<'a>> {
         self.respond("200 OK", &self.phone.sdp("sendrecv"));
         let request = self.request();
@@ -79,6 +80,7 @@ impl<'a> Invitation<'a> {
         let remote_sdp = if offer.is_empty() { late.unwrap_or_default() } else { offer };
         let remote_rtp = rtp_address(&remote_sdp).context("an INVITE without audio")?;
         self.phone.rtp.talk_to(remote_rtp);
+        self.phone.rtp.breathe(self.phone.codec);
         Ok(Dialog {
             phone: self.phone,
             peer: self.heard.from,

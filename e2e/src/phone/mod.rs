@@ -194,13 +194,14 @@ impl Phone {
             .map(drop)
     }
 
-    /// Waits for a CANCEL, which it has answered already, as well as the INVITE with 487.
-    pub fn wait_cancel(&self) -> anyhow::Result<()> {
-        self.wire
-            .wait_for("a CANCEL", PATIENCE, |heard| {
-                heard.request().is_some_and(|it| it.method == rsip::Method::Cancel)
-            })
-            .map(drop)
+    /// Waits for a CANCEL, which it has answered already, as well as the INVITE with 487; its Reason
+    /// (RFC 3326), empty if there was none.
+    pub fn wait_cancel(&self) -> anyhow::Result<String> {
+        let heard = self.wire.wait_for("a CANCEL", PATIENCE, |heard| {
+            heard.request().is_some_and(|it| it.method == rsip::Method::Cancel)
+        })?;
+        let reason = heard.request().and_then(|it| header(&it.headers, "Reason"));
+        Ok(reason.unwrap_or_default())
     }
 
     /// Whether a BYE has come and was not waited for.

@@ -11,6 +11,8 @@ const PTIME: Duration = Duration::from_millis(20);
 const SAMPLES_PER_PACKET: usize = 160;
 /// Packets that are kept: 20 minutes of one stream.
 const PACKETS_MAX: usize = 60_000;
+/// How long a phone is heard after it has answered, in packets.
+const BREATH_PACKETS: u32 = 50;
 const TELEPHONE_EVENT: u8 = 101;
 /// A key is down for so many packets, and its end is sent three times (RFC 4733 §2.5.1.4).
 const PRESS_PACKETS: u16 = 5;
@@ -51,6 +53,8 @@ struct Mouth {
     payload: Vec<u8>,
     said: usize,
     presses: Vec<char>,
+    /// Silence, with its payload type, and how many packets of it are still to be sent.
+    breath: Option<(u8, Vec<u8>, u32)>,
     sequence: u16,
     timestamp: u32,
     ssrc: u32,
@@ -175,6 +179,13 @@ impl RtpPort {
         mouth.said = 0;
     }
 
+    /// A second of silence, unless something is said.
+    pub(crate) fn breathe(&self, codec: Codec) {
+        let mut mouth = self.mouth.lock().unwrap();
+        let silence = codec.encode(&[0.0; SAMPLES_PER_PACKET]);
+        mouth.breath = Some((codec.payload_type(), silence, BREATH_PACKETS));
+    }
+
     pub(crate) fn hush(&self) {
         self.mouth.lock().unwrap().payload.clear();
     }
@@ -255,6 +266,7 @@ impl Mouth {
             payload: Vec::new(),
             said: 0,
             presses: Vec::new(),
+            breath: None,
             sequence: port,
             timestamp: u32::from(port) << 8,
             ssrc: 0x5000_0000 | u32::from(port),
@@ -287,6 +299,10 @@ impl Mouth {
             packets.push(self.packet(self.payload_type, false, &said));
             self.timestamp = self.timestamp.wrapping_add(SAMPLES_PER_PACKET as u32);
         } else {
+            if let Some((payload_type, silence, left @ 1..)) = self.breath.take() {
+                packets.push(self.packet(payload_type, false, &silence));
+                self.breath = Some((payload_type, silence, left - 1));
+            }
             self.timestamp = self.timestamp.wrapping_add(SAMPLES_PER_PACKET as u32);
         }
         packets

@@ -43,6 +43,8 @@ pub(crate) struct Endpoint {
     pub ports: PortPair,
     pub reported_inactive: bool,
     pub was_latched: bool,
+    /// The other side hears it from its first packet on.
+    pub heard_connects: bool,
     /// What comes from it goes on as it came, and somebody else negotiates for it.
     pub is_verbatim: bool,
     /// What audio was recognised by last, of what was negotiated.
@@ -134,6 +136,7 @@ impl Endpoint {
             needed_since: None,
             reported_inactive: false,
             was_latched: false,
+            heard_connects: false,
             last_arrival: None,
             negotiated: now,
             packets_received: 0,

@@ -84,21 +84,62 @@ impl Relay {
     /// # Errors
     /// [`Error::NotNegotiated`] if one has not been answered.
     pub fn connect(&mut self, now: Instant, session_id: &str) -> Result<(), Error> {
+        self.check_negotiated(session_id)?;
+        for side in Side::BOTH {
+            self.hear_other_side(now, session_id, side)?;
+        }
+        Ok(())
+    }
+
+    /// As [`Relay::connect`], but side A goes on hearing what it hears until the first packet comes
+    /// from side B, which hears A at once. True if that has been so already.
+    ///
+    /// # Errors
+    /// [`Error::NotNegotiated`] if one has not been answered.
+    pub fn connect_when_heard(&mut self, now: Instant, session_id: &str) -> Result<bool, Error> {
+        self.check_negotiated(session_id)?;
+        let b = self.key(session_id, Side::B)?;
+        let was_heard = self.endpoint(b, session_id)?.packets_received > 0;
+        self.hear_other_side(now, session_id, Side::B)?;
+        if was_heard {
+            self.hear_other_side(now, session_id, Side::A)?;
+        } else {
+            self.endpoint(b, session_id)?.heard_connects = true;
+        }
+        Ok(was_heard)
+    }
+
+    /// Waits for side B no longer, which hears nothing then. True if it was heard and both are
+    /// connected.
+    ///
+    /// # Errors
+    /// [`Error::NoSession`] or [`Error::NoSide`].
+    pub fn stop_waiting(&mut self, now: Instant, session_id: &str) -> Result<bool, Error> {
+        let b = self.key(session_id, Side::B)?;
+        let endpoint = self.endpoint(b, session_id)?;
+        if !std::mem::take(&mut endpoint.heard_connects) {
+            return Ok(true);
+        }
+        endpoint.set_hears(Hears::Nothing);
+        self.note_change(now, b);
+        Ok(false)
+    }
+
+    fn check_negotiated(&mut self, session_id: &str) -> Result<(), Error> {
         for side in Side::BOTH {
             let key = self.key(session_id, side)?;
             if self.endpoint(key, session_id)?.remote.is_none() {
                 return Err(Error::NotNegotiated { session_id: session_id.to_owned(), side });
             }
         }
-        for side in Side::BOTH {
-            let key = self.key(session_id, side)?;
-            self.leave_conference(now, key, LeaveReason::Left);
-            let endpoint = self.endpoint(key, session_id)?;
-            if endpoint.stop_player() || endpoint.hears != Hears::OtherSide {
-                endpoint.set_hears(Hears::OtherSide);
-            }
-            self.note_change(now, key);
-        }
+        Ok(())
+    }
+
+    fn hear_other_side(&mut self, now: Instant, session_id: &str, side: Side) -> Result<(), Error> {
+        let key = self.key(session_id, side)?;
+        self.leave_conference(now, key, LeaveReason::Left);
+        self.endpoint(key, session_id)?.hear_other_side();
+        self.note_change(now, key);
         Ok(())
     }
 

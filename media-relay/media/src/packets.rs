@@ -61,7 +61,7 @@ impl Relay {
     ) -> Result<(), Discard> {
         let session = self.sessions.get_mut(&key.session).ok_or(Discard::NoListener)?;
         let facing = session.facing_recorded(key.side);
-        let (endpoint, other, mut recording) = facing.ok_or(Discard::NoListener)?;
+        let (endpoint, mut other, mut recording) = facing.ok_or(Discard::NoListener)?;
         if endpoint.is_verbatim {
             return self.handle_verbatim(now, key, true, source, bytes);
         }
@@ -71,6 +71,10 @@ impl Relay {
             Hears::Conference(name) => self.conferences.get_mut(name),
             Hears::Nothing | Hears::OtherSide => None,
         };
+        let connects = std::mem::take(&mut endpoint.heard_connects);
+        if let Some(other) = other.as_mut().filter(|_| connects) {
+            other.hear_other_side();
+        }
         let detects_tones = endpoint.detects_tones();
         if !detects_tones {
             endpoint.dtmf.pause();
@@ -102,6 +106,9 @@ impl Relay {
         };
         if anchored || latched == Latched::First {
             self.note_snapshot(key);
+        }
+        if connects {
+            self.note_change(now, SideKey { side: key.side.other(), ..key });
         }
         if first {
             self.emit(key, EventKind::Latched);

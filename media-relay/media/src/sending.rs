@@ -210,6 +210,13 @@ impl Endpoint {
         self.outgoing.switch();
     }
 
+    /// In place of whatever it hears.
+    pub(crate) fn hear_other_side(&mut self) {
+        if self.stop_player() || self.hears != Hears::OtherSide {
+            self.set_hears(Hears::OtherSide);
+        }
+    }
+
     /// Lets digits be sent, after those that are being sent; returns in how many ms they will have
     /// been.
     ///

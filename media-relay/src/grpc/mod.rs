@@ -1,6 +1,7 @@
 //! The API of `media_relay.proto`: requests become commands to the packet thread.
 
 mod conferences;
+mod connecting;
 mod fields;
 mod messages;
 mod recordings;
@@ -241,8 +242,11 @@ impl MediaRelay for Grpc {
         &self,
         request: Request<wire::ConnectRequest>,
     ) -> Result<Response<wire::ConnectResponse>, Status> {
-        let session_id = request.into_inner().session_id;
+        let wire::ConnectRequest { session_id, heard_within_ms } = request.into_inner();
         check_id("session_id", &session_id)?;
+        if heard_within_ms > 0 {
+            return self.connect_when_heard(session_id, heard_within_ms).await;
+        }
         let id = session_id.clone();
         self.packets
             .call(move |it| it.relay.connect(Instant::now(), &id))
@@ -250,7 +254,7 @@ impl MediaRelay for Grpc {
             .map_err(busy)?
             .map_err(failed)?;
         info!(%session_id, "connected");
-        Ok(Response::new(wire::ConnectResponse {}))
+        Ok(Response::new(wire::ConnectResponse { silent: false }))
     }
 
     async fn join(

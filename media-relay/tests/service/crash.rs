@@ -40,7 +40,11 @@ async fn a_killed_relay_is_followed_by_one_that_goes_on() {
         let (mut a, mut b) = (Phone::new(Codec::Pcmu).await, Phone::new(Codec::Pcma).await);
         a.join(&service, "s", Side::A).await;
         b.join(&service, "s", Side::B).await;
-        service.client.connect(ConnectRequest { session_id: "s".into() }).await.unwrap();
+        service
+            .client
+            .connect(ConnectRequest { session_id: "s".into(), ..Default::default() })
+            .await
+            .unwrap();
         service.client.start_recording(start("crash.wav")).await.unwrap();
         let (speaking_a, speaking_b) = (
             tokio::spawn(async move { a.speak(tone(400.0)).await }),

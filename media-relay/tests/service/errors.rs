@@ -42,7 +42,7 @@ async fn each_error_has_its_code_and_names_what_is_wrong() {
     let another = offer(&|it| it.session_id = "t".into()).await;
     check(another, ResourceExhausted, "--max-sessions");
 
-    let connect = ConnectRequest { session_id: "s".into() };
+    let connect = ConnectRequest { session_id: "s".into(), ..Default::default() };
     check(service.client.connect(connect).await.unwrap_err(), NotFound, "no side B");
     let join = JoinRequest {
         session_id: "s".into(),

@@ -41,7 +41,11 @@ async fn every_path_carries_talk_music_and_rtcp() {
         service.play("s", "moh", true).await.unwrap();
         let music = a.hear(20).await;
         b.join(&service, "s", Side::B).await;
-        service.client.connect(ConnectRequest { session_id: "s".into() }).await.unwrap();
+        service
+            .client
+            .connect(ConnectRequest { session_id: "s".into(), ..Default::default() })
+            .await
+            .unwrap();
         let (ears_a, ears_b) = (a.ears(), b.ears());
         let (talk_a, talk_b) = tokio::select! {
             heard = async { tokio::join!(ears_a.hear(100), ears_b.hear(100)) } => heard,
@@ -106,7 +110,11 @@ async fn a_flood_of_one_port_does_not_drown_the_others() {
         let (mut a, mut b) = (Phone::new(Codec::Pcmu).await, Phone::new(Codec::Pcmu).await);
         a.join(&service, "s", Side::A).await;
         b.join(&service, "s", Side::B).await;
-        service.client.connect(ConnectRequest { session_id: "s".into() }).await.unwrap();
+        service
+            .client
+            .connect(ConnectRequest { session_id: "s".into(), ..Default::default() })
+            .await
+            .unwrap();
         let mut victim = Phone::new(Codec::Pcmu).await;
         victim.join(&service, "t", Side::A).await;
         // Far more than any buffer holds, before anybody speaks.
@@ -144,7 +152,11 @@ async fn both_families_are_carried() {
         let similarity = correlation(&samples, &looped(melody, 1_000, samples.len()));
         assert!(similarity >= 0.98, "{path}: {similarity}");
         b.join(&service, "s", Side::B).await;
-        service.client.connect(ConnectRequest { session_id: "s".into() }).await.unwrap();
+        service
+            .client
+            .connect(ConnectRequest { session_id: "s".into(), ..Default::default() })
+            .await
+            .unwrap();
         let ears = b.ears();
         let talk = tokio::select! {
             heard = ears.hear(20) => heard,
@@ -170,7 +182,11 @@ async fn relays_beside_each_other_do_not_disturb_each_other() {
             let (mut a, mut b) = (Phone::new(Codec::Pcmu).await, Phone::new(Codec::Pcmu).await);
             a.join(service, "s", Side::A).await;
             b.join(service, "s", Side::B).await;
-            service.client.connect(ConnectRequest { session_id: "s".into() }).await.unwrap();
+            service
+                .client
+                .connect(ConnectRequest { session_id: "s".into(), ..Default::default() })
+                .await
+                .unwrap();
             assert_eq!(a.relay_port() / 4, base / 4 + n as u16, "{path}");
             phones.push((a, b));
         }

@@ -37,7 +37,11 @@ async fn talking(folder: &Path) -> (Service, Phone, Phone) {
     let (mut a, mut b) = (Phone::new(Codec::Pcmu).await, Phone::new(Codec::Pcma).await);
     a.join(&service, "s", Side::A).await;
     b.join(&service, "s", Side::B).await;
-    service.client.connect(ConnectRequest { session_id: "s".into() }).await.unwrap();
+    service
+        .client
+        .connect(ConnectRequest { session_id: "s".into(), ..Default::default() })
+        .await
+        .unwrap();
     (service, a, b)
 }
 

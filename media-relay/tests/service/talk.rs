@@ -23,7 +23,11 @@ async fn two_connected_sides_hear_each_other_through_different_laws() {
     service.play("s", "moh", true).await.unwrap();
     let music = a.hear(10).await;
     b.join(&service, "s", Side::B).await;
-    service.client.connect(ConnectRequest { session_id: "s".into() }).await.unwrap();
+    service
+        .client
+        .connect(ConnectRequest { session_id: "s".into(), ..Default::default() })
+        .await
+        .unwrap();
 
     let (ears_a, ears_b) = (a.ears(), b.ears());
     let (heard_a, heard_b) = tokio::select! {
@@ -150,7 +154,11 @@ async fn a_side_that_is_needed_and_silent_is_told_of() {
     let (mut a, mut b) = (Phone::new(Codec::Pcmu).await, Phone::new(Codec::Pcmu).await);
     a.join(&service, "s", Side::A).await;
     b.join(&service, "s", Side::B).await;
-    service.client.connect(ConnectRequest { session_id: "s".into() }).await.unwrap();
+    service
+        .client
+        .connect(ConnectRequest { session_id: "s".into(), ..Default::default() })
+        .await
+        .unwrap();
     let silent = [watch.next().await, watch.next().await];
     assert!(silent.iter().all(|it| it.r#type() == MediaEventType::Inactive));
     assert_ne!(silent[0].side(), silent[1].side());

@@ -70,7 +70,11 @@ impl RingAnswer {
                 not_taken(Missed::Declined, format!("agent declined ({sip_status})"))
             }
             Self::Unreachable { sip_status } => {
-                not_taken(Missed::Unreachable, format!("agent cannot be reached ({sip_status})"))
+                let why = match sip_status {
+                    0 => "agent cannot be reached or heard".to_owned(),
+                    status => format!("agent cannot be reached ({status})"),
+                };
+                not_taken(Missed::Unreachable, why)
             }
             Self::CallerGone => RingEnded::HungUp,
             Self::Stale => RingEnded::Stale,

@@ -280,6 +280,11 @@ impl Call {
 
     /// The last word on an attempt to connect: a failure, whatever the reply was. It may have been
     /// done all the same.
+    pub(crate) fn handle_silent_agent(&mut self, now: Now) {
+        let ending = Ending::new(Cause::MediaTimeout, EndedBy::Edge);
+        self.fail_attempt(now, crate::RingOutcome::Unreachable, ending);
+    }
+
     pub(crate) fn handle_connect_failed(&mut self, now: Now, failure: &Failure) {
         let ending = Ending::new(cause_of(failure), EndedBy::Edge);
         self.fail_attempt(now, crate::RingOutcome::Unreachable, ending);

@@ -3,6 +3,7 @@
 //! first becomes leg B, the others are hung up.
 
 use crate::call::{Call, Purpose};
+use crate::cause::COMPLETED_ELSEWHERE;
 use crate::end::Ending;
 use crate::leg::{Leg, LegState};
 use crate::output::{CallState, EndedBy, Event, RingOutcome, RingResult};
@@ -106,7 +107,11 @@ impl Call {
         let rivals = self.b.as_mut().map(|attempt| std::mem::take(&mut attempt.rivals));
         for leg in rivals.unwrap_or_default() {
             if !matches!(leg.state, LegState::Offering | LegState::Terminated) {
-                let (reason, unanswered_status) = (cause.reason(), cause.status());
+                let reason = match cause {
+                    Cause::LoseRace => COMPLETED_ELSEWHERE.to_owned(),
+                    cause => cause.reason(),
+                };
+                let unanswered_status = cause.status();
                 self.sip(leg.number, SipOrder::Hangup { reason, unanswered_status });
             }
         }
@@ -259,7 +264,9 @@ impl Call {
         match &self.b {
             Some(attempt) if attempt.leg.is_confirmed() && self.a.is_confirmed() => {
                 let number = attempt.leg.number;
-                let command = self.media(MediaCommand::Connect);
+                // Nobody is taken out of a queue by a phone that answers and is dead.
+                let when_heard = attempt.assignment_id.is_some();
+                let command = self.media(MediaCommand::Connect { when_heard });
                 self.expect(now, command, Purpose::Connect(number));
             }
             Some(_) => self.seek_answer(now),

@@ -358,6 +358,7 @@ impl Call {
             }
             (Reoffer(leg), reply) => self.refuse_reinvite(leg, &failure_of(reply)),
             (Reanswer(leg), reply) => self.finish_reinvite(leg, reply),
+            (Connect(_), Ok(Reply::Silent)) => self.handle_silent_agent(now),
             (Connect(_), Ok(_)) => self.handle_connected(),
             (Connect(_), Err(failure)) => self.handle_connect_failed(now, &failure),
             (Schedule { number, name }, reply) => {

@@ -8,6 +8,10 @@
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// The `Reason` for a phone that need not ring any more because another one was answered: it shows no
+/// missed call (RFC 3326 §3.1).
+pub const COMPLETED_ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere\"";
+
 /// Makes the enum and its table: variant, name, number, Q.850 number, status of an unanswered leg.
 macro_rules! causes {
     ($($variant:ident $name:ident $number:literal $q850:literal $status:literal)*) => {

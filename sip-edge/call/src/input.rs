@@ -112,6 +112,8 @@ pub enum Reply {
     Negotiated { held: bool },
     /// A file plays now.
     Playing { play_id: String, duration: Duration },
+    /// Leg B has answered and is not heard; what leg A hears is as it was.
+    Silent,
     /// Done, and nothing more to say.
     Done,
     /// There is a place in the queue of that name; `music` is a file for media-relay.

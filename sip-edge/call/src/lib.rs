@@ -38,7 +38,7 @@ mod snapshot;
 mod step;
 
 pub use call::{COMMAND_TIMEOUT, Call, Facts, Originated};
-pub use cause::Cause;
+pub use cause::{COMPLETED_ELSEWHERE, Cause};
 pub use conferring::PIN_ATTEMPTS_MAX;
 pub use effect::{Destination, EFFECTS_MAX, Later, Legs, Occurrence};
 pub use input::{

@@ -115,8 +115,10 @@ pub enum MediaCommand {
         side: Side,
         leave_conference: bool,
     },
-    /// Connect sides A and B.
-    Connect,
+    /// Connect sides A and B; `when_heard`: A is to hear what it hears until B is heard.
+    Connect {
+        when_heard: bool,
+    },
     Join {
         side: Side,
         conference: Arc<Conference>,

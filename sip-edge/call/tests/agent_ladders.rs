@@ -38,10 +38,10 @@ fn who_answers_first_has_the_caller_and_the_others_stop_ringing() {
             06.000 event Ringing
             07.000 > b1 180
             08.000 > b3 200 sdp
-            08.000 sip b1 hangup Q.850;cause=26;text="LOSE_RACE" or 480
-            08.000 sip b2 hangup Q.850;cause=26;text="LOSE_RACE" or 480
+            08.000 sip b1 hangup SIP;cause=200;text="Call completed elsewhere" or 480
+            08.000 sip b2 hangup SIP;cause=200;text="Call completed elsewhere" or 480
             08.000 media answer B
-            08.000 media connect
+            08.000 media connect when heard
             08.000 answer 1 Connected 200
             08.000 event Connected
             09.000 > b1 hungup

@@ -19,7 +19,7 @@ fn an_agent_takes_the_caller_and_either_bye_ends_both() {
             06.100 > b1 180
             08.000 > b1 200 sdp
             08.000 media answer B
-            08.000 media connect
+            08.000 media connect when heard
             08.000 answer 1 Connected 200
             08.000 event Connected
             30.000 > b1 bye Q.850;cause=21
@@ -132,7 +132,7 @@ fn an_agent_whose_media_cannot_be_connected_is_let_go_and_the_music_goes_on() {
             06.000 > b1 200 sdp
             06.000 media answer B
             06.100 > media ok
-            06.100 media connect
+            06.100 media connect when heard
             06.200 > media away
             06.200 sip b1 hangup Q.850;cause=41;text="NORMAL_TEMPORARY_FAILURE" or 503
             06.200 media delete B
@@ -144,6 +144,34 @@ fn an_agent_whose_media_cannot_be_connected_is_let_go_and_the_music_goes_on() {
             09.000 media delete all
             09.000 queue leave NORMAL_CLEARING
             09.000 event Ended NORMAL_CLEARING by Caller
+        "#]],
+    );
+}
+
+#[test]
+fn an_agent_who_answers_and_is_not_heard_leaves_the_caller_where_he_was() {
+    check_waiting(
+        "5 ask 1 ring as1\n 5.5 media silent\n 6 b1 200 sdp\n 6.1 media ok\n 8.1 media unheard\n 9 ask 2 ring as2\n 9.1 a bye",
+        expect![[r#"
+            05.000 > ask 1 ring as1
+            05.000 media offer B ours
+            05.000 sip b1 INVITE user/agent
+            06.000 > b1 200 sdp
+            06.000 media answer B
+            06.100 > media ok
+            06.100 media connect when heard
+            08.100 > media unheard
+            08.100 sip b1 hangup Q.850;cause=102;text="MEDIA_TIMEOUT" or 480
+            08.100 media delete B
+            08.100 event RingFailed MEDIA_TIMEOUT
+            08.100 answer 1 Unreachable
+            09.000 > ask 2 ring as2
+            09.000 media offer B ours
+            09.100 > a bye
+            09.100 media delete all
+            09.100 queue leave NORMAL_CLEARING
+            09.100 event Ended NORMAL_CLEARING by Caller
+            09.100 answer 2 CallerGone
         "#]],
     );
 }

@@ -107,7 +107,7 @@ fn an_agent_who_takes_a_call_ends_the_wait_of_its_originate() {
             02.100 sip b1 INVITE user/agent
             02.200 > b1 200 sdp
             02.200 media answer B
-            02.200 media connect
+            02.200 media connect when heard
             02.200 answer 0 originated, tasks []
             02.200 answer 1 Connected 200
             02.200 event Connected
@@ -141,7 +141,7 @@ fn who_could_not_be_connected_is_in_the_conference_again() {
             02.000 > b1 200 sdp
             02.000 media answer B
             02.100 > media ok
-            02.100 media connect
+            02.100 media connect when heard
             02.200 > media away
             02.200 sip b1 hangup Q.850;cause=41;text="NORMAL_TEMPORARY_FAILURE" or 503
             02.200 media delete B

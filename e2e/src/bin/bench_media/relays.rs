@@ -223,7 +223,7 @@ async fn connect(
         sdp: sdp(2 * nth + 1).into_bytes(),
     };
     client.answer(answer).await.context("answer B")?;
-    client.connect(ConnectRequest { session_id }).await.context("connect")?;
+    client.connect(ConnectRequest { session_id, ..Default::default() }).await.context("connect")?;
     let target = |sdp: Vec<u8>| target(&String::from_utf8_lossy(&sdp));
     Ok([target(a.sdp)?, target(b.into_inner().sdp)?])
 }

@@ -1,6 +1,6 @@
 //! Two sides that are connected: relay, transcoding, digits, latching, silence.
 
-use crate::bench::{A, B, Bench, SESSION, assert_continuous, audio, rtp};
+use crate::bench::{A, B, Bench, SESSION, assert_continuous, audio, rtp, sdp};
 use media::{Codec, EventKind, Law, Side};
 
 /// What a phone sends in 20 ms.
@@ -184,6 +184,56 @@ fn what_a_listener_says_goes_nowhere_and_never_back() {
     assert_continuous(&packets);
     bench.take_raw("192.0.2.1:4001"); // Reports.
     assert_eq!(bench.left(), 0, "to anybody else");
+}
+
+#[test]
+fn who_hears_music_hears_it_until_the_first_word_of_the_other() {
+    let mut bench = Bench::one_side();
+    let music = audio(Codec::Pcmu, 1, 8_000);
+    bench.play(Side::A, "music", &music, true);
+    bench.run(200);
+    bench.offer(SESSION, Side::B, Some(&sdp(B, "0 101"))).unwrap();
+    let now = bench.now();
+    assert_eq!(bench.relay.connect_when_heard(now, SESSION), Ok(false));
+    for n in 0..10 {
+        assert_eq!(bench.receive(Side::A, A, &voice(n, 0)), None, "B hears A at once");
+        bench.run(20);
+    }
+    assert_eq!(bench.take_rtp(B).len(), 10);
+    for n in 0..10 {
+        assert_eq!(bench.receive(Side::B, B, &voice(n, 0)), None);
+        bench.run(20);
+    }
+    assert_eq!(bench.relay.stop_waiting(bench.now(), SESSION), Ok(true));
+    assert_eq!(bench.relay.connect_when_heard(bench.now(), SESSION), Ok(true), "heard before");
+    let packets = bench.take_rtp(A);
+    assert_continuous(&packets);
+    let heard: Vec<u8> = packets.into_iter().flat_map(|it| it.payload).collect();
+    let spoken: Vec<u8> = (0..10).flat_map(|n| voice(n, 0)[12..].to_vec()).collect();
+    let (before, after) = heard.split_at(heard.len() - spoken.len());
+    assert_eq!(before, &music.codes(Codec::Pcmu)[..before.len()]);
+    assert_eq!(after, spoken);
+    assert!(before.len() >= 20 * 160, "400 ms of music");
+}
+
+#[test]
+fn who_never_says_a_word_leaves_the_other_with_the_music() {
+    let mut bench = Bench::one_side();
+    let music = audio(Codec::Pcmu, 1, 8_000);
+    bench.play(Side::A, "music", &music, true);
+    bench.offer(SESSION, Side::B, Some(&sdp(B, "0 101"))).unwrap();
+    bench.relay.connect_when_heard(bench.now(), SESSION).unwrap();
+    bench.run(2_000);
+    assert_eq!(bench.relay.stop_waiting(bench.now(), SESSION), Ok(false));
+    assert_eq!(bench.receive(Side::A, A, &voice(0, 0)).as_deref(), Some("no_listener"));
+    assert_eq!(bench.receive(Side::B, B, &voice(0, 0)).as_deref(), Some("no_listener"));
+    bench.run(500);
+    let packets = bench.take_rtp(A);
+    assert_continuous(&packets);
+    let heard: Vec<u8> = packets.into_iter().flat_map(|it| it.payload).collect();
+    let circular = music.codes(Codec::Pcmu).iter().cycle().take(heard.len());
+    assert!(heard.iter().eq(circular));
+    assert!(heard.len() >= 2_480 * 8);
 }
 
 #[test]

@@ -328,7 +328,7 @@ impl Stage {
                 return;
             }
             ["ok"] => None,
-            ["held"] => None,
+            ["held" | "unheard"] => None,
             ["firing"] => None,
             ["nocodec"] => Some(FailureKind::NoCodec),
             ["invalid"] => Some(FailureKind::Invalid),
@@ -344,6 +344,7 @@ impl Stage {
         let reply = match (kind, what, reply) {
             (Some(kind), ..) => Err(Failure { kind, message: what[0].to_owned() }),
             (None, ["held"], Reply::Offered { sdp, .. }) => Ok(Reply::Offered { sdp, held: true }),
+            (None, ["unheard"], _) => Ok(Reply::Silent),
             (None, ["firing"], _) => Ok(Reply::Cancelled(CancelOutcome::Firing)),
             (None, _, reply) => Ok(reply),
         };
@@ -390,7 +391,7 @@ pub(crate) fn hoped_for(output: &Output) -> Option<(usize, CommandNumber, Reply)
                 MediaCommand::Play { .. } => {
                     Reply::Playing { play_id: play_id(), duration: Duration::from_secs(3) }
                 }
-                MediaCommand::Connect | MediaCommand::Join { .. } => Reply::Done,
+                MediaCommand::Connect { .. } | MediaCommand::Join { .. } => Reply::Done,
                 _ => return None,
             };
             Some((0, *number, reply))
@@ -541,7 +542,8 @@ fn media(command: &MediaCommand) -> String {
         }
         MediaCommand::Stop { side, leave_conference: false } => format!("stop {side:?}"),
         MediaCommand::Stop { side, .. } => format!("stop {side:?} and leave"),
-        MediaCommand::Connect => "connect".to_owned(),
+        MediaCommand::Connect { when_heard: false } => "connect".to_owned(),
+        MediaCommand::Connect { when_heard: true } => "connect when heard".to_owned(),
         MediaCommand::Join { side, conference } => {
             let Conference { name, pin, participants_max, music, .. } = &**conference;
             let most = if *participants_max == 0 { "" } else { &format!("of {participants_max}") };
