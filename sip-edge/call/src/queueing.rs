@@ -11,7 +11,7 @@ use crate::{
     Reply, Side, SipOrder,
 };
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// When music that could not be started, or a place that could not be confirmed, is tried again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -41,7 +41,8 @@ impl Entering {
 }
 
 impl Call {
-    pub(crate) fn begin_entering(&mut self, now: Now, enqueue: &Enqueue) {
+    /// `since`: when the caller asked for the place.
+    pub(crate) fn begin_entering(&mut self, now: Now, enqueue: &Enqueue, since: Instant) {
         self.enter(Step::Entering(Entering::Asking));
         if let LegState::Invited { sdp } = &self.a.state {
             let sdp = sdp.clone();
@@ -50,7 +51,6 @@ impl Call {
         let queue = enqueue.queue.clone();
         self.queue = Some(queue.clone().unwrap_or_else(|| self.facts.to_uri.clone()));
         let priority = enqueue.priority;
-        let since = now.instant;
         self.place_since = Some(since);
         let command = QueueCommand::Enqueue { queue, answered: false, priority, since };
         let number = self.queue_svc(command);

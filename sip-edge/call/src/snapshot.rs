@@ -39,6 +39,7 @@ pub struct Snapshot {
     step: Step,
     step_until_unix_ms: Option<i64>,
     queue: Option<String>,
+    place_since_unix_ms: Option<i64>,
     conference: String,
     tasks: Vec<(String, String)>,
     may_have_task: bool,
@@ -106,6 +107,7 @@ impl Call {
             step: self.step.clone(),
             step_until_unix_ms: self.step_until.map(unix_ms),
             queue: self.queue.clone(),
+            place_since_unix_ms: self.place_since.map(|it| ago(now, it)),
             conference: self.conference.clone(),
             tasks: self.tasks.clone(),
             may_have_task: self.may_have_task || self.is_scheduling(),
@@ -163,6 +165,10 @@ impl Call {
             let left = u64::try_from(unix_ms.saturating_sub(now.unix_ms)).unwrap_or(0);
             now.instant + Duration::from_millis(left)
         };
+        let since = |unix_ms: i64| {
+            let ago = u64::try_from(now.unix_ms.saturating_sub(unix_ms)).unwrap_or(0);
+            now.instant.checked_sub(Duration::from_millis(ago)).unwrap_or(now.instant)
+        };
         Self {
             state,
             originated: snapshot.originated,
@@ -173,6 +179,7 @@ impl Call {
             step: snapshot.step,
             step_until: snapshot.step_until_unix_ms.map(until),
             queue: snapshot.queue,
+            place_since: snapshot.place_since_unix_ms.map(since),
             conference: snapshot.conference,
             tasks: snapshot.tasks,
             may_have_task: snapshot.may_have_task,
@@ -215,12 +222,19 @@ impl Call {
             (Step::Collecting(collecting), _) => self.resume_collecting(now, &collecting),
             (Step::Joining(conference), _) => self.join(now, conference),
             (Step::Entering(_), Some(Action::Enqueue(enqueue))) => {
-                self.begin_entering(now, &enqueue);
+                let since = self.place_since.unwrap_or(now.instant);
+                self.begin_entering(now, &enqueue, since);
             }
             (Step::Waiting { .. }, _) => self.resume_waiting(now),
             _ => (), // It goes on by itself.
         }
     }
+}
+
+/// A moment that is over, in Unix ms.
+fn ago(now: Now, moment: Instant) -> i64 {
+    let ago = now.instant.saturating_duration_since(moment).as_millis();
+    now.unix_ms.saturating_sub(i64::try_from(ago).unwrap_or(i64::MAX))
 }
 
 impl KeptLeg {

@@ -91,7 +91,7 @@ impl Call {
             }
             Action::Cancel { name } => self.cancel(now, &name),
             Action::Hangup { cause } => self.finish(now, cause, EndedBy::Plan),
-            Action::Enqueue(enqueue) => self.begin_entering(now, &enqueue),
+            Action::Enqueue(enqueue) => self.begin_entering(now, &enqueue, now.instant),
             Action::Agent { does, agent, .. } => self.tell_of_agent(now, does, agent),
             Action::Dial { target, ring, .. } => self.dial(now, target, ring),
             _ if !self.a.is_confirmed() => {

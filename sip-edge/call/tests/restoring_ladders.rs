@@ -27,7 +27,7 @@ fn a_caller_who_waits_waits_on_and_an_agent_can_be_rung() {
             02.000 sip b1 INVITE user/agent
             03.000 > b1 200 sdp
             03.000 media answer B
-            03.000 media connect
+            03.000 media connect when heard
             03.000 answer 1 Connected 200
             03.000 event Connected
             04.000 > b1 bye
@@ -86,7 +86,7 @@ fn legs_that_talk_talk_on_and_what_came_of_the_ringing_is_remembered() {
             01.000 sip b1 INVITE user/agent
             02.000 > b1 200 sdp
             02.000 media answer B
-            02.000 media connect
+            02.000 media connect when heard
             02.000 answer 1 Connected 200
             02.000 event Connected
             03.000 > restart
@@ -129,9 +129,9 @@ fn legs_of_which_nobody_knows_whether_they_were_connected_are_connected() {
             03.000 > b1 200 sdp
             03.000 media answer B
             03.000 > media ok
-            03.000 media connect
+            03.000 media connect when heard
             04.000 > restart
-            04.000 media connect
+            04.000 media connect when heard
             04.100 > media ok
             04.100 event Connected
         "#]],

@@ -31,7 +31,7 @@ impl Edge {
     }
 
     fn record(&self, call_id: &str, from: &str) -> Record {
-        let media = Media::new("http://127.0.0.1:1", "edge").unwrap();
+        let media = Media::new("http://127.0.0.1:1", "edge", Duration::ZERO).unwrap();
         let entry = Entry::new(parked(call_id), media, from.to_owned(), "sip:us@h".to_owned());
         let kept = Kept { call: entry.call.snapshot(now()).unwrap(), legs: Vec::new() };
         Record::new(&self.snapshots.owner, &self.snapshots.process, kept, &entry)
