@@ -35,6 +35,7 @@ complete -c sip-edge -l source-rate -d 'Requests outside of dialogs that one sou
 complete -c sip-edge -l source-calls -d 'Live calls at a time from one source; more are refused with 503' -r
 complete -c sip-edge -l ban -d 'How long a source is not heard that scans, guesses passwords, or calls what does not exist; `0s` bans nobody' -r
 complete -c sip-edge -l trust -d 'A source without limits and bans: an address or a CIDR block, such as a proxy\'s; instead of the default, this host. May be given many times' -r
+complete -c sip-edge -l agent-heard-within -d 'How long an agent of a queue who has answered may take to be heard: until the first packet comes from the phone, the caller goes on hearing music. If none comes, the agent counts as not reachable, and the caller keeps the place. At most 2500ms; 0s connects at once, unheard' -r
 complete -c sip-edge -l max-calls -d 'Live calls at a time; more are refused with 503, or RESOURCE_EXHAUSTED' -r
 complete -c sip-edge -l grpc -d 'Address and port where gRPC (operators and the other services) listens; port 0 takes a free one' -r
 complete -c sip-edge -s h -l help -d 'Print help (see more with \'--help\')'
