@@ -16,6 +16,8 @@ pub enum Frame {
     Ping,
 }
 
+/// What [`Frame::Ping`] is on the wire.
+const PING: &[u8] = b"\r\n\r\n";
 /// The answer to [`Frame::Ping`].
 pub const PONG: &[u8] = b"\r\n";
 
@@ -83,12 +85,14 @@ impl Framer {
     /// Drops line ends between messages; true if they made a whole ping. A single CRLF is somebody
     /// else's pong, or sloppiness; one that may be half of a ping waits.
     fn take_line_ends(&mut self) -> bool {
-        if self.buffer.starts_with(b"\r\n\r\n") {
-            let _ = self.buffer.split_to(4);
-            return true;
-        }
-        let half = b"\r\n\r\n".starts_with(&self.buffer);
-        while !half && matches!(self.buffer.first(), Some(b'\r' | b'\n')) {
+        while let Some(b'\r' | b'\n') = self.buffer.first() {
+            if self.buffer.starts_with(PING) {
+                let _ = self.buffer.split_to(PING.len());
+                return true;
+            }
+            if PING.starts_with(&self.buffer) {
+                break; // The rest may come.
+            }
             let _ = self.buffer.split_to(1);
         }
         false
