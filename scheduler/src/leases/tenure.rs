@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use wheel::{SHARDS, Tick};
 
 /// How long a lease is for the database.
-pub(super) const LEASE_MS: u64 = 2_000;
+pub(super) const LEASE_MS: u64 = 1_500;
 /// So much earlier it is over for its holder: what was begun at the last moment needs time.
 const MARGIN_MS: u64 = 100;
 /// How often it is renewed, and looked for shards without an owner.
