@@ -6,7 +6,7 @@ use e2e::phone::{PATIENCE, Phone};
 use e2e::{QUEUE_USER, Scenario, Sipp, Stack, USERS};
 use futures::StreamExt as _;
 use proto::queue::v1::RetrieveOutcome;
-use proto::sip_edge::v1::{CallEvent, CallEventType, HangupRequest};
+use proto::sip_edge::v1::{BridgeRequest, CallEvent, CallEventType, CallState, HangupRequest};
 
 /// Runs to its end; every check of the script must hold.
 async fn play(scenario: Scenario) -> anyhow::Result<()> {
@@ -98,6 +98,38 @@ async fn agents_use_sip_in_every_way() -> anyhow::Result<()> {
     tokio::task::spawn_blocking(|| agent.finish_without_failure()).await??;
     call.bye()?;
     carol.wait_bye(PATIENCE)?;
+    stack.wait_clean().await?;
+    stack.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_are_bridged_though_offers_cross_and_may_be_replaced() -> anyhow::Result<()> {
+    let stack = Stack::start()?;
+    stack.create_queue().await?;
+    let alice = Phone::start("alice", Codec::Pcmu)?;
+    let script = |name| Scenario::caller_by(name, stack.sip(), QUEUE_USER);
+    let call = alice.dial(stack.sip(), &stack.uri(QUEUE_USER))?;
+    stack.wait_waiting(1).await?;
+    let crossing = Sipp::start(&script("caller_has_crossing_offers.xml"), None)?;
+    stack.wait_waiting(2).await?;
+    let line = stack.line().await?;
+    let request = BridgeRequest {
+        call_id: line[0].clone(),
+        other_call_id: line[1].clone(),
+        ..BridgeRequest::default()
+    };
+    let bridged = stack.sip_edge().bridge(request).await?.into_inner().call.context("bridge")?;
+    assert_eq!(bridged.state(), CallState::Connected);
+
+    let replaces = script("caller_replaces_another.xml").with("replaces", &call.replaces_header());
+    let replacing = Sipp::start(&replaces, None)?;
+    let bye = alice.wait_bye(PATIENCE)?;
+    assert!(bye.reason.contains("PICKED_OFF"), "{bye:?}");
+    let hangup = HangupRequest { call_id: line[0].clone(), ..HangupRequest::default() };
+    stack.sip_edge().hangup(hangup).await?;
+    tokio::task::spawn_blocking(|| replacing.finish_without_failure()).await??;
+    tokio::task::spawn_blocking(|| crossing.finish_without_failure()).await??;
+    drop(call);
     stack.wait_clean().await?;
     stack.stop()
 }

@@ -207,12 +207,18 @@ impl<'a> Dialog<'a> {
         Ok(status(&self.phone.wire.transact(&request, self.peer())?))
     }
 
-    /// This dialog as the other side knows it, for Replaces (RFC 3891), escaped for a URI.
-    pub fn replaces(&self) -> String {
+    /// This dialog as the other side knows it, as the value of a Replaces header (RFC 3891).
+    pub fn replaces_header(&self) -> String {
         let tag = |value: &str| value.rsplit_once(";tag=").map(|it| it.1.to_owned());
         let (to, from) = (tag(&self.remote), tag(&self.local));
         let (to, from) = (to.unwrap_or_default(), from.unwrap_or_default());
-        format!("{}%3Bto-tag%3D{to}%3Bfrom-tag%3D{from}", self.call_id.replace('@', "%40"))
+        format!("{};to-tag={to};from-tag={from}", self.call_id)
+    }
+
+    /// The same, escaped for a URI.
+    pub fn replaces(&self) -> String {
+        let escape = |text: String, (plain, escaped)| text.replace(plain, escaped);
+        [("@", "%40"), (";", "%3B"), ("=", "%3D")].into_iter().fold(self.replaces_header(), escape)
     }
 
     /// Hangs up.
