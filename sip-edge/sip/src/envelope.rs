@@ -6,6 +6,7 @@ use crate::method::Method;
 use crate::name_addr::NameAddr;
 use crate::uri::SipUri;
 use crate::via::Via;
+use memchr::memchr;
 
 /// Via, From, To, Call-ID and CSeq of one message.
 #[derive(Clone, Debug)]
@@ -77,19 +78,19 @@ impl<'a> Envelope<'a> {
         if envelope.cseq_method != request.method_name() {
             return Err(Defect::CSeqMethod);
         }
-        let hops = &request.headers;
-        let hops_ok = hops.get(Name::MaxForwards).is_none_or(|text| text.parse::<u8>().is_ok());
-        if !hops_ok || hops.count(Name::MaxForwards) > 1 {
+        let mut hops = request.headers.all(Name::MaxForwards);
+        let are_proper = hops.next().is_none_or(|text| text.parse::<u8>().is_ok());
+        if !are_proper || hops.next().is_some() {
             return Err(Defect::MaxForwards);
         }
         check_contacts(&request.headers)?;
         if request.method == Method::Register && !SipUri::is_proper(envelope.to.uri) {
             return Err(Defect::To); // An address-of-record is a SIP URI (RFC 3261 §10.2).
         }
-        let scheme = request.uri().split_once(':').map_or("", |(scheme, _)| scheme);
-        match scheme {
+        let uri = request.uri();
+        match &uri[..memchr(b':', uri.as_bytes()).unwrap_or(0)] {
             "tel" | "Tel" | "TEL" => Ok(envelope),
-            _ if scheme.eq_ignore_ascii_case("sip") => match SipUri::is_proper(request.uri()) {
+            scheme if scheme.eq_ignore_ascii_case("sip") => match SipUri::is_proper(uri) {
                 true => Ok(envelope),
                 false => Err(Defect::Uri),
             },
@@ -125,7 +126,8 @@ impl<'a> Envelope<'a> {
 
 /// The value of a field that must be there exactly once.
 fn only(headers: &Headers, name: Name) -> Option<&str> {
-    if headers.count(name) == 1 { headers.get(name) } else { None }
+    let mut values = headers.all(name);
+    values.next().filter(|_| values.next().is_none())
 }
 
 /// Each Contact is a URI, or one `*`. A URI with `?` needs its angle brackets (RFC 3261 §20.10).
@@ -139,10 +141,11 @@ fn check_contacts(headers: &Headers) -> Result<(), Defect> {
 }
 
 fn check_length(headers: &Headers, body: &[u8]) -> Result<(), Defect> {
-    let Some(text) = headers.get(Name::ContentLength) else { return Ok(()) };
+    let mut lengths = headers.all(Name::ContentLength);
+    let Some(text) = lengths.next() else { return Ok(()) };
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse::<usize>() {
-        Ok(_) if !digits || headers.count(Name::ContentLength) > 1 => Err(Defect::ContentLength),
+        Ok(_) if !digits || lengths.next().is_some() => Err(Defect::ContentLength),
         Ok(length) if length > body.len() => Err(Defect::Body),
         Ok(_) => Ok(()),
         Err(_) => Err(Defect::ContentLength),

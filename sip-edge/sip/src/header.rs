@@ -191,11 +191,12 @@ fn field(line: &[u8]) -> Option<(Name, Range<usize>)> {
     if name.is_empty() || !name.iter().all(token) {
         return None;
     }
-    let value = line[colon + 1..].trim_ascii();
+    let value = line[colon + 1..].trim_ascii_start();
+    let start = line.len() - value.len();
+    let value = value.trim_ascii_end();
     if !is_printable(value) {
         return None;
     }
-    let start = line.len() - line[colon + 1..].trim_ascii_start().len();
     Some((Name::of(name), start..start + value.len()))
 }
 

@@ -1,6 +1,7 @@
 //! From, To, Contact, Route and Record-Route values (RFC 3261 §20.10, §25.1).
 
 use crate::param::{self, Params};
+use memchr::memchr;
 
 /// `"Display" <uri>;params` or `uri;params`.
 #[derive(Clone, Copy, Debug)]
@@ -16,14 +17,14 @@ impl<'a> NameAddr<'a> {
         let text = text.trim();
         let (uri, params) = match open_bracket(text) {
             Some(open) => {
-                let close = open + text[open..].find('>')?;
+                let close = open + memchr(b'>', &text.as_bytes()[open..])?;
                 let rest = text[close + 1..].trim_start();
                 (&text[open + 1..close], rest.strip_prefix(';').or(rest.is_empty().then_some(""))?)
             }
             None => {
-                let end = text.find(';').unwrap_or(text.len());
+                let end = memchr(b';', text.as_bytes()).unwrap_or(text.len());
                 let uri = &text[..end];
-                if uri.contains('?') {
+                if memchr(b'?', uri.as_bytes()).is_some() {
                     return None; // Without brackets nobody knows whose the headers are.
                 }
                 (uri, text.get(end + 1..).unwrap_or_default())
@@ -31,7 +32,7 @@ impl<'a> NameAddr<'a> {
         };
         let uri = uri.trim();
         let strange = |byte: u8| byte.is_ascii_whitespace() || byte == b'"';
-        let plain = uri.contains(':') && !uri.bytes().any(strange);
+        let plain = memchr(b':', uri.as_bytes()).is_some() && !uri.bytes().any(strange);
         plain.then_some(Self { uri, params: Params(params) })
     }
 

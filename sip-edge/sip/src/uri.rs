@@ -3,6 +3,7 @@
 use crate::param::Params;
 use crate::peer::{Peer, Transport};
 use crate::via::DEFAULT_PORT;
+use memchr::memchr;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -67,17 +68,24 @@ fn host_and_port(text: &str) -> Result<(&str, Option<u16>), UriError> {
                 },
             }
         }
-        None => match text.split_once(':') {
+        None => match split_at(text, b':') {
             Some((host, port)) => (host.trim_end(), Some(port)),
             None => (text, None),
         },
     };
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
+    let allowed =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':');
     if host.is_empty() || !host.bytes().all(allowed) {
         return Err(UriError::Host { got: text.to_owned() });
     }
     let port = port.map(|got| parse_port(got.trim())).transpose()?;
     Ok((host, port))
+}
+
+/// What is before and after the first `separator`, which is ASCII.
+fn split_at(text: &str, separator: u8) -> Option<(&str, &str)> {
+    let at = memchr(separator, text.as_bytes())?;
+    Some((&text[..at], &text[at + 1..]))
 }
 
 fn parse_port(got: &str) -> Result<u16, UriError> {
@@ -125,17 +133,17 @@ impl<'a> SipUri<'a> {
 
     /// User, host and port, and parameters.
     fn parts(text: &'a str) -> Result<(Option<&'a str>, &'a str, &'a str), UriError> {
-        let (scheme, rest) = text.split_once(':').unwrap_or(("", text));
+        let (scheme, rest) = split_at(text, b':').unwrap_or(("", text));
         if !scheme.eq_ignore_ascii_case("sip") {
             return Err(UriError::Host { got: text.to_owned() });
         }
         // `;` and `?` may stand in the user part, so the `@` comes first.
-        let (user, rest) = match rest.split_once('@') {
-            Some((user, rest)) => (Some(user.split(':').next().unwrap_or_default()), rest),
+        let (user, rest) = match split_at(rest, b'@') {
+            Some((user, rest)) => (Some(split_at(user, b':').map_or(user, |(user, _)| user)), rest),
             None => (None, rest),
         };
-        let rest = rest.split('?').next().unwrap_or_default();
-        let (host, params) = rest.split_once(';').unwrap_or((rest, ""));
+        let rest = split_at(rest, b'?').map_or(rest, |(rest, _)| rest);
+        let (host, params) = split_at(rest, b';').unwrap_or((rest, ""));
         Ok((user, host, params))
     }
 
