@@ -8,7 +8,10 @@ use e2e::phone::{Dialog, PATIENCE, Phone};
 use e2e::{MUSIC, QUEUE_USER, Service, Stack};
 use proto::queue::v1::RetrieveOutcome;
 use proto::scheduler::v1::{HangupCall, ScheduleRequest, TaskState, schedule_request};
-use proto::sip_edge::v1::{CallState, GetCallRequest, HangupRequest, ListCallsRequest};
+use proto::sip_edge::v1::{
+    BridgeRequest, CallState, GetCallRequest, HangupRequest, ListCallsRequest,
+};
+use proto::subjects::CALLS_BUCKET;
 use std::time::Instant;
 
 /// Hung up 15 s after the answer: after the take-over.
@@ -19,14 +22,13 @@ fn phones(name: &str, count: usize) -> anyhow::Result<Vec<Phone>> {
     (0..count).map(|nth| Phone::start(&format!("{name}{nth}"), Codec::Pcmu)).collect()
 }
 
-/// Both sip-edges know whose call it is as soon as it is kept.
+/// The other sip-edge can go on with a call as soon as it is kept.
 async fn wait_kept(stack: &Stack, call_id: &str) -> anyhow::Result<()> {
+    let bus = async_nats::connect(format!("127.0.0.1:{}", stack.ports().nats)).await?;
+    let bucket = async_nats::jetstream::new(bus).get_key_value(CALLS_BUCKET).await?;
     let deadline = Instant::now() + PATIENCE;
-    let request = || GetCallRequest { call_id: call_id.to_owned() };
-    for mut edge in [stack.sip_edge(), stack.other_edge()] {
-        while let Err(refused) = edge.get_call(request()).await {
-            anyhow::ensure!(Instant::now() < deadline, "{call_id} is not kept in time: {refused}");
-        }
+    while bucket.entry(call_id).await?.is_none() {
+        anyhow::ensure!(Instant::now() < deadline, "{call_id} is not kept in time");
     }
     Ok(())
 }
@@ -96,9 +98,7 @@ async fn either_sip_edge_answers_for_the_calls_of_both() -> anyhow::Result<()> {
     let there = Phone::start("there", Codec::Pcmu)?;
     let _one = here.dial(stack.sip(), &stack.uri("service"))?;
     let _other = there.dial(stack.other_sip(), &stack.uri("service"))?;
-    // Where a call is, is known to all once it is kept.
     for call in stack.calls().await? {
-        wait_kept(&stack, &call.call_id).await?;
         stack.wait_call(&call.call_id, |it| it.state() == CallState::Answered).await?;
     }
     let calls = stack.calls().await?;
@@ -172,6 +172,40 @@ async fn a_sip_edge_that_is_told_to_end_leaves_its_calls_to_the_other() -> anyho
     assert_eq!(stack.waiting().await?, 1);
     call.bye()?;
     stack.wait_clean().await?;
+    stack.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_of_a_killed_sip_edge_are_bridged_by_the_other() -> anyhow::Result<()> {
+    let mut stack = Stack::start_replicated()?;
+    stack.create_queue().await?;
+    let [alice, bob] = phones("p", 2)?.try_into().unwrap_or_else(|_| unreachable!("two"));
+    let call = alice.dial(stack.sip(), &stack.uri(QUEUE_USER))?;
+    stack.wait_waiting(1).await?;
+    let other = bob.dial(stack.sip(), &stack.uri(QUEUE_USER))?;
+    stack.wait_waiting(2).await?;
+    let line = stack.line().await?;
+    for call_id in &line {
+        wait_kept(&stack, call_id).await?;
+    }
+    stack.kill(Service::SipEdge);
+    call.wait_moved(stack.other_sip())?;
+    other.wait_moved(stack.other_sip())?;
+    stack.start_service(Service::SipEdge)?;
+    let request = BridgeRequest {
+        call_id: line[0].clone(),
+        other_call_id: line[1].clone(),
+        ..BridgeRequest::default()
+    };
+    let mut edge = stack.sip_edge(); // Which has none of them.
+    let bridging = tokio::spawn(async move { edge.bridge(request).await });
+    bob.invited()?.answer()?;
+    let bridged = bridging.await??.into_inner().call.expect("the call");
+    assert_eq!((bridged.state(), &bridged.call_id), (CallState::Connected, &line[0]));
+    other.bye()?;
+    alice.wait_bye(PATIENCE)?;
+    stack.wait_clean().await?;
+    drop(call);
     stack.stop()
 }
 

@@ -5,7 +5,9 @@ use super::{Api, page};
 use crate::peers::Peers;
 use crate::snapshots::Snapshots;
 use boot::Channel;
-use futures::future::join_all;
+use futures::StreamExt as _;
+use futures::future::{join_all, ready};
+use futures::stream::FuturesUnordered;
 use proto::sip_edge::v1::sip_edge_client::SipEdgeClient;
 use proto::sip_edge::v1::sip_edge_server::SipEdge;
 use proto::sip_edge::v1::*;
@@ -20,8 +22,9 @@ use tracing::warn;
 const FORWARDED: &str = "holdfast-forwarded";
 /// How long the client gives us, in the metadata of its request.
 const DEADLINE: &str = "grpc-timeout";
-/// How long the others may take to list their calls.
+/// How long the others may take to list their calls, and to say whether they have one.
 const LIST_TIMEOUT: Duration = Duration::from_secs(3);
+const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Connections that are kept; more than there are sip-edges in any deployment.
 const CLIENTS_MAX: usize = 64;
 
@@ -73,14 +76,31 @@ impl Replicated {
     /// The way to the one that has the call; `None` if it is being taken over. `refused` is what we
     /// say of calls that nobody has.
     async fn client_of(&self, call_id: &str, refused: Status) -> Result<Option<Client>, Status> {
-        match self.snapshots.owner_of(call_id).await {
-            Ok(Some(owner)) => Ok(self.peers.url(&owner).and_then(|url| self.client(&url))),
-            Ok(None) => Err(refused),
+        let refused = match self.snapshots.owner_of(call_id).await {
+            Ok(Some(owner)) => {
+                return Ok(self.peers.url(&owner).and_then(|url| self.client(&url)));
+            }
+            Ok(None) => refused,
             Err(e) => {
                 warn!(call_id, "failed to {e:#}");
-                Err(Status::unavailable("nobody knows who has the call while NATS is away"))
+                Status::unavailable("nobody knows who has the call while NATS is away")
             }
-        }
+        };
+        self.who_says_so(call_id).await.map(Some).ok_or(refused)
+    }
+
+    /// The way to the one that says that it has the call: it may not be kept yet, or be over.
+    async fn who_says_so(&self, call_id: &str) -> Option<Client> {
+        let clients = self.peers.urls().into_iter().filter_map(|url| self.client(&url));
+        let asked = clients.map(|client| async move {
+            let mut request = Request::new(GetCallRequest { call_id: call_id.to_owned() });
+            request.metadata_mut().insert(FORWARDED, MetadataValue::from_static("1"));
+            request.set_timeout(ASK_TIMEOUT);
+            let answer = client.clone().get_call(request).await;
+            answer.is_ok().then_some(client)
+        });
+        let mut answers = asked.collect::<FuturesUnordered<_>>().filter_map(ready);
+        answers.next().await
     }
 
     fn client(&self, url: &str) -> Option<Client> {
