@@ -106,7 +106,6 @@ async fn run(service: Service, args: Args) -> anyhow::Result<()> {
     let shared = bindings::share(nats.jetstream(), unwritten, done.clone());
     service.spawn_vital("sharing bindings", shared);
     let snapshots = Snapshots::new(nats.jetstream(), &args.edge_name);
-    let had = had_before(&snapshots).await?;
     service.spawn_vital("keeping calls", snapshots.clone().write(done.clone()));
     let peers = Peers::new(&args.edge_name);
     let lease = Lease {
@@ -116,6 +115,10 @@ async fn run(service: Service, args: Args) -> anyhow::Result<()> {
         url: grpc_url(&args, &grpc)?,
         done: done.clone(),
     };
+    if let Err(e) = lease.announce().await {
+        warn!("failed to {e:#}"); // Tried again every second.
+    }
+    let had = had_before(&snapshots).await?;
     let watching = services.media.clone().watch(watched.clone());
     let mut edge = Edge::new(Parts {
         settings: Settings {
@@ -168,7 +171,7 @@ async fn run(service: Service, args: Args) -> anyhow::Result<()> {
 async fn had_before(snapshots: &Snapshots) -> anyhow::Result<Vec<Record>> {
     let until = Instant::now() + READ_LIMIT;
     loop {
-        match snapshots.take_over(&snapshots.owner).await {
+        match snapshots.take_over(&snapshots.owner, "").await {
             Err(e) if Instant::now() < until => {
                 warn!("failed to {e:#}; trying again");
                 tokio::time::sleep(READ_RETRY).await;

@@ -36,6 +36,8 @@ struct Known {
 struct Peer {
     /// Where its gRPC is; empty if nobody can reach it there.
     url: String,
+    /// Which process of that name; empty if an older version said so.
+    process: String,
     heard: Instant,
     is_dead: bool,
 }
@@ -49,8 +51,8 @@ impl Peers {
         &self.own_name
     }
 
-    /// A sip-edge, perhaps ourselves, has said that it is there.
-    pub(crate) fn handle_renewed(&self, now: Instant, name: &str, url: &str) {
+    /// The sip-edge `name`, perhaps ourselves, has said that it is there: at `url`, as `process`.
+    pub(crate) fn handle_renewed(&self, now: Instant, name: &str, url: &str, process: &str) {
         let mut known = self.known.lock().expect("never poisoned");
         if name == &*self.own_name {
             let since = known.heard.filter(|(_, last)| now - *last < LEASE / 2);
@@ -58,7 +60,8 @@ impl Peers {
         }
         let is_known = known.edges.contains_key(name);
         if is_known || known.edges.len() < PEERS_MAX {
-            let peer = Peer { url: url.to_owned(), heard: now, is_dead: false };
+            let (url, process) = (url.to_owned(), process.to_owned());
+            let peer = Peer { url, process, heard: now, is_dead: false };
             known.edges.insert(name.to_owned(), peer);
         }
     }
@@ -71,9 +74,9 @@ impl Peers {
         }
     }
 
-    /// Those that have died since this was asked last. Nobody is, as long as we have not heard
-    /// ourselves for the whole of a lease.
-    pub(crate) fn poll_dead(&self, now: Instant) -> Vec<String> {
+    /// Those that have died since this was asked last: name and process. Nobody is, as long as we have
+    /// not heard ourselves for the whole of a lease.
+    pub(crate) fn poll_dead(&self, now: Instant) -> Vec<(String, String)> {
         let mut known = self.known.lock().expect("never poisoned");
         let hears = |(since, last)| now - since >= LEASE && now - last < LEASE / 2;
         if !known.heard.is_some_and(hears) {
@@ -83,7 +86,7 @@ impl Peers {
         let silent = others.filter(|(_, it)| !it.is_dead && now - it.heard >= LEASE);
         let dead = silent.map(|(name, peer)| {
             peer.is_dead = true;
-            name.clone()
+            (name.clone(), peer.process.clone())
         });
         dead.collect()
     }
@@ -123,11 +126,11 @@ mod tests {
         for second in 0..ends.end {
             let now = start + Duration::from_secs(second);
             for (name, _) in heard.iter().filter(|(_, seconds)| seconds.contains(&second)) {
-                peers.handle_renewed(now, name, "http://h");
+                peers.handle_renewed(now, name, "http://h", "p");
             }
             if ends.contains(&second) {
                 let found = peers.poll_dead(now).into_iter();
-                dead.extend(found.map(|name| format!("{name} at {second}")));
+                dead.extend(found.map(|(name, _)| format!("{name} at {second}")));
             }
         }
         dead
@@ -156,16 +159,17 @@ mod tests {
         let (peers, start) = (Peers::new("us"), Instant::now() + 2 * LEASE);
         for second in 0..6 {
             let now = start + Duration::from_secs(second);
-            peers.handle_renewed(now, "us", "http://us");
-            peers.handle_renewed(now, "a", "http://a");
+            peers.handle_renewed(now, "us", "http://us", "p");
+            peers.handle_renewed(now, "a", "http://a", &format!("p{second}"));
         }
         let now = start + Duration::from_secs(5);
         assert_eq!((peers.url("a").as_deref(), peers.url("us")), (Some("http://a"), None));
         peers.handle_gone(now, "a");
-        assert_eq!(peers.poll_dead(now), ["a"]);
+        let dead = [("a".to_owned(), "p5".to_owned())];
+        assert_eq!(peers.poll_dead(now), dead);
         assert_eq!((peers.url("a"), peers.urls()), (None, Vec::new()));
-        assert_eq!(peers.poll_dead(now), Vec::<String>::new());
+        assert_eq!(peers.poll_dead(now), []);
         peers.look_again("a");
-        assert_eq!(peers.poll_dead(now), ["a"]);
+        assert_eq!(peers.poll_dead(now), dead);
     }
 }

@@ -109,24 +109,30 @@ impl Snapshots {
         self.slots.lock().expect("never poisoned").remove(id);
     }
 
-    /// Takes over all calls of `owner` that nobody is faster with; `owner` may be our own name, for what
-    /// a process before us had.
+    /// Takes over all calls that `process` of `owner` had and that nobody is faster with; not those of a
+    /// process that came after it. Of no process in particular if it is empty; `owner` may then be our
+    /// own name, for what those before us had.
     ///
     /// # Errors
     /// If NATS does not say what there is.
-    pub(crate) async fn take_over(&self, owner: &str) -> anyhow::Result<Vec<Record>> {
+    pub(crate) async fn take_over(
+        &self,
+        owner: &str,
+        process: &str,
+    ) -> anyhow::Result<Vec<Record>> {
         let store = self.open().await?;
         let entries = entries(&store).await?;
-        let theirs = entries.into_iter().filter(|entry| self.is_theirs(entry, owner));
+        let theirs = entries.into_iter().filter(|entry| self.is_theirs(entry, owner, process));
         let theirs: Vec<Entry> = theirs.collect();
         let taken = futures::stream::iter(theirs).map(|entry| self.take(&store, entry));
         let taken = taken.buffer_unordered(CONCURRENT_MAX);
         Ok(taken.filter_map(std::future::ready).collect().await)
     }
 
-    fn is_theirs(&self, entry: &Entry, owner: &str) -> bool {
+    fn is_theirs(&self, entry: &Entry, owner: &str, process: &str) -> bool {
         let said = serde_json::from_slice::<Owner>(&entry.value);
-        said.is_ok_and(|it| it.owner == owner && it.process != *self.process)
+        let is_meant = |it: &str| it != &*self.process && (process.is_empty() || it == process);
+        said.is_ok_and(|it| it.owner == owner && is_meant(&it.process))
     }
 
     /// `None` if somebody was faster, or it cannot be read.

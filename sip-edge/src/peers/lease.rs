@@ -26,6 +26,9 @@ const RETRY_DELAY: Duration = Duration::from_millis(500);
 struct Entry {
     /// Where its gRPC is.
     url: String,
+    /// Which process of its name it is: what another one has is not to be taken for its calls.
+    #[serde(default)]
+    process: String,
 }
 
 pub(crate) struct Lease {
@@ -43,6 +46,17 @@ impl Lease {
     pub(crate) async fn hold(self) -> anyhow::Result<()> {
         tokio::join!(self.renew(), self.listen(), self.look());
         Ok(())
+    }
+
+    /// Says that we are there before we take the calls of the process before us, so that the others know
+    /// whose they are if we die with them.
+    ///
+    /// # Errors
+    /// If NATS does not take it.
+    pub(crate) async fn announce(&self) -> anyhow::Result<()> {
+        let mut store = None;
+        let announced = self.renew_once(&mut store);
+        tokio::time::timeout(TIMEOUT, announced).await.context("renew the lease")?
     }
 
     /// # Errors
@@ -78,7 +92,7 @@ impl Lease {
             Some(opened) => opened,
             None => open(&self.context).await?,
         };
-        let entry = Entry { url: self.url.clone() };
+        let entry = Entry { url: self.url.clone(), process: self.snapshots.process.to_string() };
         let json = serde_json::to_vec(&entry).context("write the lease as JSON")?;
         opened.put(self.peers.own_name(), json.into()).await.context("renew the lease")?;
         *store = Some(opened);
@@ -113,7 +127,9 @@ impl Lease {
             let (entry, now) = (entry.context("hear of a sip-edge")?, Instant::now());
             match entry.operation {
                 Operation::Put => match serde_json::from_slice::<Entry>(&entry.value) {
-                    Ok(Entry { url }) => self.peers.handle_renewed(now, &entry.key, &url),
+                    Ok(Entry { url, process }) => {
+                        self.peers.handle_renewed(now, &entry.key, &url, &process);
+                    }
                     Err(e) => warn!(edge = entry.key, "failed to read a lease: {e}"),
                 },
                 Operation::Delete | Operation::Purge => self.peers.handle_gone(now, &entry.key),
@@ -127,8 +143,8 @@ impl Lease {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            for dead in self.peers.poll_dead(Instant::now()) {
-                match self.snapshots.take_over(&dead).await {
+            for (dead, process) in self.peers.poll_dead(Instant::now()) {
+                match self.snapshots.take_over(&dead, &process).await {
                     Ok(records) => {
                         info!(edge = dead, calls = records.len(), "a sip-edge is gone");
                         for record in records {

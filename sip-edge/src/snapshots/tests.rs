@@ -39,7 +39,12 @@ impl Edge {
 
     /// The calls that it takes from `owner`, as `CALL_ID FROM`, in order.
     async fn take(&self, owner: &str) -> Vec<String> {
-        let taken = self.snapshots.take_over(owner).await.unwrap();
+        self.take_of(owner, "").await
+    }
+
+    /// As [`Edge::take`], of one process.
+    async fn take_of(&self, owner: &str, process: &str) -> Vec<String> {
+        let taken = self.snapshots.take_over(owner, process).await.unwrap();
         let mut taken: Vec<_> =
             taken.iter().map(|it| format!("{} {}", it.call_id(), it.from)).collect();
         taken.sort();
@@ -127,6 +132,17 @@ async fn of_many_that_want_a_call_one_gets_it_and_who_had_it_hears_of_that() {
     let taker = if owner == "b" { &b } else { &c };
     taker.keep("c00", "new").await; // It goes on from the revision that it took.
     assert_eq!(Edge::start(&nats, "d").await.take(&owner).await[0], "c00 new");
+}
+
+#[tokio::test]
+async fn what_the_next_process_of_a_name_has_is_not_taken_for_that_of_the_dead_one() {
+    let nats = NatsServer::start().unwrap();
+    let (dead, next) = (Edge::start(&nats, "a").await, Edge::start(&nats, "a").await);
+    dead.keep("old", "f").await;
+    next.keep("new", "f").await;
+    let other = Edge::start(&nats, "b").await;
+    assert_eq!(other.take_of("a", &dead.snapshots.process).await, ["old f"]);
+    assert_eq!(next.snapshots.owner_of("new").await.unwrap().as_deref(), Some("a"));
 }
 
 #[tokio::test]
