@@ -284,6 +284,11 @@ impl Sipp {
         Ok((tally, times.collect::<anyhow::Result<_>>()?))
     }
 
+    /// No new calls from now on: it ends when those that there are have ended.
+    pub fn hush(&self) -> anyhow::Result<()> {
+        self.process.signal("USR1")
+    }
+
     fn tally(&mut self) -> anyhow::Result<Tally> {
         self.process.wait(self.limit + Duration::from_secs(10))?;
         let csv = std::fs::read_to_string(self.folder.path().join("tally.csv"))

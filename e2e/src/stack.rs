@@ -563,7 +563,7 @@ impl Drop for Stack {
 }
 
 /// Folders, dial plan, music and prompt, where they are not there yet.
-fn prepare(folder: &Path) -> anyhow::Result<()> {
+pub(crate) fn prepare(folder: &Path) -> anyhow::Result<()> {
     let media = folder.join("media");
     for below in ["moh", "prompts"] {
         std::fs::create_dir_all(media.join(below)).context("make the media folder")?;
@@ -578,6 +578,6 @@ fn prepare(folder: &Path) -> anyhow::Result<()> {
     std::fs::write(folder.join("dial-plan.yaml"), DIAL_PLAN).context("write the dial plan")
 }
 
-fn pairs<'a>(flags: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<String> {
+pub(crate) fn pairs<'a>(flags: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<String> {
     flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value.to_owned()]).collect()
 }

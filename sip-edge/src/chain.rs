@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tonic::{Code, Status};
 
 /// How long a service may take to answer a command.
 pub(crate) const DEADLINE: Duration = call::COMMAND_TIMEOUT;
@@ -17,6 +18,16 @@ const RETRY_DELAYS: [Duration; 4] = [
     Duration::from_secs(3),
     Duration::from_secs(10),
 ];
+/// Waits between the attempts of a command without which a caller is refused; in all well within
+/// [`DEADLINE`].
+const REPLACED_DELAYS: [Duration; 4] = [
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+];
+/// What is said by a service that is going, and by a connection that ends under a request.
+const PASSING: [Code; 4] = [Code::Unavailable, Code::Unknown, Code::Internal, Code::Cancelled];
 /// Commands of one call that wait for one service. A call has few under way; only a peer that
 /// floods us with digits gets here, and those are discarded.
 const WAITING_MAX: usize = 64;
@@ -108,6 +119,21 @@ impl Chains {
             let _ = sender.send(performed).await; // Nobody reads when the process is ending.
         });
     }
+}
+
+/// Asks again for a moment while a service is replaced, or hands its work over. Only for what has one
+/// effect however often it is asked.
+pub(crate) async fn while_replaced<T, F>(ask: impl Fn() -> F) -> Result<T, Status>
+where
+    F: Future<Output = Result<T, Status>>,
+{
+    for delay in REPLACED_DELAYS {
+        match ask().await {
+            Err(status) if PASSING.contains(&status.code()) => tokio::time::sleep(delay).await,
+            answered => return answered,
+        }
+    }
+    ask().await
 }
 
 /// Tries again as long as the service is away, for some seconds; who is not told then reads it from

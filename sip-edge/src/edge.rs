@@ -193,7 +193,7 @@ impl Edge {
                 },
                 Some(request) = inputs.requests.recv() => self.handle_request(request),
                 Some(watched) = inputs.watched.recv() => self.handle_watched(watched),
-                Ok(()) = inputs.draining.changed() => self.draining = *inputs.draining.borrow(),
+                Ok(()) = inputs.draining.changed() => self.drain(),
                 () = tokio::time::sleep_until(wake.into()) => (),
             }
             self.handle_timeouts();
@@ -442,6 +442,12 @@ impl Edge {
         self.keep_due(at);
     }
 
+    /// No new calls from now on.
+    fn drain(&mut self) {
+        self.draining = true;
+        self.user_agent.drain();
+    }
+
     fn report_drain(&mut self) {
         let empty =
             self.calls.live() == 0 && self.user_agent.dialogs() == 0 && self.chains.is_empty();
@@ -456,7 +462,7 @@ impl Edge {
     /// Ends all calls, because the process ends; those that can be kept go on elsewhere, if there is
     /// another sip-edge.
     pub(crate) fn shut_down(&mut self, done: oneshot::Sender<()>) {
-        self.draining = true;
+        self.drain();
         let (ended, all_ended) = oneshot::channel();
         self.shut_down = Some(ended);
         let has_peers = !self.keeping.peers.urls().is_empty();

@@ -1,6 +1,6 @@
 //! queue-svc: places in queues, each command with a deadline.
 
-use crate::chain::{DEADLINE, Outcome, persistently};
+use crate::chain::{DEADLINE, Outcome, persistently, while_replaced};
 use anyhow::Context as _;
 use boot::Channel;
 use call::{AgentOrder, Cause, Failure, FailureKind, QueueCommand, Reply};
@@ -49,8 +49,9 @@ impl Queues {
         }
     }
 
+    /// A call has one place, however often it is asked for.
     async fn enqueue(
-        mut self,
+        self,
         subject: Subject,
         queue: Option<String>,
         answered: bool,
@@ -67,7 +68,11 @@ impl Queues {
             priority: priority.into(),
             asked_unix_us: subject.asked_unix_us,
         };
-        let reply = self.client.enqueue(timed(request)).await.map_err(failure)?.into_inner();
+        let ask = || {
+            let (mut client, request) = (self.client.clone(), timed(request.clone()));
+            async move { client.enqueue(request).await }
+        };
+        let reply = while_replaced(ask).await.map_err(failure)?.into_inner();
         let queue = reply.caller.unwrap_or_default().queue;
         Ok(Reply::Enqueued { queue, music: reply.music })
     }

@@ -1,12 +1,13 @@
 //! scheduler: tasks of calls, each command with a deadline.
 
-use crate::chain::{DEADLINE, Outcome, persistently};
+use crate::chain::{DEADLINE, Outcome, persistently, while_replaced};
 use boot::Channel;
 use call::{CancelOutcome, Failure, FailureKind, Later, Legs, Reply, SchedulerCommand};
 use prost::Message as _;
 use proto::scheduler::v1 as wire;
 use proto::scheduler::v1::scheduler_client::SchedulerClient;
 use proto::sip_edge::v1::{CallPlan, Legs as WireLegs};
+use std::time::Instant;
 use tonic::{Code, Request, Status};
 
 /// A client of scheduler; cheap to clone.
@@ -37,12 +38,11 @@ impl Scheduler {
                     idempotency_key: key,
                     call_id,
                     action: Some(action(what)),
-                    when: Some(wire::schedule_request::When::AfterMs(after_ms)),
                     label: name,
                     edge: self.edge_name.clone(),
                     ..wire::ScheduleRequest::default()
                 };
-                self.schedule(request).await
+                self.schedule(after_ms, request).await
             }
             SchedulerCommand::Cancel { task_id } => self.cancel(task_id).await,
             SchedulerCommand::CancelAll => {
@@ -51,8 +51,18 @@ impl Scheduler {
         }
     }
 
-    async fn schedule(mut self, request: wire::ScheduleRequest) -> Outcome {
-        let task = self.client.schedule(timed(request)).await.map_err(failure)?.into_inner();
+    /// The key makes it one task, however often it is asked for; its time is what is left of it.
+    async fn schedule(self, after_ms: i64, request: wire::ScheduleRequest) -> Outcome {
+        let begun = Instant::now();
+        let ask = || {
+            let passed_ms = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
+            let after_ms = after_ms.saturating_sub(passed_ms).max(0);
+            let when = Some(wire::schedule_request::When::AfterMs(after_ms));
+            let request = wire::ScheduleRequest { when, ..request.clone() };
+            let mut client = self.client.clone();
+            async move { client.schedule(timed(request)).await }
+        };
+        let task = while_replaced(ask).await.map_err(failure)?.into_inner();
         Ok(Reply::Scheduled { task_id: task.task_id })
     }
 

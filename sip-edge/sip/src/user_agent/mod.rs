@@ -65,6 +65,8 @@ pub struct UserAgent {
     last_leg: u64,
     /// Makes the To tags of stateless responses unguessable.
     stateless_salt: u64,
+    /// It takes no new calls, and says so to who asks by OPTIONS.
+    draining: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -97,6 +99,7 @@ impl UserAgent {
             registrants: HashMap::new(),
             registrant_deadlines: Deadlines::new(),
             last_leg: 0,
+            draining: false,
             outputs: VecDeque::new(),
             config,
         }

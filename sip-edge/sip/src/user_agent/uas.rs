@@ -75,6 +75,7 @@ impl UserAgent {
                 self.receive_register(now, wall_unix_s, &incoming, &envelope, registering);
             }
             (Method::Invite, None) => self.receive_invite(now, wall_unix_s, incoming, &envelope),
+            (Method::Options, None) if self.draining => self.answer_that_we_drain(now, &incoming),
             (Method::Options, None) => self.answer_options(now, &incoming),
             (Method::Unknown, _) => self.refuse(now, &incoming, 501),
             (Method::Foreign, _) => self.refuse(now, &incoming, 405),
@@ -251,6 +252,19 @@ impl UserAgent {
             self.send(now, incoming, 420, response.empty());
         }
         wanted
+    }
+
+    /// From now on OPTIONS outside of dialogs is answered as INVITE would be (RFC 3261 §11.2), so that
+    /// proxies send new calls elsewhere. What there is goes on.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    fn answer_that_we_drain(&mut self, now: Instant, incoming: &Incoming) {
+        let tag = self.tokens.tag();
+        let mut response = self.compose(incoming, 503, Some(&tag));
+        response.header("Retry-After", self.config.retry_after_s);
+        self.send(now, incoming, 503, response.empty());
     }
 
     pub(super) fn answer_options(&mut self, now: Instant, incoming: &Incoming) {

@@ -304,6 +304,25 @@ fn above_the_limit_of_dialogs_a_call_is_refused_with_503_and_retry_after() {
 }
 
 #[test]
+fn who_drains_says_so_to_options_and_goes_on_with_its_dialogs() {
+    let mut bench = Bench::with(|_| {});
+    bench.receive(Phone::invite()).answer(1);
+    let tag = bench.tag();
+    bench.ua.drain();
+    bench.receive(Phone::sends("ACK").tag(&tag));
+    bench.receive(Phone::sends("OPTIONS").call_id("c2"));
+    assert!(bench.last_text().contains("\r\nRetry-After: 5\r\n"));
+    bench.receive(Phone::sends("OPTIONS").tag(&tag).cseq(2)).check(expect![[r#"
+        00.000 > 100 INVITE 1
+        00.000 Invited 1 sdp
+        00.000 > 200 INVITE 1
+        00.000 Acknowledged 1
+        00.000 > 503 OPTIONS 1
+        00.000 > 200 OPTIONS 2
+    "#]]);
+}
+
+#[test]
 fn above_the_limit_of_transactions_a_request_is_refused_without_one() {
     let mut bench = Bench::with(|config| config.max_transactions = 1);
     bench.receive(Phone::invite());
