@@ -18,7 +18,9 @@ pub struct Common {
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
 
-    /// NATS server with JetStream. It must answer at start; later it may be away for a while.
+    /// NATS server with JetStream. It must answer at start; later it may be away for a while. A name and
+    /// password, or a token, may stand in it: `nats://NAME:PASSWORD@HOST:PORT`; then give it by the
+    /// environment, since everybody on the host can read flags.
     #[arg(
         long,
         value_name = "URL",
@@ -27,6 +29,14 @@ pub struct Common {
         hide_env_values = true
     )]
     pub nats_url: String,
+
+    /// Name that NATS knows us by.
+    #[arg(long, value_name = "NAME", requires = "nats_password_file")]
+    pub nats_user: Option<String>,
+
+    /// File whose first line is the password of --nats-user.
+    #[arg(long, value_name = "FILE", requires = "nats_user")]
+    pub nats_password_file: Option<PathBuf>,
 
     /// Who may call gRPC: a file with lines of `NAME:TOKEN`; callers show `authorization: Bearer TOKEN`,
     /// and what they change is in the log with their name. The first line is what this service shows

@@ -7,8 +7,9 @@
 //! so its PONG to the PING behind a batch says that it has all of it.
 
 use crate::gated::{Gate, Gated};
+use crate::login::Login;
 use anyhow::{Context as _, bail, ensure};
-use async_nats::{ConnectInfo, Protocol, ServerAddr, ServerInfo};
+use async_nats::{ConnectInfo, Protocol, ServerInfo};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,18 +67,18 @@ enum Said {
 }
 
 impl Line {
-    /// Connects to `nats://HOST:PORT` (with TLS if it is `tls://`, or the server wants it) under `name`
-    /// in the server's lists.
+    /// Connects (with TLS if the URL is `tls://`, or the server wants it) under `name` in the server's
+    /// lists.
     ///
     /// # Errors
     /// If the gate is closed, or NATS does not let us in within 2 s.
-    pub async fn connect(name: &str, url: &str, gate: Gate) -> anyhow::Result<Self> {
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, Self::greet(name, url, gate)).await;
+    pub async fn connect(name: &str, login: &Login, gate: Gate) -> anyhow::Result<Self> {
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, Self::greet(name, login, gate)).await;
         connected.with_context(|| format!("no answer in {CONNECT_TIMEOUT:?}"))?
     }
 
-    async fn greet(name: &str, url: &str, gate: Gate) -> anyhow::Result<Self> {
-        let address: ServerAddr = url.parse()?;
+    async fn greet(name: &str, login: &Login, gate: Gate) -> anyhow::Result<Self> {
+        let address = login.server();
         let stream = Gated::connect(gate, address.host(), address.port()).await?;
         let period = stream.period();
         let mut line = Self::new(Box::new(stream), period);
@@ -92,7 +93,9 @@ impl Line {
             line = Self::new(stream, period);
         }
         line.payload_max = info.max_payload;
-        let connect = serde_json::to_string(&connect_info(name, tls_required))?;
+        let mut connect = connect_info(name, tls_required);
+        login.prove(&mut connect);
+        let connect = serde_json::to_string(&connect)?;
         line.write(format!("CONNECT {connect}\r\nPING\r\n").as_bytes()).await?;
         loop {
             match line.next().await? {
@@ -292,7 +295,7 @@ mod tests {
     /// A line in period 1, the server's end of it, and what sets the period; 0 is none.
     async fn connected() -> (Line, TcpStream, Arc<AtomicU32>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("nats://{}", listener.local_addr().unwrap());
+        let login = Login::at(&format!("nats://{}", listener.local_addr().unwrap())).unwrap();
         let period = Arc::new(AtomicU32::new(1));
         let of_gate = period.clone();
         let gate = move || Some(of_gate.load(Relaxed)).filter(|period| *period > 0);
@@ -304,7 +307,7 @@ mod tests {
             server.write_all(b"PONG\r\n").await.unwrap();
             server
         };
-        let (line, server) = tokio::join!(Line::connect("us", &url, Arc::new(gate)), serving);
+        let (line, server) = tokio::join!(Line::connect("us", &login, Arc::new(gate)), serving);
         (line.unwrap(), server, period)
     }
 

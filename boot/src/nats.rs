@@ -1,13 +1,14 @@
 //! NATS: the connection, the stream of events, publishing without waiting, consuming at least once.
 
+use crate::login::Login;
 use crate::trace::Span;
 use anyhow::Context as _;
+use async_nats::Event;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{self, AckKind, stream};
-use async_nats::{ConnectOptions, Event};
 use futures::TryStreamExt as _;
 use futures::future::join_all;
 use prost::{Message, Name};
@@ -57,9 +58,10 @@ impl Nats {
     /// Connects, under `name` in the server's lists, and makes the stream of events if needed.
     ///
     /// # Errors
-    /// If NATS does not answer within 3 s, or has no JetStream.
-    pub async fn connect(name: &str, url: &str) -> anyhow::Result<Self> {
-        let connecting = ConnectOptions::new()
+    /// If NATS does not answer within 3 s, does not let us in, or has no JetStream.
+    pub async fn connect(name: &str, login: &Login) -> anyhow::Result<Self> {
+        let connecting = login
+            .options()
             .name(name)
             .connection_timeout(CONNECT_TIMEOUT)
             .reconnect_delay_callback(|attempt| {
@@ -72,17 +74,17 @@ impl Nats {
                     other => debug!(%other, "NATS"),
                 }
             })
-            .connect(url);
+            .connect(login.server().clone());
         let client = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
             .await
             .map_err(|_| anyhow::anyhow!("no answer in {CONNECT_TIMEOUT:?}"))
             .and_then(|connected| connected.map_err(anyhow::Error::from))
-            .with_context(|| format!("connect to NATS at {url} (--nats-url)"))?;
+            .with_context(|| format!("connect to NATS at {login} (--nats-url)"))?;
         let mut context = jetstream::new(client);
         context.set_timeout(ACK_TIMEOUT);
         stream(&context).await.with_context(|| {
             format!(
-                "make stream {} at {url} (is JetStream on? `nats-server -js`)",
+                "make stream {} at {login} (is JetStream on? `nats-server -js`)",
                 subjects::STREAM
             )
         })?;

@@ -2,7 +2,7 @@
 
 use crate::credentials::Credentials;
 use crate::otlp::Exporter;
-use crate::{Common, Nats, grpc, logs, trace};
+use crate::{Common, Login, Nats, grpc, logs, trace};
 use anyhow::{Context as _, anyhow, bail};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use std::net::SocketAddr;
@@ -113,9 +113,9 @@ impl Service {
     /// Connects to NATS and makes sure that the stream of events exists.
     ///
     /// # Errors
-    /// If NATS does not answer, or has no JetStream.
+    /// If NATS does not answer, does not let us in, or has no JetStream.
     pub async fn connect_nats(&self) -> anyhow::Result<Nats> {
-        let mut nats = Nats::connect(self.name, &self.common.nats_url).await?;
+        let mut nats = Nats::connect(self.name, &Login::read(&self.common)?).await?;
         nats.unpublished = self.unpublished.clone();
         Ok(nats)
     }

@@ -1,6 +1,6 @@
 //! Events reach their reader whatever happens to NATS, and in order.
 
-use boot::Nats;
+use boot::{Login, Nats};
 use e2e::NatsServer;
 use proto::sip_edge::v1::{CallEvent, CallEventType};
 use proto::subjects;
@@ -13,7 +13,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 #[tokio::test(flavor = "multi_thread")]
 async fn events_published_while_nats_dies_arrive_after_it_is_back() {
     let mut server = NatsServer::start().unwrap();
-    let nats = Nats::connect("test", &server.url()).await.unwrap();
+    let nats = Nats::connect("test", &Login::at(&server.url()).unwrap()).await.unwrap();
     let (publisher, publishing) = nats.publisher();
     tokio::spawn(publishing);
     let (arrived, mut arrivals) = mpsc::channel(100);
@@ -43,7 +43,7 @@ async fn events_published_while_nats_dies_arrive_after_it_is_back() {
 #[tokio::test]
 async fn a_nats_that_forgot_everything_gets_its_stream_and_readers_again() {
     let server = NatsServer::start().unwrap();
-    let nats = Nats::connect("test", &server.url()).await.unwrap();
+    let nats = Nats::connect("test", &Login::at(&server.url()).unwrap()).await.unwrap();
     let (publisher, publishing) = nats.publisher();
     tokio::spawn(publishing);
     let (arrived, mut arrivals) = mpsc::channel(100);
@@ -71,7 +71,7 @@ async fn a_nats_that_forgot_everything_gets_its_stream_and_readers_again() {
 #[tokio::test]
 async fn a_failed_event_comes_again() {
     let server = NatsServer::start().unwrap();
-    let nats = Nats::connect("test", &server.url()).await.unwrap();
+    let nats = Nats::connect("test", &Login::at(&server.url()).unwrap()).await.unwrap();
     let (publisher, publishing) = nats.publisher();
     tokio::spawn(publishing);
     let (tried, mut tries) = mpsc::channel(100);

@@ -25,11 +25,23 @@ impl NatsServer {
         Ok(Self { _temporary: Some(temporary), ..server })
     }
 
+    /// As [`NatsServer::start`], for who has this name and password alone.
+    pub fn start_for(user: &str, password: &str) -> anyhow::Result<Self> {
+        let temporary = tempfile::tempdir()?;
+        let flags = ["--user", user, "--pass", password];
+        let server = Self::start_with(temporary.path(), None, &flags)?;
+        Ok(Self { _temporary: Some(temporary), ..server })
+    }
+
     /// On `port`, or a free one, with JetStream's files in `store`.
     pub fn start_at(store: &Path, port: Option<u16>) -> anyhow::Result<Self> {
+        Self::start_with(store, port, &[])
+    }
+
+    fn start_with(store: &Path, port: Option<u16>, flags: &[&str]) -> anyhow::Result<Self> {
         let port_flag = port.map_or("-1".to_owned(), |port| port.to_string()); // -1: a free one.
         let mut command = Command::new("nats-server");
-        command.args(["-a", "127.0.0.1", "-p", &port_flag, "-js", "-sd"]).arg(store);
+        command.args(["-a", "127.0.0.1", "-p", &port_flag, "-js", "-sd"]).arg(store).args(flags);
         let process = Process::spawn("nats-server", &mut command)?;
         let port = process.wait_for("its port", READY_LIMIT, |line| {
             line.split_once("Listening for client connections on 127.0.0.1:")?.1.trim().parse().ok()

@@ -24,6 +24,8 @@ const GATHER_MAX: Duration = Duration::from_millis(20);
 #[command(version)]
 #[command(mut_arg("grpc", |it| it.default_value("127.0.0.1:50052")))]
 #[command(mut_arg("nats_url", |it| it.help("Taken, but not used: media events go out over gRPC")))]
+#[command(mut_arg("nats_user", |it| it.help("Taken, but not used: see --nats-url")))]
+#[command(mut_arg("nats_password_file", |it| it.help("Taken, but not used: see --nats-url")))]
 pub(crate) struct Args {
     /// Address that RTP and RTCP are received on and sent from; also in the SDP, unless
     /// --advertise says otherwise.

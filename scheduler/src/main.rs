@@ -77,7 +77,8 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
     });
     service.spawn_vital("writing tasks", writer.run());
 
-    let (bus, publisher) = publish::open("scheduler", &args.common.nats_url, leases.gate());
+    let (bus, publisher) =
+        publish::open("scheduler", boot::Login::read(&args.common)?, leases.gate());
     service.spawn_vital("publishing messages", publisher.run());
 
     let (idle, mut is_idle) = tokio::sync::watch::channel(false);

@@ -5,7 +5,7 @@
 //! at all, so that a process which stood still past its leases publishes nothing when it wakes. A
 //! message that is not confirmed is published again, with the same `Nats-Msg-Id`.
 
-use boot::{Gate, Line, Message, Refused};
+use boot::{Gate, Line, Login, Message, Refused};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -28,7 +28,7 @@ pub(crate) struct Bus(mpsc::Sender<Batch>);
 /// The other end of a [`Bus`].
 pub(crate) struct Publisher {
     name: &'static str,
-    url: String,
+    login: Login,
     gate: Gate,
     batches: mpsc::Receiver<Batch>,
     line: Option<Line>,
@@ -48,11 +48,11 @@ struct Batch {
 /// What became of attempts, in their order.
 pub(crate) type Answers = Vec<(TaskId, Ticket, Answer)>;
 
-/// A bus to NATS at `url`, under `name` in its lists, and who publishes, while `gate` is open.
-pub(crate) fn open(name: &'static str, url: &str, gate: Gate) -> (Bus, Publisher) {
+/// A bus to NATS by `login`, under `name` in its lists, and who publishes, while `gate` is open.
+pub(crate) fn open(name: &'static str, login: Login, gate: Gate) -> (Bus, Publisher) {
     let (bus, batches) = mpsc::channel(BATCHES_WAITING_MAX);
-    let (url, connect_at) = (url.to_owned(), Instant::now());
-    (Bus(bus), Publisher { name, url, gate, batches, line: None, connect_at })
+    let connect_at = Instant::now();
+    (Bus(bus), Publisher { name, login, gate, batches, line: None, connect_at })
 }
 
 impl Bus {
@@ -141,7 +141,7 @@ impl Publisher {
         if (self.gate)().is_none() {
             return;
         }
-        match Line::connect(self.name, &self.url, self.gate.clone()).await {
+        match Line::connect(self.name, &self.login, self.gate.clone()).await {
             Ok(line) => {
                 info!("connected to NATS for what tasks publish");
                 self.line = Some(line);
@@ -218,7 +218,8 @@ mod tests {
     }
 
     fn bus(nats: &NatsServer) -> Bus {
-        let (bus, publisher) = open("scheduler", &nats.url(), Arc::new(|| Some(PERIOD)));
+        let (bus, publisher) =
+            open("scheduler", Login::at(&nats.url()).unwrap(), Arc::new(|| Some(PERIOD)));
         tokio::spawn(publisher.run());
         bus
     }

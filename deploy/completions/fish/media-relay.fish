@@ -40,6 +40,8 @@ json\t'One JSON object per event'"
 complete -c media-relay -l drain -d 'How long what is active may go on after SIGTERM, e.g. `30s`, `2h`. A second signal ends it at once' -r
 complete -c media-relay -l grpc -d 'Address and port where gRPC (operators and the other services) listens; port 0 takes a free one' -r
 complete -c media-relay -l nats-url -d 'Taken, but not used: media events go out over gRPC' -r
+complete -c media-relay -l nats-user -d 'Taken, but not used: see --nats-url' -r
+complete -c media-relay -l nats-password-file -d 'Taken, but not used: see --nats-url' -r -F
 complete -c media-relay -l moh-repair -d 'Play raw files (NAME.0, .3, .8, .9) that are not what their name says as what they are, e.g. 16-bit linear PCM named .8, instead of refusing them'
 complete -c media-relay -l moh-normalise -d 'Bring all files to one loudness: -19 dB below full scale on average, and peaks of -1 dB'
 complete -c media-relay -s h -l help -d 'Print help (see more with \'--help\')'

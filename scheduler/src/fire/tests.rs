@@ -47,7 +47,8 @@ impl Rig {
         let (leases, keeper, turns) = leases::open(&store, "http://127.0.0.1:1".to_owned());
         let edges = Edges::new(&[address], &leases.gate()).unwrap();
         tokio::spawn(keeper.run());
-        let (messages, publisher) = crate::publish::open("scheduler", &nats.url(), leases.gate());
+        let (messages, publisher) =
+            crate::publish::open("scheduler", boot::Login::at(&nats.url()).unwrap(), leases.gate());
         tokio::spawn(publisher.run());
         let limits = Limits {
             tasks_max: 1_000_000,

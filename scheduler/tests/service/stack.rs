@@ -32,7 +32,8 @@ impl Stack {
         let nats = NatsServer::start().unwrap();
         let (edge, edge_serving) = Edge::start();
         let dir = tempfile::tempdir().unwrap();
-        let bus = boot::Nats::connect("test", &nats.url()).await.unwrap();
+        let bus =
+            boot::Nats::connect("test", &boot::Login::at(&nats.url()).unwrap()).await.unwrap();
         let events = task_events(bus.clone());
         let flags: Vec<_> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let (process, client) = spawn(&nats, &edge, &dir, &flags);
