@@ -10,11 +10,12 @@ const CORES: [&str; 5] =
     ["sip-edge/sip", "sip-edge/call", "media-relay/media", "scheduler/wheel", "queue-svc/queue"];
 
 /// What a core may name as a dependency: none of it opens a socket, a file or a clock.
-const PURE: [&str; 13] = [
+const PURE: [&str; 14] = [
     "audio-codec-algorithms",
     "bytes",
     "hashbrown",
     "md-5",
+    "memchr",
     "opus",
     "rand",
     "rtcp-types",
