@@ -104,19 +104,53 @@ impl Library {
         joined.map(Arc::new).map_err(unusable)
     }
 
-    /// The audio of a file, decoded away from the packet thread if it is not kept.
-    async fn load_one(&self, name: &str) -> Result<Arc<Audio>, LoadError> {
-        // A task of its own: who asks may lose patience, and finds it decoded the next time.
-        let loading = tokio::spawn(self.clone().load_here(name.to_owned()));
-        loading.await.expect("a panic ends the process")
+    /// Which of `names` is the first that can be played, and its audio. All are looked for at once.
+    ///
+    /// # Errors
+    /// Why the first of those that are there cannot be played, or that none is there.
+    pub(crate) async fn load_any(
+        &self,
+        names: Vec<String>,
+    ) -> Result<(usize, Arc<Audio>), LoadError> {
+        let (dir, wanted) = (self.dir.clone(), names.clone());
+        let find_all = move || wanted.iter().map(|name| find(&dir, name)).collect::<Vec<_>>();
+        let found = blocking(find_all).await;
+        let mut refused: Option<LoadError> = None;
+        for (nth, (name, found)) in names.iter().zip(found).enumerate() {
+            let loaded = match found {
+                _ if name.contains('&') => self.load(name).await,
+                Ok((path, version)) => self.load_found(path, version).await,
+                Err(e) => Err(e),
+            };
+            match loaded {
+                Ok(audio) => return Ok((nth, audio)),
+                Err(e) => match &refused {
+                    None | Some(LoadError::NotFound { .. }) => refused = Some(e),
+                    Some(_) => (),
+                },
+            }
+        }
+        let nothing = || LoadError::Name { name: String::new(), why: "wanted a name" };
+        Err(refused.unwrap_or_else(nothing))
     }
 
-    async fn load_here(self, name: String) -> Result<Arc<Audio>, LoadError> {
-        let dir = self.dir.clone();
+    async fn load_one(&self, name: &str) -> Result<Arc<Audio>, LoadError> {
+        let (dir, name) = (self.dir.clone(), name.to_owned());
         let (path, version) = blocking(move || find(&dir, &name)).await?;
+        self.load_found(path, version).await
+    }
+
+    /// The audio of a file, decoded away from the packet thread if it is not kept.
+    async fn load_found(&self, path: PathBuf, version: Version) -> Result<Arc<Audio>, LoadError> {
         if let Some(audio) = self.kept(&path, version) {
             return Ok(audio);
         }
+        // A task of its own: who asks may lose patience, and finds it decoded the next time.
+        let decoding = tokio::spawn(self.clone().decode(path, version));
+        decoding.await.expect("a panic ends the process")
+    }
+
+    async fn decode(self, path: PathBuf, version: Version) -> Result<Arc<Audio>, LoadError> {
         let _permit = self.decodings.acquire().await.expect("it is never closed");
         if let Some(audio) = self.kept(&path, version) {
             return Ok(audio); // Decoded while we waited.
@@ -244,7 +278,7 @@ fn find(dir: &Path, name: &str) -> Result<(PathBuf, Version), LoadError> {
         PathBuf::from(path)
     };
     let candidates = std::iter::once(bare.clone()).chain(EXTENSIONS.iter().map(with_extension));
-    for candidate in candidates {
+    for candidate in candidates.filter(|it| it.exists()) {
         let Ok(path) = candidate.canonicalize() else { continue };
         if !path.starts_with(&root) {
             return Err(wrong("it leads outside"));

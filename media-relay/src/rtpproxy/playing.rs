@@ -1,7 +1,7 @@
 //! `P`: finds a file in a codec that the party has named, and plays it.
 
 use super::error_code::ErrorCode;
-use crate::library::{Library, LoadError};
+use crate::library::Library;
 use crate::packet_thread::Handle;
 use media::{Audio, Codec, Error, Form, Play, Side};
 use std::sync::Arc;
@@ -117,21 +117,10 @@ impl Playing {
         let Some(&(first, first_codec)) = usable.first() else {
             return Err(format!("payload types {named:?} have none of 0, 3, 8, 9 among them"));
         };
-        let mut why = None;
-        for (payload_type, codec) in usable {
-            let file = format!("{}.{payload_type}", self.name);
-            match self.files.load(&file).await {
-                Ok(audio) => return Ok(Found { file, audio, payload_type, codec }),
-                Err(LoadError::NotFound { .. }) => (),
-                Err(e) => why = why.or(Some(e.to_string())),
-            }
-        }
-        match self.files.load(&self.name).await {
-            Ok(audio) => {
-                let file = self.name.clone();
-                Ok(Found { file, audio, payload_type: first, codec: first_codec })
-            }
-            Err(e) => Err(why.unwrap_or_else(|| e.to_string())),
-        }
+        let raw = usable.iter().map(|(number, _)| format!("{}.{number}", self.name));
+        let names: Vec<String> = raw.chain([self.name.clone()]).collect();
+        let (nth, audio) = self.files.load_any(names.clone()).await.map_err(|e| e.to_string())?;
+        let (payload_type, codec) = usable.get(nth).copied().unwrap_or((first, first_codec));
+        Ok(Found { file: names[nth].clone(), audio, payload_type, codec })
     }
 }
