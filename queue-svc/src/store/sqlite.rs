@@ -5,6 +5,8 @@
 //! may be missing, never more, and nothing is torn; with `full` each commit waits for the disk. Each
 //! caller is checked with sip-edge after a start either way.
 
+mod checkpoint;
+mod chunks;
 mod log;
 mod rows;
 mod schema;
@@ -12,6 +14,7 @@ mod transaction;
 
 use super::{Batch, Logged, Reach, StoreError, Synchronous, Told, Write, WriteAgent};
 use anyhow::{Context as _, bail};
+use checkpoint::{Checkpoint, LOG_PAGES_MAX};
 use queue::{Agent, Caller, QueueId, SettingsRow};
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -20,17 +23,24 @@ use std::fs::{File, TryLockError};
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
-use transaction::Transaction;
+use transaction::{Transaction, Writer};
 
 /// How long a write waits for another process that writes to the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
-/// One that writes, and others so that reading does not wait for it.
-const CONNECTIONS: u32 = 4;
+/// So that reading does not wait for who writes.
+const READERS: u32 = 3;
+/// What each connection remembers of the file, in KiB as SQLite wants it: the one that writes has the
+/// rows of 10,000 callers at hand, and those that read read anew what is new.
+const WRITER_CACHE: &str = "-6144";
+const READER_CACHE: &str = "-512";
 
 /// Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Sqlite {
+    writer: Writer,
+    /// Those that read.
     pool: SqlitePool,
+    checkpoint: Checkpoint,
     /// Locked while this process lives: of two on one file, each would give away the same callers.
     _lock: Arc<File>,
 }
@@ -47,20 +57,22 @@ impl Sqlite {
             })
             .busy_timeout(BUSY_TIMEOUT);
         let lock = lock(&options).with_context(|| format!("open --database-url {url}"))?;
+        let writes = options.clone().pragma("cache_size", WRITER_CACHE);
+        let writer = Writer::new(writes.pragma("wal_autocheckpoint", LOG_PAGES_MAX));
         let pool = SqlitePoolOptions::new()
-            .max_connections(CONNECTIONS)
+            .max_connections(READERS)
             .acquire_timeout(BUSY_TIMEOUT)
-            .connect_with(options)
+            .connect_with(options.pragma("cache_size", READER_CACHE))
             .await
             .with_context(|| format!("open --database-url {url}"))?;
-        let store = Self { pool, _lock: lock.into() };
+        let store = Self { writer, pool, checkpoint: Checkpoint::new(), _lock: lock.into() };
         store.migrate().await.with_context(|| format!("prepare the tables of {url}"))?;
         Ok(store)
     }
 
     /// All or nothing; refuses tables that it does not know before it touches anything.
     async fn migrate(&self) -> anyhow::Result<()> {
-        let mut tx = Transaction::begin(&self.pool).await?;
+        let mut tx = Transaction::begin(&self.writer).await?;
         let has_versions =
             "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'version'";
         let has_versions: i64 = sqlx::query_scalar(has_versions).fetch_one(&mut *tx).await?;
@@ -107,25 +119,30 @@ impl Sqlite {
     }
 
     pub(super) async fn write(&self, batch: &Batch, told: Option<Told>) -> Result<i64, StoreError> {
-        let mut tx = Transaction::begin(&self.pool).await?;
+        let mut tx = Transaction::begin(&self.writer).await?;
+        let (mut saved, mut gone) = (Vec::new(), Vec::new());
         for (call_id, write) in &batch.callers {
             match write {
-                Write::Save(caller) => rows::save_caller(&mut tx, caller).await?,
-                Write::Delete => rows::delete_caller(&mut tx, call_id).await?,
+                Write::Save(caller) => saved.push(caller),
+                Write::Delete => gone.push(call_id.as_str()),
             }
         }
+        rows::save_callers(&mut tx, &saved).await?;
+        rows::delete(&mut tx, &["mohqcalls", "queue_callers"], "call_id", &gone).await?;
+        let (mut saved, mut moved, mut gone) = (Vec::new(), Vec::new(), Vec::new());
         for (name, write) in &batch.agents {
             match write {
                 WriteAgent::Save { agent, memberships_changed } => {
-                    rows::save_agent(&mut tx, agent).await?;
-                    if *memberships_changed {
-                        let memberships = &agent.settings.memberships;
-                        rows::save_memberships(&mut tx, name, memberships).await?;
-                    }
+                    saved.push(&**agent);
+                    moved.extend(memberships_changed.then_some(&**agent));
                 }
-                WriteAgent::Delete => rows::delete_agent(&mut tx, name).await?,
+                WriteAgent::Delete => gone.push(name.as_str()),
             }
         }
+        rows::save_agents(&mut tx, &saved).await?;
+        rows::save_memberships(&mut tx, &moved).await?;
+        rows::delete(&mut tx, &["queue_agents"], "name", &gone).await?;
+        rows::delete(&mut tx, &["queue_members"], "agent", &gone).await?;
         log::append(&mut tx, &batch.changes).await?;
         if let Some(Told { revision, old_unix_ms }) = told {
             log::set_told(&mut tx, revision).await?;
@@ -133,11 +150,12 @@ impl Sqlite {
         }
         let last = log::last(&mut tx).await?;
         tx.commit().await?;
+        self.checkpoint.note(&self.pool, batch.rows());
         Ok(last)
     }
 
     pub(super) async fn insert_queue(&self, row: &SettingsRow) -> Result<QueueId, StoreError> {
-        let mut tx = Transaction::begin(&self.pool).await?;
+        let mut tx = Transaction::begin(&self.writer).await?;
         let id = rows::insert_queue(&mut tx, row).await?;
         tx.commit().await?;
         Ok(id)
@@ -148,7 +166,7 @@ impl Sqlite {
         id: QueueId,
         row: &SettingsRow,
     ) -> Result<(), StoreError> {
-        let mut tx = Transaction::begin(&self.pool).await?;
+        let mut tx = Transaction::begin(&self.writer).await?;
         if !rows::update_queue(&mut tx, id, row).await? {
             return Err(StoreError::Missing);
         }
@@ -156,7 +174,7 @@ impl Sqlite {
     }
 
     pub(super) async fn delete_queue(&self, id: QueueId) -> Result<(), StoreError> {
-        let mut tx = Transaction::begin(&self.pool).await?;
+        let mut tx = Transaction::begin(&self.writer).await?;
         rows::delete_queue(&mut tx, id).await?;
         Ok(tx.commit().await?)
     }

@@ -4,14 +4,12 @@
 //! `events.rs`; here it is bytes.
 
 use super::Transaction;
+use super::chunks::chunks;
 use crate::store::{Change, FORGOTTEN_AT_A_TIME, Logged, Reach};
 use sqlx::{QueryBuilder, Row as _, SqlitePool};
 
-/// Changes that one statement writes: two values each, of the 32,766 that SQLite takes.
-const ROWS_PER_STATEMENT: usize = 500;
-
 pub(super) async fn append(tx: &mut Transaction, changes: &[Change]) -> Result<(), sqlx::Error> {
-    for changes in changes.chunks(ROWS_PER_STATEMENT) {
+    for changes in chunks(changes) {
         let mut insert = QueryBuilder::new("INSERT INTO queue_changes (at_unix_ms, event) ");
         insert.push_values(changes, |mut row, change| {
             row.push_bind(change.at_unix_ms).push_bind(&change.event[..]);

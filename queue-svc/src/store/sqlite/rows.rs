@@ -1,26 +1,31 @@
 //! The statements that read and write rows in SQLite.
 
 use super::Transaction;
+use super::chunks::chunks;
 use crate::store::agents::{self, AgentRow};
 use crate::store::callers::{self, CallerRow};
 use crate::store::queues;
-use queue::{Agent, AgentName, CallId, Caller, Membership, QueueId, SettingsRow};
-use sqlx::{Result, SqlitePool};
+use queue::{Agent, Caller, QueueId, SettingsRow};
+use sqlx::{QueryBuilder, Result, Sqlite, SqlitePool};
 use std::collections::BTreeMap;
 
-const SAVE_CALL: &str = "
-INSERT INTO mohqcalls (mohq_id, call_id, call_status, call_from, call_contact, call_time)
-VALUES (?1, ?2, ?3, substr(?4, 1, 100), substr(?5, 1, 100), datetime(?6 / 1000, 'unixepoch'))
-ON CONFLICT (call_id) DO UPDATE SET mohq_id = ?1, call_status = ?3";
+const SAVE_CALLS: &str =
+    "INSERT INTO mohqcalls (mohq_id, call_id, call_status, call_from, call_contact, call_time) ";
 
-const SAVE_CALLER: &str = "
+const OR_UPDATE_CALLS: &str = "
+ON CONFLICT (call_id) DO UPDATE SET mohq_id = excluded.mohq_id, call_status = excluded.call_status";
+
+const SAVE_CALLERS: &str = "
 INSERT INTO queue_callers (call_id, arrival_sequence, arrived_unix_ms, call_from, call_contact,
     assignment_id, agent, reserved_unix_ms, ring_ms, priority, since_unix_ms, asked_mohq_id,
-    agent_names)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
-ON CONFLICT (call_id) DO UPDATE SET arrival_sequence = ?2,
-    assignment_id = ?6, agent = ?7, reserved_unix_ms = ?8, ring_ms = ?9, priority = ?10,
-    since_unix_ms = ?11, asked_mohq_id = ?12, agent_names = ?13";
+    agent_names) ";
+
+const OR_UPDATE_CALLERS: &str = "
+ON CONFLICT (call_id) DO UPDATE SET arrival_sequence = excluded.arrival_sequence,
+    assignment_id = excluded.assignment_id, agent = excluded.agent,
+    reserved_unix_ms = excluded.reserved_unix_ms, ring_ms = excluded.ring_ms,
+    priority = excluded.priority, since_unix_ms = excluded.since_unix_ms,
+    asked_mohq_id = excluded.asked_mohq_id, agent_names = excluded.agent_names";
 
 /// In order of arrival; rows that mohqueue itself left behind come last.
 const LOAD_CALLERS: &str = "
@@ -33,18 +38,21 @@ SELECT c.mohq_id, c.call_id, c.call_status, q.arrival_sequence,
 FROM mohqcalls c LEFT JOIN queue_callers q ON q.call_id = c.call_id
 ORDER BY q.arrival_sequence IS NULL, q.arrival_sequence, c.id";
 
-const SAVE_AGENT: &str = "
+const SAVE_AGENTS: &str = "
 INSERT INTO queue_agents (name, address, wrap_up_ms, reject_delay_ms, busy_delay_ms,
     no_answer_delay_ms, max_missed, presence, paused, work, call_id, mohq_id, work_unix_ms,
-    idle_since_unix_ms, rest_until_unix_ms, missed)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
-ON CONFLICT (name) DO UPDATE SET address = ?2, wrap_up_ms = ?3, reject_delay_ms = ?4,
-    busy_delay_ms = ?5, no_answer_delay_ms = ?6, max_missed = ?7, presence = ?8, paused = ?9,
-    work = ?10, call_id = ?11, mohq_id = ?12, work_unix_ms = ?13, idle_since_unix_ms = ?14,
-    rest_until_unix_ms = ?15, missed = ?16";
+    idle_since_unix_ms, rest_until_unix_ms, missed) ";
 
-const SAVE_MEMBER: &str =
-    "INSERT INTO queue_members (agent, mohq_id, level, rank, weight) VALUES (?, ?, ?, ?, ?)";
+const OR_UPDATE_AGENTS: &str = "
+ON CONFLICT (name) DO UPDATE SET address = excluded.address, wrap_up_ms = excluded.wrap_up_ms,
+    reject_delay_ms = excluded.reject_delay_ms, busy_delay_ms = excluded.busy_delay_ms,
+    no_answer_delay_ms = excluded.no_answer_delay_ms, max_missed = excluded.max_missed,
+    presence = excluded.presence, paused = excluded.paused, work = excluded.work,
+    call_id = excluded.call_id, mohq_id = excluded.mohq_id, work_unix_ms = excluded.work_unix_ms,
+    idle_since_unix_ms = excluded.idle_since_unix_ms,
+    rest_until_unix_ms = excluded.rest_until_unix_ms, missed = excluded.missed";
+
+const SAVE_MEMBERS: &str = "INSERT INTO queue_members (agent, mohq_id, level, rank, weight) ";
 
 const LOAD_MEMBERS: &str =
     "SELECT agent, mohq_id, level, rank AS place, weight FROM queue_members ORDER BY rowid";
@@ -96,89 +104,88 @@ pub(super) async fn load_queues(pool: &SqlitePool) -> Result<BTreeMap<QueueId, S
     Ok(queues::read_all(&sqlx::query(LOAD_QUEUES).fetch_all(pool).await?))
 }
 
-pub(super) async fn save_caller(tx: &mut Transaction, caller: &Caller) -> Result<()> {
-    let row = CallerRow::from(caller);
-    sqlx::query(SAVE_CALL)
-        .bind(row.mohq_id)
-        .bind(row.call_id)
-        .bind(row.call_status)
-        .bind(row.call_from)
-        .bind(row.call_contact)
-        .bind(row.arrived_unix_ms)
-        .execute(&mut **tx)
-        .await?;
-    sqlx::query(SAVE_CALLER)
-        .bind(row.call_id)
-        .bind(row.arrival_sequence)
-        .bind(row.arrived_unix_ms)
-        .bind(row.call_from)
-        .bind(row.call_contact)
-        .bind(row.assignment_id)
-        .bind(row.agent)
-        .bind(row.reserved_unix_ms)
-        .bind(row.ring_ms)
-        .bind(row.priority)
-        .bind(row.since_unix_ms)
-        .bind(row.asked_mohq_id)
-        .bind(row.agent_names)
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
-}
-
-pub(super) async fn delete_caller(tx: &mut Transaction, call_id: &CallId) -> Result<()> {
-    for delete in
-        ["DELETE FROM mohqcalls WHERE call_id = ?", "DELETE FROM queue_callers WHERE call_id = ?"]
-    {
-        sqlx::query(delete).bind(call_id.as_str()).execute(&mut **tx).await?;
+pub(super) async fn save_callers(tx: &mut Transaction, callers: &[&Caller]) -> Result<()> {
+    for callers in chunks(callers) {
+        let rows: Vec<CallerRow<'_>> = callers.iter().map(|it| CallerRow::from(*it)).collect();
+        let mut insert = QueryBuilder::<Sqlite>::new(SAVE_CALLS);
+        insert.push_values(&rows, |mut values, row| {
+            values.push_bind(row.mohq_id).push_bind(row.call_id).push_bind(row.call_status);
+            for text in [row.call_from, row.call_contact] {
+                values.push("substr(").push_bind_unseparated(text).push_unseparated(", 1, 100)");
+            }
+            values.push("datetime(").push_bind_unseparated(row.arrived_unix_ms / 1000);
+            values.push_unseparated(", 'unixepoch')");
+        });
+        insert.push(OR_UPDATE_CALLS).build().execute(&mut **tx).await?;
+        let mut insert = QueryBuilder::<Sqlite>::new(SAVE_CALLERS);
+        insert.push_values(&rows, |mut values, row| {
+            values.push_bind(row.call_id).push_bind(row.arrival_sequence);
+            values.push_bind(row.arrived_unix_ms).push_bind(row.call_from);
+            values.push_bind(row.call_contact).push_bind(row.assignment_id);
+            values.push_bind(row.agent.as_deref()).push_bind(row.reserved_unix_ms);
+            values.push_bind(row.ring_ms).push_bind(row.priority).push_bind(row.since_unix_ms);
+            values.push_bind(row.asked_mohq_id).push_bind(row.agent_names.as_deref());
+        });
+        insert.push(OR_UPDATE_CALLERS).build().execute(&mut **tx).await?;
     }
     Ok(())
 }
 
-pub(super) async fn save_agent(tx: &mut Transaction, agent: &Agent) -> Result<()> {
-    let row = AgentRow::from(agent);
-    sqlx::query(SAVE_AGENT)
-        .bind(row.name)
-        .bind(row.address)
-        .bind(row.wrap_up_ms)
-        .bind(row.reject_delay_ms)
-        .bind(row.busy_delay_ms)
-        .bind(row.no_answer_delay_ms)
-        .bind(row.max_missed)
-        .bind(row.presence)
-        .bind(row.paused)
-        .bind(row.work)
-        .bind(row.call_id)
-        .bind(row.mohq_id)
-        .bind(row.work_unix_ms)
-        .bind(row.idle_since_unix_ms)
-        .bind(row.rest_until_unix_ms)
-        .bind(row.missed)
-        .execute(&mut **tx)
-        .await?;
+pub(super) async fn save_agents(tx: &mut Transaction, agents: &[&Agent]) -> Result<()> {
+    for agents in chunks(agents) {
+        let mut insert = QueryBuilder::<Sqlite>::new(SAVE_AGENTS);
+        insert.push_values(agents.iter().map(|it| AgentRow::from(*it)), |mut values, row| {
+            values.push_bind(row.name).push_bind(row.address).push_bind(row.wrap_up_ms);
+            values.push_bind(row.reject_delay_ms).push_bind(row.busy_delay_ms);
+            values.push_bind(row.no_answer_delay_ms).push_bind(row.max_missed);
+            values.push_bind(row.presence).push_bind(row.paused).push_bind(row.work);
+            values.push_bind(row.call_id).push_bind(row.mohq_id).push_bind(row.work_unix_ms);
+            values.push_bind(row.idle_since_unix_ms).push_bind(row.rest_until_unix_ms);
+            values.push_bind(row.missed);
+        });
+        insert.push(OR_UPDATE_AGENTS).build().execute(&mut **tx).await?;
+    }
     Ok(())
 }
 
-/// The queues that an agent serves, instead of those that were there.
-pub(super) async fn save_memberships(
+/// The queues that these agents serve, instead of those that were there.
+pub(super) async fn save_memberships(tx: &mut Transaction, agents: &[&Agent]) -> Result<()> {
+    let names: Vec<&str> = agents.iter().map(|it| it.name().as_str()).collect();
+    delete(tx, &["queue_members"], "agent", &names).await?;
+    let mut rows = Vec::new();
+    for agent in agents {
+        let memberships = agent.settings.memberships.iter();
+        rows.extend(memberships.map(|it| (agent.name().as_str(), it)));
+    }
+    for rows in chunks(&rows) {
+        let mut insert = QueryBuilder::<Sqlite>::new(SAVE_MEMBERS);
+        insert.push_values(rows, |mut values, (agent, it)| {
+            values.push_bind(*agent).push_bind(it.queue.0);
+            values.push_bind(it.level).push_bind(it.order).push_bind(it.weight);
+        });
+        insert.build().execute(&mut **tx).await?;
+    }
+    Ok(())
+}
+
+/// From each of `tables` what has one of `keys` in `column`.
+pub(super) async fn delete(
     tx: &mut Transaction,
-    name: &AgentName,
-    memberships: &[Membership],
+    tables: &[&str],
+    column: &str,
+    keys: &[&str],
 ) -> Result<()> {
-    let delete = sqlx::query("DELETE FROM queue_members WHERE agent = ?").bind(name.as_str());
-    delete.execute(&mut **tx).await?;
-    for it in memberships {
-        let insert = sqlx::query(SAVE_MEMBER).bind(name.as_str()).bind(it.queue.0);
-        insert.bind(it.level).bind(it.order).bind(it.weight).execute(&mut **tx).await?;
-    }
-    Ok(())
-}
-
-pub(super) async fn delete_agent(tx: &mut Transaction, name: &AgentName) -> Result<()> {
-    for delete in
-        ["DELETE FROM queue_agents WHERE name = ?", "DELETE FROM queue_members WHERE agent = ?"]
-    {
-        sqlx::query(delete).bind(name.as_str()).execute(&mut **tx).await?;
+    for table in tables {
+        for keys in chunks(keys) {
+            let sql = format!("DELETE FROM {table} WHERE {column} IN (");
+            let mut delete = QueryBuilder::<Sqlite>::new(sql);
+            let mut list = delete.separated(", ");
+            for key in keys {
+                list.push_bind(*key);
+            }
+            list.push_unseparated(")");
+            delete.build().execute(&mut **tx).await?;
+        }
     }
     Ok(())
 }

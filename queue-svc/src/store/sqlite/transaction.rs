@@ -1,39 +1,54 @@
-//! Changes that are made together or not at all.
+//! Changes that are made together or not at all, and the connection that makes them.
 //!
 //! Not sqlx's own transaction: on a full disk SQLite rolls back by itself, and sqlx goes on believing
 //! that a transaction is open, so that the connection can begin none any more.
 
-use sqlx::pool::PoolConnection;
-use sqlx::{Sqlite, SqliteConnection, SqlitePool};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, SqliteConnection};
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
-/// A transaction that no other writer can disturb. Dropped without commit, it did nothing.
+/// The connection that writes: always the same, because what a connection knows of the file it forgets
+/// when another one has written.
+#[derive(Clone)]
+pub(super) struct Writer {
+    options: Arc<SqliteConnectOptions>,
+    /// Empty before the first transaction, and after one that was not committed.
+    connection: Arc<Mutex<Option<SqliteConnection>>>,
+}
+
+impl Writer {
+    pub(super) fn new(options: SqliteConnectOptions) -> Self {
+        Self { options: options.into(), connection: Arc::default() }
+    }
+}
+
+/// A transaction that no other writer can disturb. Dropped without commit, it did nothing: its
+/// connection is closed, whatever state it is in.
 pub(super) struct Transaction {
-    connection: PoolConnection<Sqlite>,
-    committed: bool,
+    connection: SqliteConnection,
+    home: OwnedMutexGuard<Option<SqliteConnection>>,
 }
 
 impl Transaction {
-    pub(super) async fn begin(pool: &SqlitePool) -> sqlx::Result<Self> {
+    pub(super) async fn begin(writer: &Writer) -> sqlx::Result<Self> {
+        let mut home = writer.connection.clone().lock_owned().await;
+        let connection = match home.take() {
+            Some(connection) => connection,
+            None => writer.options.connect().await?,
+        };
         // Before BEGIN: who is cancelled while it waits must not leave it open.
-        let mut begun = Self { connection: pool.acquire().await?, committed: false };
+        let mut begun = Self { connection, home };
         sqlx::query("BEGIN IMMEDIATE").execute(&mut *begun).await?;
         Ok(begun)
     }
 
     pub(super) async fn commit(mut self) -> sqlx::Result<()> {
         sqlx::query("COMMIT").execute(&mut *self).await?;
-        self.committed = true;
+        let Self { connection, mut home } = self;
+        *home = Some(connection);
         Ok(())
-    }
-}
-
-impl Drop for Transaction {
-    /// What is not committed is rolled back, whatever state it is in, by closing the connection.
-    fn drop(&mut self) {
-        if !self.committed {
-            self.connection.close_on_drop();
-        }
     }
 }
 
