@@ -5,7 +5,7 @@ use crate::trace::Span;
 use anyhow::Context as _;
 use async_nats::Event;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
-use async_nats::jetstream::context::{PublishError, PublishErrorKind};
+use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{self, AckKind, stream};
@@ -228,7 +228,11 @@ async fn publish_all(
     let mut batch = Vec::with_capacity(UNACKED_MAX);
     while waiting.recv_many(&mut batch, UNACKED_MAX).await > 0 {
         while !batch.is_empty() {
-            let sent = join_all(batch.iter().map(|event| publish(&context, event))).await;
+            let mut on_the_way = Vec::with_capacity(batch.len());
+            for event in &batch {
+                on_the_way.push(send(&context, event).await); // Together they would change places.
+            }
+            let sent = join_all(on_the_way.into_iter().map(confirmed)).await;
             let before = batch.len();
             let mut results = sent.iter();
             batch.retain(|_| results.next().is_some_and(Result::is_err));
@@ -250,13 +254,18 @@ async fn publish_all(
     std::future::pending().await
 }
 
-/// Returns once JetStream has confirmed the event.
-async fn publish(context: &jetstream::Context, event: &Unpublished) -> Result<(), PublishError> {
+/// Hands the event to the client.
+async fn send(
+    context: &jetstream::Context,
+    event: &Unpublished,
+) -> Result<PublishAckFuture, PublishError> {
     let message =
         PublishMessage::build().payload(event.json.clone().into()).message_id(&event.event_id);
-    let confirmed = match context.send_publish(event.subject.clone(), message).await {
-        Ok(ack) => ack.await.map(drop),
-        Err(e) => Err(e),
-    };
-    confirmed.inspect_err(|e| debug!("failed to publish on {}: {e:#}", event.subject))
+    context.send_publish(event.subject.clone(), message).await
+}
+
+/// Returns once JetStream has confirmed the event.
+async fn confirmed(sent: Result<PublishAckFuture, PublishError>) -> Result<(), PublishError> {
+    let confirmed = async { sent?.await.map(drop) }.await;
+    confirmed.inspect_err(|e| debug!("failed to publish an event: {e:#}"))
 }

@@ -2,6 +2,7 @@
 
 use boot::{Login, Nats};
 use e2e::NatsServer;
+use futures::StreamExt as _;
 use proto::sip_edge::v1::{CallEvent, CallEventType};
 use proto::subjects;
 use std::time::Duration;
@@ -38,6 +39,31 @@ async fn events_published_while_nats_dies_arrive_after_it_is_back() {
             seen.push(id.unwrap()); // At least once: repetitions are allowed.
         }
     }
+}
+
+#[tokio::test]
+async fn events_of_one_moment_arrive_in_their_order() {
+    let server = NatsServer::start().unwrap();
+    let nats = Nats::connect("test", &Login::at(&server.url()).unwrap()).await.unwrap();
+    let bus = async_nats::connect(server.url()).await.unwrap();
+    let mut arrivals = bus.subscribe(subjects::CALLS_ENDED).await.unwrap();
+    bus.flush().await.unwrap();
+    let (publisher, publishing) = nats.publisher();
+    let ids: Vec<_> = (0..250).map(|n| n.to_string()).collect();
+    for event_id in &ids {
+        let event = CallEvent { event_id: event_id.clone(), ..CallEvent::default() };
+        publisher.publish(subjects::call(CallEventType::Ended, "c"), event_id, &event);
+    }
+    tokio::spawn(publishing);
+    let mut seen = Vec::new();
+    while seen.len() < ids.len() {
+        let message = tokio::time::timeout(LIMIT, arrivals.next()).await.expect("an event is lost");
+        let json = message.unwrap().payload;
+        let json = std::str::from_utf8(&json).unwrap();
+        let event: CallEvent = proto::json::event_from_json(json).unwrap();
+        seen.push(event.event_id);
+    }
+    assert_eq!(seen, ids);
 }
 
 #[tokio::test]

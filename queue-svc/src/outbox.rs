@@ -3,7 +3,7 @@
 use crate::desk::Desk;
 use crate::events;
 use crate::store::{Logged, Store, StoreError};
-use async_nats::jetstream::context::{PublishError, PublishErrorKind};
+use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use boot::Nats;
 use futures::future::join_all;
@@ -75,7 +75,11 @@ async fn publish_some(store: &Store, nats: &Nats, after: i64) -> Result<i64, Sto
     };
     let mut left: Vec<&Logged> = changes.iter().collect();
     loop {
-        let sent = join_all(left.iter().map(|change| publish(nats, change))).await;
+        let mut on_the_way = Vec::with_capacity(left.len());
+        for change in &left {
+            on_the_way.push(send(nats, change).await); // One after the other, or they change places.
+        }
+        let sent = join_all(on_the_way.into_iter().map(confirmed)).await;
         let mut results = sent.iter();
         left.retain(|_| results.next().is_some_and(Result::is_err));
         if left.is_empty() {
@@ -91,20 +95,27 @@ async fn publish_some(store: &Store, nats: &Nats, after: i64) -> Result<i64, Sto
     }
 }
 
-/// Returns once JetStream has confirmed the event.
-async fn publish(nats: &Nats, change: &Logged) -> Result<(), PublishError> {
+/// Hands the event to the client; nothing if there is none that could be read.
+async fn send(nats: &Nats, change: &Logged) -> Result<Option<PublishAckFuture>, PublishError> {
     let event = match events::read_change(&change.event) {
         Ok(event) => event,
         Err(e) => {
             warn!(revision = change.revision, "passed over a change that cannot be read: {e}");
-            return Ok(());
+            return Ok(None);
         }
     };
     let json = proto::json::to_json(&event);
     let message = PublishMessage::build().payload(json.into()).message_id(&event.event_id);
     let subject = events::subject(&event);
-    match nats.jetstream().send_publish(subject, message).await {
-        Ok(ack) => ack.await.map(drop),
-        Err(e) => Err(e),
+    nats.jetstream().send_publish(subject, message).await.map(Some)
+}
+
+/// Returns once JetStream has confirmed it.
+async fn confirmed(
+    sent: Result<Option<PublishAckFuture>, PublishError>,
+) -> Result<(), PublishError> {
+    match sent? {
+        Some(ack) => ack.await.map(drop),
+        None => Ok(()),
     }
 }

@@ -9,7 +9,7 @@ use crate::leases::Leases;
 use crate::store::{self, Changed, Held, Store};
 use crate::{grpc, metrics};
 use anyhow::Context as _;
-use async_nats::jetstream::context::{PublishError, PublishErrorKind};
+use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use boot::Nats;
 use futures::future::join_all;
@@ -196,7 +196,12 @@ impl Outbox {
                 sleep_until(self.not_before).await;
                 let pause = Duration::from_secs(1) * unacked.len() as u32 / EVENTS_PER_S_MAX;
                 self.not_before = Instant::now() + pause;
-                let sent = join_all(unacked.iter().map(|change| publish(&self.nats, change))).await;
+                let mut on_the_way = Vec::with_capacity(unacked.len());
+                for change in &unacked {
+                    // Together they would change places.
+                    on_the_way.push(send(&self.nats, change).await);
+                }
+                let sent = join_all(on_the_way.into_iter().map(confirmed)).await;
                 let lost = |e: &PublishError| e.kind() == PublishErrorKind::StreamNotFound;
                 let stream_lost = sent.iter().any(|sent| sent.as_ref().is_err_and(lost));
                 let mut sent = sent.iter();
@@ -218,17 +223,19 @@ impl Outbox {
     }
 }
 
-/// Returns once JetStream has confirmed the event.
-async fn publish(nats: &Nats, change: &Changed) -> Result<(), PublishError> {
+/// Hands the event to the client.
+async fn send(nats: &Nats, change: &Changed) -> Result<PublishAckFuture, PublishError> {
     let event = grpc::event(change);
     let task = event.task.as_ref().expect("an event has its task");
     let subject = subjects::task(task.state(), &task.call_id);
     let payload = task_event_json(&event).into();
     let message = PublishMessage::build().payload(payload).message_id(&event.event_id);
-    let confirmed = match nats.jetstream().send_publish(subject, message).await {
-        Ok(ack) => ack.await.map(drop),
-        Err(e) => Err(e),
-    };
+    nats.jetstream().send_publish(subject, message).await
+}
+
+/// Returns once JetStream has confirmed the event.
+async fn confirmed(sent: Result<PublishAckFuture, PublishError>) -> Result<(), PublishError> {
+    let confirmed = async { sent?.await.map(drop) }.await;
     confirmed.inspect_err(|e| debug!("failed to publish what became of a task: {e:#}"))
 }
 

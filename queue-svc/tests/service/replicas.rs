@@ -4,9 +4,11 @@ use crate::edge::Edge;
 use crate::world::{LIMIT, abc, publish_end, refused, start};
 use boot::Channel;
 use e2e::{Cut, MariaDb, NatsServer, Postgres, Process};
+use futures::StreamExt as _;
 use proto::queue::v1::queues_client::QueuesClient;
 use proto::queue::v1::*;
 use proto::sip_edge::v1::{CallState, RingOutcome};
+use std::collections::HashSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tonic::{Code, Status};
@@ -17,6 +19,13 @@ const WAITING: usize = 500;
 const AT_ONCE: usize = 50;
 /// Between two looks at what no event tells of.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long the database or NATS is away, if `HOLDFAST_AWAY_S` does not say it: longer than a lease.
+const AWAY: Duration = Duration::from_secs(3);
+
+fn away() -> Duration {
+    let seconds = std::env::var("HOLDFAST_AWAY_S").ok().map(|it| it.parse().unwrap());
+    seconds.map_or(AWAY, Duration::from_secs)
+}
 
 enum Database {
     Postgres(Postgres),
@@ -319,10 +328,17 @@ async fn joins_in_flight_while_the_owner_dies_are_kept_if_they_were_confirmed() 
 async fn database_goes_away(mut pair: Pair) {
     let mut line = pair.join(0..20).await;
     pair.database.crash();
-    for nth in [0, 1] {
-        let joined = pair.replicas[nth].client.enqueue(enqueue("call-late", false)).await;
-        assert_eq!(joined.unwrap_err().code(), Code::Unavailable, "replica {nth}");
+    let (crashed_at, mut looks) = (Instant::now(), tokio::time::interval(LOOK));
+    let mut refused = 0;
+    while crashed_at.elapsed() < away() {
+        for nth in [0, 1] {
+            let joined = pair.replicas[nth].client.enqueue(enqueue("call-late", false)).await;
+            assert_eq!(joined.unwrap_err().code(), Code::Unavailable, "replica {nth}");
+            refused += 1;
+        }
+        looks.tick().await;
     }
+    eprintln!("the database was away for {:?}: {refused} joins refused", crashed_at.elapsed());
     pair.edge.forget(&line[3]);
     let bus = async_nats::connect(pair.nats.url()).await.unwrap();
     publish_end(&bus, &line[3]).await;
@@ -348,6 +364,48 @@ async fn order_is_that_of_arrival_after_the_database_was_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn order_is_that_of_arrival_after_mariadb_was_away() {
     database_goes_away(Pair::on_mariadb().await).await;
+}
+
+/// Who is told to have joined, in that order; NATS may tell twice.
+async fn told_of_joins(events: &mut async_nats::Subscriber, count: usize) -> Vec<String> {
+    let (mut seen, mut joined) = (HashSet::new(), Vec::new());
+    while joined.len() < count {
+        let message = tokio::time::timeout(LIMIT, events.next()).await;
+        let message = message.expect("an event comes in time").unwrap();
+        let json = std::str::from_utf8(&message.payload).unwrap();
+        let event: QueueEvent = proto::json::from_json(json).unwrap();
+        if event.r#type() == QueueEventType::Joined && seen.insert(event.event_id) {
+            joined.push(event.caller.unwrap().call_id);
+        }
+    }
+    joined
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_come_and_reach_agents_while_nats_is_away_and_it_is_told_of_all_in_order() {
+    let mut pair = Pair::on_postgres().await;
+    let bus = async_nats::connect(pair.nats.url()).await.unwrap();
+    let mut events = bus.subscribe("holdfast.queue.>").await.unwrap();
+    bus.flush().await.unwrap();
+    let mut line = pair.join(0..20).await;
+    let mut taken = Vec::new();
+    pair.nats.process().signal("STOP").unwrap();
+    let (frozen_at, mut looks) = (Instant::now(), tokio::time::interval(LOOK));
+    while frozen_at.elapsed() < away() {
+        let number = line.len();
+        line.push(call_id(number));
+        assert_eq!(pair.join(number..number + 1).await, line[taken.len()..]);
+        if number % 2 == 0 {
+            taken.extend(pair.take(&[number / 2 % 2], 1).await);
+        }
+        looks.tick().await;
+    }
+    let (came, went) = (line.len() - 20, taken.len());
+    eprintln!("NATS was away for {:?}: {came} joined, {went} talked", frozen_at.elapsed());
+    assert_eq!(taken, line[..went]);
+    pair.nats.process().signal("CONT").unwrap();
+    assert_eq!(told_of_joins(&mut events, line.len()).await, line);
+    assert_eq!(pair.list(0).await, line[went..]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
