@@ -150,6 +150,8 @@ pub struct Setup {
     pub other_edge: Option<[u16; 2]>,
     /// More flags for all four.
     pub common_flags: Vec<String>,
+    /// First of four ports in a row for the pages of metrics, in the order of the gRPC ports.
+    pub metrics: Option<u16>,
 }
 
 impl Setup {
@@ -160,6 +162,7 @@ impl Setup {
             sip_edge_flags: Vec::new(),
             media_relay_flags: &[],
             common_flags: Vec::new(),
+            metrics: None,
             other_edge: None,
         }
     }
@@ -172,6 +175,7 @@ pub struct Stack {
     sip_edge_flags: Vec<String>,
     media_relay_flags: &'static [&'static str],
     common_flags: Vec<String>,
+    metrics: Option<u16>,
     /// Dropped in this order.
     services: BTreeMap<Service, Process>,
     pub(crate) other: Option<OtherEdge>,
@@ -243,8 +247,8 @@ impl Stack {
 
     /// With its databases, events, dial plan and media in `folder`, which may have them already.
     pub fn start_in(folder: &Path, setup: Setup) -> anyhow::Result<Self> {
-        let Setup { ports, echo, sip_edge_flags, media_relay_flags, common_flags, other_edge } =
-            setup;
+        let Setup { ports, echo, sip_edge_flags, media_relay_flags, .. } = setup;
+        let Setup { common_flags, metrics, other_edge, .. } = setup;
         prepare(folder)?;
         let nats = NatsServer::start_at(&folder.join("nats"), Some(ports.nats))?;
         let folder = folder.to_owned();
@@ -256,6 +260,7 @@ impl Stack {
             sip_edge_flags,
             media_relay_flags,
             common_flags,
+            metrics,
             services,
             other: other_edge.map(|[sip, grpc]| OtherEdge::at(sip, grpc)),
             nats,
@@ -300,6 +305,9 @@ impl Stack {
             ("--log-format", format),
         ]);
         flags.extend(self.common_flags.iter().cloned());
+        if let Some(port) = self.metrics_port(service) {
+            flags.extend(pairs([("--metrics", local(port).as_str())]));
+        }
         flags.extend(match service {
             Service::MediaRelay => {
                 let mut flags = pairs([("--media-dir", "media"), ("--state-dir", MEDIA_STATE)]);
@@ -336,6 +344,12 @@ impl Stack {
             }
         });
         flags
+    }
+
+    /// Where the page of metrics of a service is, if it has one.
+    pub fn metrics_port(&self, service: Service) -> Option<u16> {
+        let nth = Ports::DEFAULT.grpc(service) - Ports::DEFAULT.sip_edge;
+        self.metrics.map(|first| first + nth)
     }
 
     /// Starts sip-edge again with this dial plan.

@@ -1,6 +1,9 @@
 //! The launcher behind `cargo xtask up`: all or nothing, and no process left behind.
 
+use anyhow::Context as _;
 use e2e::{Process, binary};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -38,6 +41,15 @@ fn wait_gone(folder: &Path) {
     }
 }
 
+fn metrics(address: &str) -> anyhow::Result<String> {
+    let mut page = TcpStream::connect(address)?;
+    page.set_read_timeout(Some(LIMIT))?;
+    write!(page, "GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    page.read_to_string(&mut text)?;
+    Ok(text)
+}
+
 #[test]
 fn ctrl_c_stops_everything_in_good_order() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
@@ -45,6 +57,17 @@ fn ctrl_c_stops_everything_in_good_order() -> anyhow::Result<()> {
     assert_eq!(children_in(folder.path()).len(), 5, "{:?}", children_in(folder.path()));
     for wanted in ["queue.v1.Queues/Retrieve", "sip_edge.v1.SipEdge/Originate", "Softphone"] {
         assert!(up.output().contains(wanted), "{}", up.output());
+    }
+    for service in ["sip-edge", "media-relay", "scheduler", "queue-svc"] {
+        let line = up
+            .output()
+            .lines()
+            .find(|it| it.trim().starts_with(service) && it.contains("/metrics"))
+            .map(str::to_owned);
+        let line = line.context("find the page of metrics")?;
+        let address = line.split("http://").nth(1).and_then(|it| it.split("/metrics").next());
+        let page = metrics(address.context("find its address")?)?;
+        assert!(page.contains("holdfast_build_info"), "{service}: {page}");
     }
     up.signal("INT")?;
     assert!(up.wait(LIMIT)?.success(), "{}", up.output());

@@ -1,10 +1,10 @@
 //! The launcher: everything on loopback in one folder, logs on the terminal, gone with Ctrl-C.
 //!
 //! `cargo xtask up` builds and starts it; its argument is the folder. With `--free-ports` after it, it
-//! takes any ports, not the defaults.
+//! takes any ports, not the defaults. HOLDFAST_OTLP_ENDPOINT is where traces go, if they should.
 
 use anyhow::{Context as _, bail};
-use e2e::{MUSIC, PROMPT, Ports, QUEUE, QUEUE_USER, SERVICES, Setup, Stack, USERS};
+use e2e::{MUSIC, PROMPT, Ports, QUEUE, QUEUE_USER, SERVICES, Setup, Stack, USERS, free_ports};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// First of the ports of the pages of metrics, as in `deploy`.
+const METRICS: u16 = 9_151;
 /// How often it looks whether all still run.
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -37,8 +39,16 @@ async fn run() -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let echo = Arc::new(|service: &str, line: &str| println!("{service:>11} | {line}"));
-    let mut stack = Stack::start_in(&folder, Setup { echo: Some(echo), ..Setup::on(ports) })
-        .context("start")?;
+    let metrics = if any { free_ports(4)? } else { METRICS };
+    let traces = std::env::var("HOLDFAST_OTLP_ENDPOINT").ok();
+    let common_flags = traces.map(|url| vec!["--otlp-endpoint".to_owned(), url]);
+    let setup = Setup {
+        echo: Some(echo),
+        metrics: Some(metrics),
+        common_flags: common_flags.unwrap_or_default(),
+        ..Setup::on(ports)
+    };
+    let mut stack = Stack::start_in(&folder, setup).context("start")?;
     stack.create_queue().await?;
     println!("{}", manual(&stack));
     let died = loop {
@@ -74,7 +84,12 @@ fn default_ports() -> anyhow::Result<Ports> {
 /// What to do now: ports, and for each job one grpcurl line and one softphone setting.
 fn manual(stack: &Stack) -> String {
     let ports = stack.ports();
-    let grpc = SERVICES.map(|it| format!("{:<13} 127.0.0.1:{}", it.name(), ports.grpc(it)));
+    let grpc = SERVICES.map(|it| {
+        let (name, grpc) = (it.name(), ports.grpc(it));
+        let pid = stack.pid(it).unwrap_or_default();
+        let metrics = stack.metrics_port(it).unwrap_or_default();
+        format!("{name:<14} 127.0.0.1:{grpc}, http://127.0.0.1:{metrics}/metrics, process {pid}")
+    });
     let [(user, password), (agent, agent_password)] = USERS;
     let plan = format!(
         r#"{{"target": "user/{user}", "plan": {{"actions": [
