@@ -5,7 +5,9 @@ use anyhow::{Context as _, bail};
 use proto::queue::v1::{CountRequest, ListRequest, RetrieveRequest, RetrieveResponse};
 use proto::scheduler::v1 as scheduler;
 use proto::scheduler::v1::{Task, TaskState};
-use proto::sip_edge::v1::{Call, CallState, GetCallRequest, ListCallsRequest, OriginateRequest};
+use proto::sip_edge::v1::{
+    BridgeRequest, Call, CallState, GetCallRequest, ListCallsRequest, OriginateRequest,
+};
 use std::fmt::Debug;
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -86,6 +88,24 @@ impl Stack {
         tokio::spawn(
             async move { Ok(client.retrieve(request).await.context("retrieve")?.into_inner()) },
         )
+    }
+
+    /// Has two calls talk with each other; the one that is left.
+    pub fn start_bridge(
+        &self,
+        call_id: &str,
+        other_call_id: &str,
+    ) -> JoinHandle<anyhow::Result<Call>> {
+        let mut client = self.sip_edge();
+        let request = BridgeRequest {
+            call_id: call_id.into(),
+            other_call_id: other_call_id.into(),
+            ..BridgeRequest::default()
+        };
+        tokio::spawn(async move {
+            let bridged = client.bridge(request).await.context("bridge")?.into_inner();
+            bridged.call.context("find the call that is left")
+        })
     }
 
     /// Call ids in [`QUEUE`], in the order in which they wait.

@@ -6,7 +6,7 @@ use e2e::phone::{PATIENCE, Phone};
 use e2e::{QUEUE_USER, Scenario, Sipp, Stack, USERS};
 use futures::StreamExt as _;
 use proto::queue::v1::RetrieveOutcome;
-use proto::sip_edge::v1::{BridgeRequest, CallEvent, CallEventType, CallState, HangupRequest};
+use proto::sip_edge::v1::{CallEvent, CallEventType, CallState, HangupRequest};
 
 /// Runs to its end; every check of the script must hold.
 async fn play(scenario: Scenario) -> anyhow::Result<()> {
@@ -113,12 +113,7 @@ async fn callers_are_bridged_though_offers_cross_and_may_be_replaced() -> anyhow
     let crossing = Sipp::start(&script("caller_has_crossing_offers.xml"), None)?;
     stack.wait_waiting(2).await?;
     let line = stack.line().await?;
-    let request = BridgeRequest {
-        call_id: line[0].clone(),
-        other_call_id: line[1].clone(),
-        ..BridgeRequest::default()
-    };
-    let bridged = stack.sip_edge().bridge(request).await?.into_inner().call.context("bridge")?;
+    let bridged = stack.start_bridge(&line[0], &line[1]).await??;
     assert_eq!(bridged.state(), CallState::Connected);
 
     let replaces = script("caller_replaces_another.xml").with("replaces", &call.replaces_header());

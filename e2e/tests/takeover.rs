@@ -8,9 +8,7 @@ use e2e::phone::{Dialog, PATIENCE, Phone};
 use e2e::{MUSIC, QUEUE_USER, Service, Stack};
 use proto::queue::v1::RetrieveOutcome;
 use proto::scheduler::v1::{HangupCall, ScheduleRequest, TaskState, schedule_request};
-use proto::sip_edge::v1::{
-    BridgeRequest, CallState, GetCallRequest, HangupRequest, ListCallsRequest,
-};
+use proto::sip_edge::v1::{CallState, GetCallRequest, HangupRequest, ListCallsRequest};
 use proto::subjects::CALLS_BUCKET;
 use std::time::Instant;
 
@@ -192,15 +190,9 @@ async fn callers_of_a_killed_sip_edge_are_bridged_by_the_other() -> anyhow::Resu
     call.wait_moved(stack.other_sip())?;
     other.wait_moved(stack.other_sip())?;
     stack.start_service(Service::SipEdge)?;
-    let request = BridgeRequest {
-        call_id: line[0].clone(),
-        other_call_id: line[1].clone(),
-        ..BridgeRequest::default()
-    };
-    let mut edge = stack.sip_edge(); // Which has none of them.
-    let bridging = tokio::spawn(async move { edge.bridge(request).await });
+    let bridging = stack.start_bridge(&line[0], &line[1]); // Which has none of them.
     bob.invited()?.answer()?;
-    let bridged = bridging.await??.into_inner().call.expect("the call");
+    let bridged = bridging.await??;
     assert_eq!((bridged.state(), &bridged.call_id), (CallState::Connected, &line[0]));
     other.bye()?;
     alice.wait_bye(PATIENCE)?;

@@ -3,7 +3,7 @@
 use e2e::audio::Codec;
 use e2e::phone::{Dialog, PATIENCE, Phone};
 use e2e::{QUEUE_USER, Stack};
-use proto::sip_edge::v1::{BridgeRequest, CallState};
+use proto::sip_edge::v1::CallState;
 
 /// Packets that somebody has to hear of a talk: half a second.
 const TALK_PACKETS: usize = 25;
@@ -95,15 +95,9 @@ async fn two_callers_who_wait_are_bridged() -> anyhow::Result<()> {
     let other = bob.dial(stack.sip(), &stack.uri(QUEUE_USER))?;
     stack.wait_waiting(2).await?;
     let line = stack.line().await?;
-    let request = BridgeRequest {
-        call_id: line[0].clone(),
-        other_call_id: line[1].clone(),
-        ..BridgeRequest::default()
-    };
-    let mut edge = stack.sip_edge();
-    let bridging = tokio::spawn(async move { edge.bridge(request).await });
+    let bridging = stack.start_bridge(&line[0], &line[1]);
     bob.invited()?.answer()?;
-    let bridged = bridging.await??.into_inner().call.expect("the call");
+    let bridged = bridging.await??;
     assert_eq!((bridged.state(), &bridged.call_id), (CallState::Connected, &line[0]));
     assert_eq!(stack.wait_ended(&line[1]).await?.cause, "ATTENDED_TRANSFER");
     stack.wait_waiting(0).await?;

@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn any_fragmentation_gives_the_same_frames() {
-        let stream = [OPTIONS, BYE, b"\r\n\r\n", b"\r\n", OPTIONS, b"\r\n\r\n"].concat();
+        let stream = [OPTIONS, BYE, b"\r\n\r\n", b"\r\n", OPTIONS, b"\n\r\r\n\r\n"].concat();
         for size in 1..stream.len() {
             let frames = read(stream.chunks(size));
             let message = |bytes: &'static [u8]| Frame::Message(Bytes::from_static(bytes));
