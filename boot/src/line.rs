@@ -1,16 +1,20 @@
 //! A connection to NATS that only publishes, writes only while this process may act, and says what the
-//! server has taken.
+//! server has taken, or what JetStream keeps.
 //!
 //! The client library buffers what it publishes, and sends it whenever it can: a process that stood
 //! still past its right to act would publish when it wakes. Here what is written goes to the socket at
 //! once, and the socket is behind a [`Gate`]. A server handles what comes by one connection in order,
-//! so its PONG to the PING behind a batch says that it has all of it.
+//! so its PONG to the PING behind a batch says that it has all of it. JetStream confirms each message
+//! by itself, to an inbox of the connection with the number of the message in it.
+
+mod said;
 
 use crate::gated::{Gate, Gated};
 use crate::login::Login;
 use anyhow::{Context as _, bail, ensure};
 use async_nats::{ConnectInfo, Protocol, ServerInfo};
-use std::io::{self, ErrorKind};
+use said::{Said, frame_len};
+use std::io::{self, ErrorKind, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
@@ -21,8 +25,8 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// How long NATS may take to let us in.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// What a server says in one line, in bytes: its greeting names a cluster at most.
-const LINE_MAX: usize = 65_536;
+/// What a server says at once, in bytes: its greeting names a cluster at most.
+const SAID_MAX: usize = 65_536;
 /// A batch is written in pieces of about so many bytes.
 const PIECE_BYTES: usize = 65_536;
 
@@ -31,8 +35,12 @@ pub struct Line {
     stream: BufReader<Box<dyn Stream>>,
     period: u32,
     payload_max: usize,
-    /// Of the server's present line.
+    /// Of what the server says at present.
     said: Vec<u8>,
+    /// Where JetStream confirms; empty until it is asked to.
+    inbox: String,
+    /// Messages that it was asked to confirm.
+    stored: u64,
 }
 
 /// What is to be published.
@@ -45,26 +53,19 @@ pub struct Message<'a> {
     pub payload: &'a [u8],
 }
 
-/// A message that NATS will never take.
+/// A message that NATS does not take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// Its place in the batch.
     pub at: usize,
     pub why: String,
+    /// It never will, whatever the operator does.
+    pub for_ever: bool,
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
-/// What the server says.
-enum Said {
-    Ping,
-    Pong,
-    /// It goes on, but has not taken what was published on this subject.
-    Forbidden(String),
-    Nothing,
-}
 
 impl Line {
     /// Connects (with TLS if the URL is `tls://`, or the server wants it) under `name` in the server's
@@ -101,13 +102,14 @@ impl Line {
             match line.next().await? {
                 Said::Pong => return Ok(line),
                 Said::Forbidden(subject) => bail!("the server forbids {subject:?}"),
-                Said::Ping | Said::Nothing => {}
+                Said::Ping | Said::Kept(_) | Said::NotKept(..) | Said::Nothing => {}
             }
         }
     }
 
     fn new(stream: Box<dyn Stream>, period: u32) -> Self {
-        Self { stream: BufReader::new(stream), period, payload_max: 0, said: Vec::new() }
+        let (said, inbox) = (Vec::new(), String::new());
+        Self { stream: BufReader::new(stream), period, payload_max: 0, said, inbox, stored: 0 }
     }
 
     /// The period in which it may write.
@@ -128,8 +130,8 @@ impl Line {
         let (mut refused, mut piece) = (Vec::new(), Vec::new());
         for (at, message) in messages.clone().enumerate() {
             match message.payload.len() + message.header().len() > self.payload_max {
-                true => refused.push(Refused { at, why: self.too_long(&message) }),
-                false => message.encode(&mut piece),
+                true => refused.push(self.too_long(at, &message)),
+                false => message.encode(None, &mut piece),
             }
             if piece.len() >= PIECE_BYTES {
                 self.write(&piece).await?;
@@ -144,15 +146,73 @@ impl Line {
                 Said::Forbidden(subject) => {
                     let forbidden =
                         messages.clone().enumerate().filter(|it| it.1.subject == subject);
-                    let why = || "NATS does not permit us to publish this".to_owned();
-                    refused.extend(forbidden.map(|(at, _)| Refused { at, why: why() }));
+                    refused.extend(forbidden.map(|(at, _)| not_permitted(at)));
                 }
                 Said::Ping => self.write(b"PONG\r\n").await?,
-                Said::Nothing => {}
+                Said::Kept(_) | Said::NotKept(..) | Said::Nothing => {}
             }
         }
         refused.sort_unstable_by_key(|it| it.at);
         refused.dedup_by_key(|it| it.at);
+        Ok(refused)
+    }
+
+    /// Has JetStream keep the messages; returns once it has said of each whether it does. The places of
+    /// those that it keeps are put into `kept` as it says so, whatever comes of the rest; of the others
+    /// the reasons come back, by place.
+    ///
+    /// # Errors
+    /// As [`Line::publish`]. JetStream may also not answer at all: the caller has the time limit.
+    pub(crate) async fn store(
+        &mut self,
+        messages: &[Message<'_>],
+        kept: &mut Vec<usize>,
+    ) -> io::Result<Vec<Refused>> {
+        let mut piece = Vec::new();
+        if self.inbox.is_empty() {
+            self.inbox = format!("_INBOX.{}", uuid::Uuid::now_v7().simple());
+            piece.extend(format!("SUB {}.* 1\r\n", self.inbox).as_bytes());
+        }
+        let (first, mut refused) = (self.stored, Vec::new());
+        self.stored += messages.len() as u64;
+        for (at, message) in messages.iter().enumerate() {
+            match message.payload.len() + message.header().len() > self.payload_max {
+                true => refused.push(self.too_long(at, message)),
+                false => message.encode(Some((&self.inbox, first + at as u64)), &mut piece),
+            }
+            if piece.len() >= PIECE_BYTES {
+                self.write(&piece).await?;
+                piece.clear();
+            }
+        }
+        self.write(&piece).await?;
+        let mut left = messages.len() - refused.len();
+        // What was asked before, and is answered only now, is of no interest.
+        let place = |number: u64| number.checked_sub(first).and_then(|at| usize::try_from(at).ok());
+        while left > 0 {
+            match self.next().await? {
+                Said::Kept(number) => {
+                    let Some(at) = place(number) else { continue };
+                    kept.push(at);
+                    left -= 1;
+                }
+                Said::NotKept(number, why) => {
+                    let Some(at) = place(number) else { continue };
+                    refused.push(Refused { at, why, for_ever: false });
+                    left -= 1;
+                }
+                Said::Forbidden(subject) => {
+                    let of_it = messages.iter().enumerate().filter(|it| it.1.subject == subject);
+                    let before = refused.len();
+                    refused.extend(of_it.map(|(at, _)| not_permitted(at)));
+                    refused.sort_by_key(|it| it.at);
+                    refused.dedup_by_key(|it| it.at);
+                    left = left.saturating_sub(refused.len() - before);
+                }
+                Said::Ping => self.write(b"PONG\r\n").await?,
+                Said::Pong | Said::Nothing => {}
+            }
+        }
         Ok(refused)
     }
 
@@ -177,9 +237,12 @@ impl Line {
         self.write(b"PONG\r\n").await
     }
 
-    fn too_long(&self, message: &Message<'_>) -> String {
+    fn too_long(&self, at: usize, message: &Message<'_>) -> Refused {
         let (has, max) = (message.payload.len(), self.payload_max);
-        format!("a payload of {has} bytes, wanted at most {max} with its id, as NATS is set up")
+        let why = format!(
+            "a payload of {has} bytes, wanted at most {max} with its id, as NATS is set up"
+        );
+        Refused { at, why, for_ever: true }
     }
 
     async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -188,43 +251,49 @@ impl Line {
     }
 
     async fn next(&mut self) -> io::Result<Said> {
-        let line = self.say().await?;
-        let line = String::from_utf8_lossy(&line);
-        match line.split_once(' ').map_or((&*line, ""), |(word, rest)| (word, rest.trim())) {
-            ("PING", _) => Ok(Said::Ping),
-            ("PONG", _) => Ok(Said::Pong),
-            ("INFO" | "+OK", _) => Ok(Said::Nothing),
-            ("-ERR", why) => match forbidden(why) {
-                Some(subject) => Ok(Said::Forbidden(subject.to_owned())),
-                None => Err(io::Error::other(format!("NATS says {why}"))),
-            },
-            (other, _) => {
-                Err(io::Error::new(ErrorKind::InvalidData, format!("NATS says {other:?}")))
-            }
-        }
+        Said::read(&self.say().await?)
     }
 
-    /// The server's next line, without its end. What was read of it is kept if this is dropped.
+    /// What the server says next: a line without its end, or one with the message behind it. What was
+    /// read of it is kept if this is dropped.
     async fn say(&mut self) -> io::Result<Vec<u8>> {
         loop {
+            if let Some(len) = frame_len(&self.said) {
+                if len > SAID_MAX {
+                    return Err(too_much());
+                }
+                if self.said.len() >= len {
+                    let said = std::mem::take(&mut self.said);
+                    return Ok(said.trim_ascii_end().to_vec());
+                }
+            }
             let come = self.stream.fill_buf().await?;
             if come.is_empty() {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
-            let end = come.iter().position(|byte| *byte == b'\n');
-            let taken = end.map_or(come.len(), |end| end + 1);
+            let taken = match frame_len(&self.said) {
+                Some(len) => come.len().min(len - self.said.len()),
+                None => {
+                    come.iter().position(|byte| *byte == b'\n').map_or(come.len(), |end| end + 1)
+                }
+            };
             self.said.extend_from_slice(&come[..taken]);
             self.stream.consume(taken);
-            if self.said.len() > LINE_MAX {
-                let what = format!("NATS says a line of more than {LINE_MAX} bytes");
-                return Err(io::Error::new(ErrorKind::InvalidData, what));
-            }
-            if end.is_some() {
-                let line = std::mem::take(&mut self.said);
-                return Ok(line.trim_ascii_end().to_vec());
+            if self.said.len() > SAID_MAX {
+                return Err(too_much());
             }
         }
     }
+}
+
+fn not_permitted(at: usize) -> Refused {
+    let why = "NATS does not permit us to publish this".to_owned();
+    Refused { at, why, for_ever: false }
+}
+
+fn too_much() -> io::Error {
+    let what = format!("NATS says a line of more than {SAID_MAX} bytes");
+    io::Error::new(ErrorKind::InvalidData, what)
 }
 
 impl Message<'_> {
@@ -232,20 +301,20 @@ impl Message<'_> {
         format!("NATS/1.0\r\nNats-Msg-Id: {}\r\n\r\n", self.id)
     }
 
-    fn encode(&self, batch: &mut Vec<u8>) {
+    /// `confirm`: the inbox, and the number in it, to which JetStream confirms the message.
+    fn encode(&self, confirm: Option<(&str, u64)>, batch: &mut Vec<u8>) {
         let Self { subject, payload, .. } = self;
         let header = self.header();
         let (of_header, of_all) = (header.len(), header.len() + payload.len());
-        batch.extend(format!("HPUB {subject} {of_header} {of_all}\r\n{header}").as_bytes());
+        let _ = match confirm {
+            None => write!(batch, "HPUB {subject} {of_header} {of_all}\r\n{header}"),
+            Some((inbox, number)) => {
+                write!(batch, "HPUB {subject} {inbox}.{number} {of_header} {of_all}\r\n{header}")
+            }
+        }; // A vector takes everything.
         batch.extend_from_slice(payload);
         batch.extend(b"\r\n");
     }
-}
-
-/// The subject on which we may not publish, if this error says so.
-fn forbidden(why: &str) -> Option<&str> {
-    let subject = why.trim_matches('\'').strip_prefix("Permissions Violation for Publish to ")?;
-    Some(subject.trim_matches('"'))
 }
 
 fn connect_info(name: &str, tls_required: bool) -> ConnectInfo {
@@ -265,7 +334,7 @@ fn connect_info(name: &str, tls_required: bool) -> ConnectInfo {
         pass: None,
         auth_token: None,
         headers: true,
-        no_responders: false,
+        no_responders: true,
     }
 }
 
@@ -346,6 +415,39 @@ mod tests {
         let long = "a payload of 100 bytes, wanted at most 100 with its id, as NATS is set up";
         let forbidden = "NATS does not permit us to publish this";
         assert_eq!(refused, [(1, long.to_owned()), (2, forbidden.to_owned())]);
+    }
+
+    #[tokio::test]
+    async fn jetstream_says_of_each_message_whether_it_keeps_it() {
+        let (mut line, mut server, _) = connected().await;
+        let messages =
+            [message("a", b"1"), message("b", &[0; 100]), message("c", b"3"), message("d", b"4")];
+        for round in 0..2 {
+            let mut kept = Vec::new();
+            let storing = line.store(&messages, &mut kept);
+            let serving = async {
+                let heard = heard(&mut server, "\r\n4\r\n").await;
+                let word = heard.split_whitespace().find(|it| it.starts_with("_INBOX.")).unwrap();
+                let inbox = word.rsplit_once('.').unwrap().0.to_owned();
+                assert_eq!(heard.starts_with(&format!("SUB {inbox}.* 1\r\n")), round == 0);
+                assert!(heard.contains(&format!("HPUB c {inbox}.{} 33 34\r\n", round * 4 + 2)));
+                let says = |at: u64, json: &str| {
+                    format!("MSG {inbox}.{} 1 {}\r\n{json}\r\n", round * 4 + at, json.len())
+                };
+                let (good, bad) = (r#"{"stream":"S","seq":1}"#, r#"{"error":{"code":503}}"#);
+                // The last first; the others in pieces, with a word of something else.
+                let all = says(3, good) + "PING\r\n" + &says(2, bad) + &says(0, good);
+                let (first, second) = all.split_at(all.len() - 9);
+                server.write_all(first.as_bytes()).await.unwrap();
+                assert_eq!(self::heard(&mut server, "\r\n").await, "PONG\r\n");
+                server.write_all(second.as_bytes()).await.unwrap();
+            };
+            let (refused, ()) = tokio::join!(storing, serving);
+            assert_eq!(kept, [3, 0]);
+            let refused: Vec<_> =
+                refused.unwrap().into_iter().map(|it| (it.at, it.for_ever)).collect();
+            assert_eq!(refused, [(1, true), (2, false)]);
+        }
     }
 
     #[tokio::test]

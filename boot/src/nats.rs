@@ -1,16 +1,14 @@
 //! NATS: the connection, the stream of events, publishing without waiting, consuming at least once.
 
+use crate::journal::{Event as Kept, Journal, UNACKED_MAX};
 use crate::login::Login;
 use crate::trace::Span;
 use anyhow::Context as _;
 use async_nats::Event;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
-use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
-use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{self, AckKind, stream};
 use futures::TryStreamExt as _;
-use futures::future::join_all;
 use prost::{Message, Name};
 use proto::subjects;
 use std::time::Duration;
@@ -19,8 +17,6 @@ use tracing::{debug, info, warn};
 
 /// Events that wait for NATS while it is away; at about 1 KiB each, 64 MiB. More are dropped.
 const UNPUBLISHED_MAX: usize = 65_536;
-/// Events on their way to NATS at a time.
-const UNACKED_MAX: usize = 256;
 /// How long NATS may take to confirm an event before it is sent again.
 const ACK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a reader may take for an event before it comes again. Short, because an event that was
@@ -36,6 +32,8 @@ const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(1);
 /// A connection that comes back by itself.
 #[derive(Clone)]
 pub struct Nats {
+    name: String,
+    login: Login,
     context: jetstream::Context,
     /// Events that NATS has not confirmed yet.
     pub(crate) unpublished: watch::Sender<usize>,
@@ -44,14 +42,8 @@ pub struct Nats {
 /// Hands events to NATS without making the caller wait; cheap to clone.
 #[derive(Clone)]
 pub struct Publisher {
-    events: mpsc::Sender<Unpublished>,
+    events: mpsc::Sender<Kept>,
     unpublished: watch::Sender<usize>,
-}
-
-struct Unpublished {
-    subject: String,
-    event_id: String,
-    json: String,
 }
 
 impl Nats {
@@ -88,12 +80,18 @@ impl Nats {
                 subjects::STREAM
             )
         })?;
-        Ok(Self { context, unpublished: watch::Sender::new(0) })
+        let (name, login) = (name.to_owned(), login.clone());
+        Ok(Self { name, login, context, unpublished: watch::Sender::new(0) })
     }
 
-    /// JetStream on it, for who publishes events in an order or pace of its own.
+    /// JetStream on it, for buckets.
     pub fn jetstream(&self) -> jetstream::Context {
         self.context.clone()
+    }
+
+    /// Where events are kept, for who publishes them in an order or pace of its own.
+    pub fn journal(&self) -> Journal {
+        Journal::new(format!("{} events", self.name), self.login.clone(), self.clone())
     }
 
     /// Makes the stream of events again, if NATS has forgotten it.
@@ -109,7 +107,7 @@ impl Nats {
         &self,
     ) -> (Publisher, impl Future<Output = anyhow::Result<()>> + Send + 'static) {
         let (events, waiting) = mpsc::channel(UNPUBLISHED_MAX);
-        let publishing = publish_all(self.context.clone(), waiting, self.unpublished.clone());
+        let publishing = publish_all(self.journal(), waiting, self.unpublished.clone());
         (Publisher { events, unpublished: self.unpublished.clone() }, publishing)
     }
 
@@ -198,7 +196,7 @@ impl Publisher {
     /// minutes are one event there. When too many wait, it is dropped and counted.
     pub fn publish<M: Message + Name>(&self, subject: String, event_id: &str, event: &M) {
         let json = proto::json::to_json(event);
-        let event = Unpublished { subject, event_id: event_id.to_owned(), json };
+        let event = Kept { subject, id: event_id.to_owned(), json };
         self.unpublished.send_modify(|count| *count += 1);
         if self.events.try_send(event).is_err() {
             self.unpublished.send_modify(|count| *count -= 1);
@@ -221,51 +219,21 @@ async fn stream(context: &jetstream::Context) -> anyhow::Result<Stream> {
 }
 
 async fn publish_all(
-    context: jetstream::Context,
-    mut waiting: mpsc::Receiver<Unpublished>,
+    mut journal: Journal,
+    mut waiting: mpsc::Receiver<Kept>,
     unpublished: watch::Sender<usize>,
 ) -> anyhow::Result<()> {
     let mut batch = Vec::with_capacity(UNACKED_MAX);
     while waiting.recv_many(&mut batch, UNACKED_MAX).await > 0 {
-        while !batch.is_empty() {
-            let mut on_the_way = Vec::with_capacity(batch.len());
-            for event in &batch {
-                on_the_way.push(send(&context, event).await); // Together they would change places.
-            }
-            let sent = join_all(on_the_way.into_iter().map(confirmed)).await;
-            let before = batch.len();
-            let mut results = sent.iter();
-            batch.retain(|_| results.next().is_some_and(Result::is_err));
-            unpublished.send_modify(|count| *count -= before - batch.len());
-            if batch.is_empty() {
-                break;
-            }
-            metrics::counter!("holdfast_event_publish_retries_total").increment(batch.len() as u64);
-            let lost = |e: &PublishError| e.kind() == PublishErrorKind::StreamNotFound;
-            if sent.iter().any(|sent| sent.as_ref().is_err_and(lost))
-                && let Err(e) = stream(&context).await
-            {
-                debug!("failed to make stream {}: {e:#}", subjects::STREAM);
-            }
-            tokio::time::sleep(RETRY_DELAY).await;
-        }
+        journal
+            .keep(&batch, |left| {
+                metrics::counter!("holdfast_event_publish_retries_total").increment(left as u64);
+                true
+            })
+            .await;
+        unpublished.send_modify(|count| *count -= batch.len());
+        batch.clear();
     }
     // Every publisher is gone: the process is ending.
     std::future::pending().await
-}
-
-/// Hands the event to the client.
-async fn send(
-    context: &jetstream::Context,
-    event: &Unpublished,
-) -> Result<PublishAckFuture, PublishError> {
-    let message =
-        PublishMessage::build().payload(event.json.clone().into()).message_id(&event.event_id);
-    context.send_publish(event.subject.clone(), message).await
-}
-
-/// Returns once JetStream has confirmed the event.
-async fn confirmed(sent: Result<PublishAckFuture, PublishError>) -> Result<(), PublishError> {
-    let confirmed = async { sent?.await.map(drop) }.await;
-    confirmed.inspect_err(|e| debug!("failed to publish an event: {e:#}"))
 }

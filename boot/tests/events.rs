@@ -1,6 +1,6 @@
 //! Events reach their reader whatever happens to NATS, and in order.
 
-use boot::{Login, Nats};
+use boot::{Event, Login, Nats};
 use e2e::NatsServer;
 use futures::StreamExt as _;
 use proto::sip_edge::v1::{CallEvent, CallEventType};
@@ -92,6 +92,34 @@ async fn a_nats_that_forgot_everything_gets_its_stream_and_readers_again() {
     publish("after");
     let second = tokio::time::timeout(LIMIT, arrivals.recv()).await;
     assert!(second.is_ok(), "no event after");
+}
+
+#[tokio::test]
+async fn what_nats_can_never_take_does_not_hold_up_what_follows() {
+    let server = NatsServer::start().unwrap();
+    let nats = Nats::connect("test", &Login::at(&server.url()).unwrap()).await.unwrap();
+    let event = |id: &str, len| Event {
+        subject: subjects::call(CallEventType::Ended, "c"),
+        id: id.to_owned(),
+        json: "x".repeat(len),
+    };
+    let mut journal = nats.journal();
+    let events = [event("first", 1), event("long", 2 << 20), event("last", 2)];
+    assert!(journal.keep(&events, |left| panic!("{left} left")).await);
+    // Again, as after an answer that got lost: the same events.
+    assert!(journal.keep(&events, |left| panic!("{left} left")).await);
+    let stream = nats.jetstream().get_stream(subjects::STREAM).await.unwrap();
+    assert_eq!(stream.cached_info().state.messages, 2);
+}
+
+#[tokio::test]
+async fn who_may_not_go_on_is_not_kept_waiting_for_nats() {
+    let server = NatsServer::start().unwrap();
+    let nats = Nats::connect("test", &Login::at(&server.url()).unwrap()).await.unwrap();
+    drop(server);
+    let event =
+        Event { subject: "holdfast.x".to_owned(), id: "1".to_owned(), json: "{}".to_owned() };
+    assert!(!nats.journal().keep(&[event], |left| left != 1).await);
 }
 
 #[tokio::test]

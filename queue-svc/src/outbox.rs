@@ -3,17 +3,12 @@
 use crate::desk::Desk;
 use crate::events;
 use crate::store::{Logged, Store, StoreError};
-use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
-use async_nats::jetstream::message::PublishMessage;
-use boot::Nats;
-use futures::future::join_all;
+use boot::{Event, Journal, UNACKED_MAX};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-/// Changes that are on their way to NATS at a time.
-const UNACKED_MAX: u32 = 256;
 /// Wait before what failed is tried again.
 const AGAIN: Duration = Duration::from_millis(250);
 /// How long the end of the process waits for NATS.
@@ -25,7 +20,7 @@ const LOOK_PAUSE: Duration = Duration::from_millis(5);
 /// last one that NATS has.
 pub(crate) async fn run(
     store: Store,
-    nats: Nats,
+    mut journal: Journal,
     desk: Desk,
     mut logged: watch::Receiver<i64>,
     told: &watch::Sender<i64>,
@@ -41,7 +36,7 @@ pub(crate) async fn run(
         told.send_replace(at);
         logged.wait_for(|last| *last > at).await?;
         sleep(LOOK_PAUSE).await;
-        match publish_some(&store, &nats, at).await {
+        match publish_some(&store, &mut journal, at).await {
             Ok(revision) => {
                 at = revision;
                 desk.told(at).await;
@@ -68,54 +63,24 @@ pub(crate) async fn drained(
 }
 
 /// The next changes after `after`; the revision of the last one that NATS has then.
-async fn publish_some(store: &Store, nats: &Nats, after: i64) -> Result<i64, StoreError> {
-    let changes = store.changes(after, UNACKED_MAX).await?;
+async fn publish_some(store: &Store, journal: &mut Journal, after: i64) -> Result<i64, StoreError> {
+    let changes = store.changes(after, UNACKED_MAX as u32).await?;
     let Some(last) = changes.last().map(|it| it.revision) else {
         return Ok(store.reach().await?.last); // A log that somebody has emptied.
     };
-    let mut left: Vec<&Logged> = changes.iter().collect();
-    loop {
-        let mut on_the_way = Vec::with_capacity(left.len());
-        for change in &left {
-            on_the_way.push(send(nats, change).await); // One after the other, or they change places.
-        }
-        let sent = join_all(on_the_way.into_iter().map(confirmed)).await;
-        let mut results = sent.iter();
-        left.retain(|_| results.next().is_some_and(Result::is_err));
-        if left.is_empty() {
-            return Ok(last);
-        }
-        let lost = |e: &PublishError| e.kind() == PublishErrorKind::StreamNotFound;
-        if sent.iter().any(|sent| sent.as_ref().is_err_and(lost))
-            && let Err(e) = nats.make_stream().await
-        {
-            debug!("failed to make the stream of events: {e:#}");
-        }
-        sleep(AGAIN).await;
-    }
+    let events: Vec<Event> = changes.iter().filter_map(event).collect();
+    journal.keep(&events, |_| true).await;
+    Ok(last)
 }
 
-/// Hands the event to the client; nothing if there is none that could be read.
-async fn send(nats: &Nats, change: &Logged) -> Result<Option<PublishAckFuture>, PublishError> {
-    let event = match events::read_change(&change.event) {
-        Ok(event) => event,
-        Err(e) => {
-            warn!(revision = change.revision, "passed over a change that cannot be read: {e}");
-            return Ok(None);
-        }
-    };
+/// The event that a change is; nothing if it cannot be read.
+fn event(change: &Logged) -> Option<Event> {
+    let event = events::read_change(&change.event)
+        .inspect_err(|e| {
+            let revision = change.revision;
+            warn!(revision, "passed over a change that cannot be read: {e}");
+        })
+        .ok()?;
     let json = proto::json::to_json(&event);
-    let message = PublishMessage::build().payload(json.into()).message_id(&event.event_id);
-    let subject = events::subject(&event);
-    nats.jetstream().send_publish(subject, message).await.map(Some)
-}
-
-/// Returns once JetStream has confirmed it.
-async fn confirmed(
-    sent: Result<Option<PublishAckFuture>, PublishError>,
-) -> Result<(), PublishError> {
-    match sent? {
-        Some(ack) => ack.await.map(drop),
-        None => Ok(()),
-    }
+    Some(Event { subject: events::subject(&event), id: event.event_id, json })
 }

@@ -82,7 +82,7 @@ impl Owning {
         let logged = self.parts.logged.subscribe();
         let outbox = outbox::run(
             self.parts.store.clone(),
-            self.nats.clone(),
+            self.nats.journal(),
             desk.clone(),
             logged,
             &self.told,
