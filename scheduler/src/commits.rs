@@ -317,7 +317,7 @@ async fn ask<T>(
 }
 
 /// Bytes of what clients may make long.
-fn size(task: &Task) -> usize {
+pub(crate) fn size(task: &Task) -> usize {
     use wheel::{Effect, TransferTo};
     let effect = match &*task.effect {
         Effect::HangUp { .. } => 0,
@@ -329,4 +329,4 @@ fn size(task: &Task) -> usize {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

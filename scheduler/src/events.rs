@@ -1,18 +1,16 @@
 //! The bus: what happened to tasks goes out, the ends of calls come in.
 //!
-//! What goes out is read from the log of changes: an outbox. The owner of a shard publishes its
+//! What goes out is what the log of changes has: an outbox. Mostly it is still in memory. The owner of a shard publishes its
 //! changes in order and remembers now and then how far it has come, so that an event may come twice
 //! but never not at all, whoever dies. It yields: it reads many changes at a time, pauses, and is
 //! behind when there is much else to do.
 
 use crate::leases::Leases;
+use crate::recent::Recent;
 use crate::store::{self, Changed, Held, Store};
 use crate::{grpc, metrics};
 use anyhow::Context as _;
-use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
-use async_nats::jetstream::message::PublishMessage;
-use boot::Nats;
-use futures::future::join_all;
+use boot::{Event, Journal, Nats, UNACKED_MAX};
 use proto::sip_edge::v1::CallEvent;
 use proto::subjects;
 use proto::task_json::task_event_json;
@@ -20,7 +18,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 /// Names this reader of the bus across restarts.
 const DURABLE: &str = "scheduler";
@@ -29,10 +27,8 @@ const ENDS_AT_ONCE: usize = 64;
 
 /// Commits whose changes are read at a time.
 const COMMITS_PER_READ: u32 = 16;
-/// Events on their way to NATS at a time.
-const UNACKED_MAX: usize = 256;
 /// Events per second at most: more wait in the log.
-const EVENTS_PER_S_MAX: u32 = 10_000;
+const EVENTS_PER_S_MAX: u32 = 20_000;
 /// How long a look at the log, and each window of events, waits for a herd that is firing.
 const YIELD_LIMIT: Duration = Duration::from_secs(1);
 /// The shortest wait between two looks at the log.
@@ -45,8 +41,9 @@ const REMEMBER_INTERVAL: Duration = Duration::from_secs(1);
 /// Tells the world what became of the tasks in the shards of this process.
 pub(crate) struct Outbox {
     store: Store,
+    recent: Recent,
     leases: Leases,
-    nats: Nats,
+    journal: Journal,
     progress: HashMap<u8, Progress>,
     remembered_at: Instant,
     /// When the next events may go out.
@@ -58,6 +55,8 @@ pub(crate) struct Outbox {
 #[derive(Clone, Copy)]
 struct Progress {
     held: Held,
+    /// Up to here the log reaches; under one token only this process makes it longer.
+    last: i64,
     /// Up to here it is told.
     seq: i64,
     /// Up to here it is remembered.
@@ -67,12 +66,13 @@ struct Progress {
 impl Outbox {
     pub(crate) fn new(
         store: Store,
+        recent: Recent,
         leases: Leases,
-        nats: Nats,
+        journal: Journal,
         busy: watch::Receiver<bool>,
     ) -> Self {
         let (progress, now) = (HashMap::new(), Instant::now());
-        Self { store, leases, nats, progress, remembered_at: now, not_before: now, busy }
+        Self { store, recent, leases, journal, progress, remembered_at: now, not_before: now, busy }
     }
 
     /// Tells until the process ends. `committed` changes with every commit of this process; once
@@ -117,38 +117,16 @@ impl Outbox {
     async fn round(&mut self, last: bool) -> store::Result<bool> {
         let held = self.leases.all_held();
         self.progress.retain(|_, progress| held.contains(&progress.held));
-        let shards: Vec<u8> = held.iter().map(|held| held.shard).collect();
-        if shards.is_empty() {
-            return Ok(true);
-        }
+        self.recent.retain(&held);
         self.yield_to_firing().await;
-        let reach = self.store.reach(&shards).await?;
-        for (held, reach) in held.into_iter().zip(&reach) {
+        for held in held.iter().copied() {
             let mut progress = self.progress(held).await?;
-            while progress.seq < reach.last {
+            while progress.seq < progress.last {
                 self.yield_to_firing().await;
-                let changes =
-                    self.store.changes(held.shard, progress.seq, COMMITS_PER_READ).await?;
-                match changes {
-                    None => {
-                        let first = self.store.reach(&[held.shard]).await?[0].first;
-                        let (shard, untold) = (held.shard, first - 1 - progress.seq);
-                        warn!(
-                            shard,
-                            untold, "what became of tasks was forgotten before NATS took it"
-                        );
-                        metrics::events_forgotten(untold);
-                        progress.seq = first - 1;
-                    }
-                    Some(changes) => {
-                        let Some(change) = changes.last() else { break };
-                        let seq = change.seq;
-                        if !self.publish_all(held, &changes).await {
-                            break; // The shard is somebody else's now, and so is the rest.
-                        }
-                        progress.seq = seq;
-                    }
-                }
+                let Some(seq) = self.tell_some(progress).await? else {
+                    break; // The shard is somebody else's now, and so is the rest.
+                };
+                progress.seq = seq;
                 self.progress.insert(held.shard, progress);
                 self.remember(false).await?;
                 progress.remembered = self.progress[&held.shard].remembered;
@@ -156,19 +134,48 @@ impl Outbox {
             self.progress.insert(held.shard, progress);
         }
         self.remember(last).await?;
-        let reach = self.store.reach(&shards).await?;
-        let told = |(shard, reach): (&u8, &store::Reach)| {
-            self.progress.get(shard).is_some_and(|it| it.seq >= reach.last)
+        let told = |held: &Held| {
+            let end = self.recent.end(*held);
+            self.progress.get(&held.shard).is_some_and(|it| it.seq >= end.unwrap_or(it.last))
         };
-        Ok(shards.iter().zip(&reach).all(told))
+        Ok(held.iter().all(told))
     }
 
+    /// Tells the next changes; up to which, or `None` if the shard was lost before that.
+    async fn tell_some(
+        &mut self,
+        Progress { held, seq, .. }: Progress,
+    ) -> store::Result<Option<i64>> {
+        let recent = self.recent.take(held.shard, seq, UNACKED_MAX);
+        let changes = match recent.is_empty() {
+            true => self.store.changes(held.shard, seq, COMMITS_PER_READ).await?,
+            false => Some(recent),
+        };
+        let Some(changes) = changes else {
+            let first = self.store.reach(&[held.shard]).await?[0].first;
+            let (shard, untold) = (held.shard, first - 1 - seq);
+            warn!(shard, untold, "what became of tasks was forgotten before NATS took it");
+            metrics::events_forgotten(untold);
+            return Ok(Some(first - 1));
+        };
+        let Some(last) = changes.last() else {
+            return Ok(None); // Of a log that is shorter than it was: not ours to judge.
+        };
+        Ok(self.publish_all(held, &changes).await.then_some(last.seq))
+    }
+
+    /// How far it has come with the shard, and how far there is to go.
     async fn progress(&mut self, held: Held) -> store::Result<Progress> {
-        if let Some(progress) = self.progress.get(&held.shard) {
-            return Ok(*progress);
-        }
-        let seq = self.store.published(held.shard).await?;
-        Ok(Progress { held, seq, remembered: seq })
+        let mut progress = match self.progress.get(&held.shard) {
+            Some(progress) => *progress,
+            None => {
+                let last = self.store.reach(&[held.shard]).await?[0].last;
+                let seq = self.store.published(held.shard).await?;
+                Progress { held, last, seq, remembered: seq }
+            }
+        };
+        progress.last = self.recent.end(held).unwrap_or(progress.last).max(progress.last);
+        Ok(progress)
     }
 
     /// Remembers how far all shards are told, if it is time or `now`: with one write, because the tasks
@@ -190,53 +197,31 @@ impl Outbox {
     /// Publishes these changes, as long as it takes; false if the shard was lost before that.
     async fn publish_all(&mut self, held: Held, changes: &[Changed]) -> bool {
         for window in changes.chunks(UNACKED_MAX) {
-            let mut unacked: Vec<&Changed> = window.iter().collect();
-            while !unacked.is_empty() {
-                self.yield_to_firing().await;
-                sleep_until(self.not_before).await;
-                let pause = Duration::from_secs(1) * unacked.len() as u32 / EVENTS_PER_S_MAX;
-                self.not_before = Instant::now() + pause;
-                let mut on_the_way = Vec::with_capacity(unacked.len());
-                for change in &unacked {
-                    // Together they would change places.
-                    on_the_way.push(send(&self.nats, change).await);
-                }
-                let sent = join_all(on_the_way.into_iter().map(confirmed)).await;
-                let lost = |e: &PublishError| e.kind() == PublishErrorKind::StreamNotFound;
-                let stream_lost = sent.iter().any(|sent| sent.as_ref().is_err_and(lost));
-                let mut sent = sent.iter();
-                unacked.retain(|_| sent.next().is_some_and(Result::is_err));
-                if unacked.is_empty() {
-                    break;
-                }
-                metrics::events_not_confirmed(unacked.len());
-                if !self.leases.all_held().contains(&held) {
-                    return false;
-                }
-                if stream_lost && let Err(e) = self.nats.make_stream().await {
-                    debug!("failed to make the stream of events: {e:#}");
-                }
-                sleep(AGAIN).await;
+            self.yield_to_firing().await;
+            sleep_until(self.not_before).await;
+            let pause = Duration::from_secs(1) * window.len() as u32 / EVENTS_PER_S_MAX;
+            self.not_before = Instant::now() + pause;
+            let events: Vec<Event> = window.iter().map(event).collect();
+            let leases = &self.leases;
+            let kept = self.journal.keep(&events, |left| {
+                metrics::events_not_confirmed(left);
+                leases.all_held().contains(&held)
+            });
+            if !kept.await {
+                return false;
             }
         }
         true
     }
 }
 
-/// Hands the event to the client.
-async fn send(nats: &Nats, change: &Changed) -> Result<PublishAckFuture, PublishError> {
+/// The event that a change is.
+fn event(change: &Changed) -> Event {
     let event = grpc::event(change);
     let task = event.task.as_ref().expect("an event has its task");
     let subject = subjects::task(task.state(), &task.call_id);
-    let payload = task_event_json(&event).into();
-    let message = PublishMessage::build().payload(payload).message_id(&event.event_id);
-    nats.jetstream().send_publish(subject, message).await
-}
-
-/// Returns once JetStream has confirmed the event.
-async fn confirmed(sent: Result<PublishAckFuture, PublishError>) -> Result<(), PublishError> {
-    let confirmed = async { sent?.await.map(drop) }.await;
-    confirmed.inspect_err(|e| debug!("failed to publish what became of a task: {e:#}"))
+    let json = task_event_json(&event);
+    Event { subject, id: event.event_id, json }
 }
 
 /// Tasks die with their call: expires what is pending of every call that ends, by whoever owns its

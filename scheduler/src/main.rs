@@ -18,6 +18,7 @@ mod lanes;
 mod leases;
 mod metrics;
 mod publish;
+mod recent;
 mod retention;
 mod shard_set;
 mod store;
@@ -67,12 +68,14 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
         tenant_quota,
         tenant_quotas,
     };
+    let recent = recent::Recent::default();
     let (commits, writer, news) = commits::open(commits::Desk {
         store: store.clone(),
         leases: leases.clone(),
         limits,
         clock,
         lanes: lanes.clone(),
+        recent: recent.clone(),
         horizon_ms,
     });
     service.spawn_vital("writing tasks", writer.run());
@@ -101,7 +104,8 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
         busy,
     };
     service.spawn_vital("firing tasks", firing.run());
-    let outbox = events::Outbox::new(store.clone(), leases.clone(), nats.clone(), is_busy.clone());
+    let outbox =
+        events::Outbox::new(store.clone(), recent, leases.clone(), nats.journal(), is_busy.clone());
     let (told, mut all_told) = tokio::sync::watch::channel(false);
     let telling = outbox.run(commits.committed(), is_idle.clone(), told);
     service.spawn_vital("telling of tasks", telling);

@@ -16,7 +16,7 @@ use crate::clock::Moment;
 use crate::fields;
 use crate::shard_set::ShardSet;
 use crate::store::{
-    self, Held, LogRow, LogWriter, ROWS_PER_STATEMENT, Scope, Task, Transaction, Update,
+    self, Changed, Held, LogRow, LogWriter, ROWS_PER_STATEMENT, Scope, Task, Transaction, Update,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
@@ -39,6 +39,8 @@ pub(super) type Answer = Box<dyn FnOnce(Option<Unwritten>) + Send + Sync>;
 /// What is to be said once it is committed.
 pub(super) struct Made {
     pub(super) log: Vec<LogRow>,
+    /// What of it there is room for in [`crate::recent`].
+    pub(super) recent: Vec<Changed>,
     pub(super) news: Vec<News>,
     pub(super) ends: Vec<Seen>,
     /// What it was about.
@@ -57,6 +59,7 @@ pub(super) struct Batch<'d> {
     rows: HashMap<TaskId, Row, BuildHasherDefault<IdHasher>>,
     logs: BTreeMap<u8, LogWriter>,
     last_seqs: HashMap<u8, i64>,
+    recent_room: usize,
     made: Made,
 }
 
@@ -64,6 +67,7 @@ impl<'d> Batch<'d> {
     pub(super) fn new(transaction: Transaction, held: Vec<Held>, desk: &'d Desk) -> Self {
         let made = Made {
             log: Vec::new(),
+            recent: Vec::new(),
             news: Vec::new(),
             ends: Vec::new(),
             touched: Vec::new(),
@@ -79,6 +83,7 @@ impl<'d> Batch<'d> {
             rows: HashMap::default(),
             logs: BTreeMap::new(),
             last_seqs: HashMap::new(),
+            recent_room: desk.recent.room(),
             made,
         }
     }
@@ -482,20 +487,15 @@ impl<'d> Batch<'d> {
         row.claim = false;
         row.task.revision += 1;
         change(&mut row.task);
-        let Self { rows, logs, .. } = self;
-        let task = &rows[&id].task;
-        if let Some(log) = logs.get_mut(&id.shard()) {
-            return log.push(task);
-        }
-        let task = task.clone(); // Once for each shard.
-        self.log(&task);
+        let Self { rows, logs, made, held, last_seqs, recent_room, now, .. } = self;
+        let log = log_of(logs, held, last_seqs, id);
+        let at_unix_ms = now.unix_ms();
+        made.log(log, &rows[&id].task, at_unix_ms, *recent_room);
     }
 
     fn log(&mut self, task: &Task) {
-        let shard = task.id.shard();
-        let held = held_of(&self.held, task.id).expect("checked before");
-        let last_seq = self.last_seqs[&shard];
-        self.logs.entry(shard).or_insert_with(|| LogWriter::new(held, last_seq)).push(task);
+        let log = log_of(&mut self.logs, &self.held, &self.last_seqs, task.id);
+        self.made.log(log, task, self.now.unix_ms(), self.recent_room);
     }
 
     /// The firing loop need not wait for it any more.
@@ -531,6 +531,30 @@ impl<'d> Batch<'d> {
             let _ = reply.send(unwritten.map_or(answer, Err));
         }));
     }
+}
+
+impl Made {
+    /// Logs the task as it is after a change.
+    fn log(&mut self, log: &mut LogWriter, task: &Task, at_unix_ms: i64, recent_max: usize) {
+        let seq = log.push(task);
+        if self.recent.len() < recent_max {
+            let (shard, task) = (task.id.shard(), task.clone());
+            self.recent.push(Changed { shard, seq, at_unix_ms, task });
+        }
+    }
+}
+
+/// The log that changes of this task go to.
+fn log_of<'l>(
+    logs: &'l mut BTreeMap<u8, LogWriter>,
+    held: &[Held],
+    last_seqs: &HashMap<u8, i64>,
+    id: TaskId,
+) -> &'l mut LogWriter {
+    logs.entry(id.shard()).or_insert_with(|| {
+        let held = held_of(held, id).expect("checked before");
+        LogWriter::new(held, last_seqs[&held.shard])
+    })
 }
 
 /// The shard of the task, and the token under which it is held.

@@ -4,6 +4,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::lanes::Lanes;
 use crate::leases::{self, Leases, Turn};
+use crate::recent::Recent;
 use crate::store::Store;
 use crate::store::tests::Database;
 use futures::stream::{self, StreamExt as _};
@@ -46,6 +47,7 @@ impl Bench {
         let (leases, keeper, mut turns) = leases::open(&store, "http://127.0.0.1:1".to_owned());
         let clock = Clock::start();
         let (commits, writer, news) = super::open(Desk {
+            recent: Recent::default(),
             store: store.clone(),
             leases: leases.clone(),
             limits,
@@ -128,7 +130,7 @@ fn settlement(id: u128, occurrence: u32, verdict: Verdict, next: Option<Next>) -
     Settlement { task, occurrence, verdict, late_ms: 3, result, next, ticket: 0, fence: 0 }
 }
 
-pub(super) fn sample(id: u128, call: &str) -> Task {
+pub(crate) fn sample(id: u128, call: &str) -> Task {
     Task {
         id: TaskId(id),
         call_id: call.to_owned(),
@@ -494,6 +496,7 @@ async fn more_writes_than_may_wait_are_refused_at_once() {
     let store = Database::file().open().await;
     let (leases, _keeper, _turns) = leases::open(&store, String::new());
     let (commits, _stopped, _news) = super::open(Desk {
+        recent: Recent::default(),
         store,
         leases,
         limits: limits(),

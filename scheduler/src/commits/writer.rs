@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::lanes::Lanes;
 use crate::leases::Leases;
 use crate::metrics;
+use crate::recent::Recent;
 use crate::store::{self, CommitError, Held, LogRow, Store};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -43,6 +44,7 @@ pub(crate) struct Desk {
     pub(crate) limits: Limits,
     pub(crate) clock: Clock,
     pub(crate) lanes: Lanes,
+    pub(crate) recent: Recent,
     /// The firing loop hears of tasks that are due within it.
     pub(crate) horizon_ms: i64,
 }
@@ -213,6 +215,7 @@ impl Writer {
         for row in &made.log {
             self.counts.advance(row.shard, row.seq);
         }
+        self.desk.recent.committed(&made.log, made.recent);
         made.touched.iter().for_each(|id| drop(self.kept.take(*id)));
         self.ahead.changes(made.touched);
         self.kept.keep(made.kept);

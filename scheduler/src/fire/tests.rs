@@ -4,6 +4,7 @@ use super::*;
 use crate::args::EdgeAddress;
 use crate::commits::{self, Cancelled, Desk, Limits, New};
 use crate::leases;
+use crate::recent::Recent;
 use crate::store::{Filter, Store, Task};
 use futures::StreamExt as _;
 use std::collections::HashMap;
@@ -58,8 +59,15 @@ impl Rig {
         };
         let horizon_ms = 3_600_000;
         let (store_of, leases_of, lanes_of) = (store.clone(), leases.clone(), lanes.clone());
-        let desk =
-            Desk { store: store_of, leases: leases_of, limits, clock, lanes: lanes_of, horizon_ms };
+        let desk = Desk {
+            store: store_of,
+            leases: leases_of,
+            limits,
+            clock,
+            lanes: lanes_of,
+            recent: Recent::default(),
+            horizon_ms,
+        };
         let (commits, writer, news) = commits::open(desk);
         tokio::spawn(writer.run());
         let agenda = agenda(&lanes, 2_000);

@@ -81,14 +81,15 @@ impl LogWriter {
         Self { row, json: b"[".to_vec() }
     }
 
-    /// The task as it is after a change.
-    pub(crate) fn push(&mut self, task: &Task) {
+    /// The task as it is after a change; the number that the change gets.
+    pub(crate) fn push(&mut self, task: &Task) -> i64 {
         if self.row.seq >= self.row.first_seq {
             self.json.push(b',');
         }
         let id = row::hex(&task.id.0.to_be_bytes());
         serde_json::to_writer(&mut self.json, &words(&id, task)).expect("numbers and strings");
         self.row.seq += 1;
+        self.row.seq
     }
 
     pub(crate) fn finish(mut self, at_unix_ms: i64) -> LogRow {
