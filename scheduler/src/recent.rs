@@ -15,6 +15,9 @@ const CHANGES_MAX: usize = 32_768;
 /// What their long words may take, in bytes.
 const BYTES_MAX: usize = 32 << 20;
 
+/// Changes of a shard that have their room for good.
+const CAPACITY_KEPT: usize = 64;
+
 /// Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Recent(Arc<Mutex<Waiting>>);
@@ -95,7 +98,11 @@ impl Recent {
 
 impl Waiting {
     fn pop(&mut self, shard: u8) -> Option<Changed> {
-        let change = self.shards[usize::from(shard)].changes.pop_front()?;
+        let changes = &mut self.shards[usize::from(shard)].changes;
+        let change = changes.pop_front()?;
+        if changes.is_empty() && changes.capacity() > CAPACITY_KEPT {
+            *changes = VecDeque::new(); // The room of many is not needed every day.
+        }
         self.count -= 1;
         self.bytes -= size(&change.task);
         Some(change)
