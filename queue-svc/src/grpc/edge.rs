@@ -18,6 +18,9 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 const RING_GRACE_MS: UnixMs = 10_000;
 /// How long to go on asking for the outcome after the connection broke while an agent rang.
 const BROKEN_LIMIT: Duration = Duration::from_secs(5);
+/// How long to go on asking when sip-edge was not reached at all: a connection that breaks under many
+/// requests is soon there again.
+const UNREACHED_LIMIT: Duration = Duration::from_millis(500);
 /// When to ask again.
 const AGAIN: Duration = Duration::from_millis(250);
 /// Calls that are looked at when we begin.
@@ -144,7 +147,7 @@ impl Edge {
         assignment: &Assignment,
         resumed: bool,
     ) -> RingAnswer {
-        let mut broken_since = None;
+        let (mut broken_since, mut unreached) = (None, true);
         loop {
             let ring_until = assignment.reserved_at + UnixMs::from(assignment.ring_ms);
             let ring_ms = (ring_until - boot::unix_ms()).max(RING_MIN_MS);
@@ -170,15 +173,14 @@ impl Edge {
                 Code::NotFound => return RingAnswer::Stale,
                 Code::InvalidArgument => return RingAnswer::BadAgent(e.message().to_owned()),
                 Code::FailedPrecondition => return self.not_possible(call_id, begun, &e).await,
-                // The first attempt did not get there: nothing rings.
-                Code::Unavailable | Code::ResourceExhausted if !begun => {
-                    return unavailable(&e);
-                }
+                Code::ResourceExhausted if !begun => return unavailable(&e),
                 _ => (),
             }
+            unreached &= e.code() == Code::Unavailable;
+            let limit = if unreached { UNREACHED_LIMIT } else { BROKEN_LIMIT };
             let since = *broken_since.get_or_insert_with(std::time::Instant::now);
             // After our own restart sip-edge may be restarting as well: until the deadline.
-            if !resumed && since.elapsed() >= BROKEN_LIMIT {
+            if !resumed && since.elapsed() >= limit {
                 warn!(%call_id, "failed to learn how ringing ended: {e}");
                 return unavailable(&e);
             }
