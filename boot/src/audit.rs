@@ -5,11 +5,12 @@
 //! that could be people's numbers.
 
 use crate::credentials::Caller;
+use crate::trace;
 use http_body_util::{BodyExt as _, Full, Limited};
 use std::net::SocketAddr;
 use tonic::body::Body;
 use tonic::codegen::Bytes;
-use tonic::codegen::http::{HeaderMap, Request};
+use tonic::codegen::http::{HeaderMap, Request, Response};
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Code, Status};
 use tracing::{Level, debug, enabled, info};
@@ -88,17 +89,30 @@ pub(crate) async fn read(request: Request<Body>) -> Result<(Request<Body>, Bytes
     Ok((Request::from_parts(parts, Body::new(Full::new(bytes))), message))
 }
 
+/// A response about a call that its request did not name, for the audit log.
+pub fn about_call<T>(call_id: &str, message: T) -> tonic::Response<T> {
+    let mut response = tonic::Response::new(message);
+    response.extensions_mut().insert(AboutCall(call_id.into()));
+    response
+}
+
+#[derive(Clone)]
+struct AboutCall(Box<str>);
+
 impl Entry {
     /// Writes it; the headers of a response have its status if it failed before its first message.
-    pub(crate) fn end(self, headers: &HeaderMap) {
-        let outcome = Status::from_header_map(headers).map_or(Code::Ok, |it| it.code());
+    pub(crate) fn end(self, response: &Response<Body>) {
+        let outcome = Status::from_header_map(response.headers());
+        let outcome = outcome.map_or(Code::Ok, |it| it.code());
         let Self { level, method, caller, peer, about } = self;
         let peer = peer.map(|it| it.to_string()).unwrap_or_default();
+        let answered = response.extensions().get::<AboutCall>().map(|it| &*it.0);
+        let call_id = trace::call_in(&about).or(answered); // A field that is left out if there is none.
         match level {
             Level::DEBUG => {
-                debug!(target: "audit", method, caller, peer, about, ?outcome, "changed")
+                debug!(target: "audit", call_id, method, caller, peer, about, ?outcome, "changed")
             }
-            _ => info!(target: "audit", method, caller, peer, about, ?outcome, "changed"),
+            _ => info!(target: "audit", call_id, method, caller, peer, about, ?outcome, "changed"),
         }
     }
 }

@@ -87,7 +87,7 @@ where
                 span.end_by(response.headers());
             }
             if let Some(entry) = entry {
-                entry.end(response.headers());
+                entry.end(&response);
             }
             Ok(response)
         })

@@ -35,6 +35,7 @@ mod service;
 mod trace;
 
 pub use args::{Common, LogFormat, Switch};
+pub use audit::about_call;
 pub use gated::Gate;
 pub use grpc::{Channel, channel, gated_channel};
 pub use journal::{Event, Journal, UNACKED_MAX};

@@ -2,7 +2,7 @@
 
 use crate::journal::{Event as Kept, Journal, UNACKED_MAX};
 use crate::login::Login;
-use crate::trace::Span;
+use crate::trace::{self, Span};
 use anyhow::Context as _;
 use async_nats::Event;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
@@ -180,7 +180,9 @@ impl Nats {
                 let done = match handled {
                     Ok(()) => message.ack().await,
                     Err(e) => {
-                        warn!(subject = %message.subject, "failed to handle event: {e:#}");
+                        let subject = message.subject.as_str();
+                        let call_id = trace::call_of(subject);
+                        warn!(call_id, subject, "failed to handle event: {e:#}");
                         message.ack_with(AckKind::Nak(Some(RETRY_DELAY))).await
                     }
                 };

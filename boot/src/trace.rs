@@ -136,7 +136,7 @@ impl Span {
         let exporter = EXPORTER.get()?;
         let parent = match headers.get(TRACEPARENT).and_then(|it| it.to_str().ok()) {
             Some(header) => Place::read(header)?,
-            None => Place::of_call(&call_in(&about())?)?,
+            None => Place::of_call(call_in(&about())?)?,
         };
         let name = path.trim_start_matches('/').to_owned();
         Some(Self::begin(exporter, parent, Kind::Server, name))
@@ -150,10 +150,9 @@ impl Span {
     /// Of an event that is handled, if it is about a call.
     pub(crate) fn of_event(subject: &str) -> Option<Self> {
         let exporter = EXPORTER.get()?;
-        let (name, call_id) = subject.rsplit_once('.')?;
-        let ours = subject.starts_with(subjects::ALL.trim_end_matches('>'));
-        let parent = Place::of_call(call_id).filter(|_| ours)?;
-        Some(Self::begin(exporter, parent, Kind::Consumer, name.to_owned()))
+        let call_id = call_of(subject)?;
+        let name = subject.trim_end_matches(call_id).trim_end_matches('.');
+        Some(Self::begin(exporter, Place::of_call(call_id)?, Kind::Consumer, name.to_owned()))
     }
 
     fn begin(exporter: &'static Exporter, parent: Place, kind: Kind, name: String) -> Self {
@@ -193,8 +192,15 @@ impl Span {
 }
 
 /// The `call_id` among names as [`proto::json::names_in`] has them.
-fn call_in(names: &str) -> Option<String> {
-    names.split(' ').find_map(|it| it.strip_prefix("call_id=")).map(str::to_owned)
+pub(crate) fn call_in(names: &str) -> Option<&str> {
+    names.split(' ').find_map(|it| it.strip_prefix("call_id="))
+}
+
+/// The call that an event of ours is about, by its subject.
+pub(crate) fn call_of(subject: &str) -> Option<&str> {
+    let ours = subject.starts_with(subjects::ALL.trim_end_matches('>'));
+    let (_, last) = subject.rsplit_once('.')?;
+    Uuid::try_parse(last).ok().filter(|_| ours).map(|_| last)
 }
 
 fn unix_ns() -> u64 {
@@ -234,7 +240,14 @@ mod tests {
 
     #[test]
     fn the_call_is_found_among_the_names_of_a_request() {
-        assert_eq!(call_in(&format!("queue=abc call_id={CALL}")).as_deref(), Some(CALL));
+        assert_eq!(call_in(&format!("queue=abc call_id={CALL}")), Some(CALL));
         assert_eq!(call_in("media_session_id=x"), None);
+    }
+
+    #[test]
+    fn the_call_of_an_event_is_the_end_of_its_subject() {
+        assert_eq!(call_of(&format!("holdfast.call.ended.{CALL}")), Some(CALL));
+        assert_eq!(call_of(&format!("billing.{CALL}")), None);
+        assert_eq!(call_of("holdfast.queue.joined.abc"), None);
     }
 }

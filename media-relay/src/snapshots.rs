@@ -249,10 +249,10 @@ pub(crate) async fn resume(resumed: Vec<Resumed>, library: &Library, packets: &H
 }
 
 async fn resume_one(resumed: Resumed, since: Instant, library: &Library, packets: &Handle) {
-    let Resumed { session_id, side, play, age, is_conference_music } = resumed;
+    let Resumed { session_id, call_id, side, play, age, is_conference_music } = resumed;
     let audio = match library.load(&play.file).await {
         Ok(audio) => audio,
-        Err(e) => return warn!(%session_id, file = play.file, "failed to play on: {e}"),
+        Err(e) => return warn!(%session_id, call_id, file = play.file, "failed to play on: {e}"),
     };
     let duration_ms = audio.duration_ms();
     let id = session_id.clone();
@@ -275,8 +275,8 @@ async fn resume_one(resumed: Resumed, since: Instant, library: &Library, packets
     match resumed.await {
         Ok(Ok(())) => (),
         // Deleted meanwhile, or too short to be played from there.
-        Ok(Err(e)) => info!(session_id = %id, "not played on: {e}"),
-        Err(e) => warn!(session_id = %id, "failed to play on: {e}"),
+        Ok(Err(e)) => info!(session_id = %id, call_id, "not played on: {e}"),
+        Err(e) => warn!(session_id = %id, call_id, "failed to play on: {e}"),
     }
 }
 

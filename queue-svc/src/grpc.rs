@@ -137,7 +137,8 @@ impl pb::queues_server::Queues for Service {
             ms => return Err(invalid("ring_timeout_ms", ms, "1000 to 300000, or 0 for 30000")),
         };
         let retrieved = self.desk.retrieve(queue, address, ring_ms).await.map_err(status)?;
-        Ok(Response::new(wire::retrieved(retrieved)?))
+        let retrieved = wire::retrieved(retrieved)?;
+        Ok(boot::about_call(&retrieved.call_id.clone(), retrieved))
     }
 
     async fn count(

@@ -223,7 +223,7 @@ impl Firing {
                     false => lease_is_over(),
                 };
                 metrics::attempted([&answer]);
-                debug!(task_id = %attempt.task, ?answer, "attempt");
+                debug!(task_id = %attempt.task, call_id = attempt.effect.call_id(), ?answer, "attempt");
                 Done::Answered(vec![(attempt.task, attempt.ticket, answer)])
             });
         }

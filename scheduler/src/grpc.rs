@@ -110,7 +110,8 @@ impl Scheduler for Api {
             let request = forwarded(request.clone());
             async move { owner.cancel(request).await }
         };
-        self.forward.decide((id.shard(), hop), here, there).await.map(Response::new)
+        let cancelled = self.forward.decide((id.shard(), hop), here, there).await?;
+        Ok(about_task(cancelled, |it| it.task.as_ref()))
     }
 
     async fn cancel_group(
@@ -179,7 +180,8 @@ impl Scheduler for Api {
             let request = forwarded(request.clone());
             async move { owner.reschedule(request).await }
         };
-        self.forward.decide((id.shard(), hop), here, there).await.map(Response::new)
+        let moved = self.forward.decide((id.shard(), hop), here, there).await?;
+        Ok(about_task(moved, |it| Some(it)))
     }
 
     async fn pause(
@@ -204,8 +206,8 @@ impl Scheduler for Api {
                     let request = forwarded(request.clone());
                     async move { owner.pause(request).await }
                 };
-                let decided = self.forward.decide((id.shard(), hop), here, there).await;
-                return decided.map(Response::new);
+                let decided = self.forward.decide((id.shard(), hop), here, there).await?;
+                return Ok(about_task(decided, |it| it.task.as_ref()));
             }
         };
         let there = |mut owner: forward::Client, shards| {
@@ -241,8 +243,8 @@ impl Scheduler for Api {
                     let request = forwarded(request.clone());
                     async move { owner.resume(request).await }
                 };
-                let decided = self.forward.decide((id.shard(), hop), here, there).await;
-                return decided.map(Response::new);
+                let decided = self.forward.decide((id.shard(), hop), here, there).await?;
+                return Ok(about_task(decided, |it| it.task.as_ref()));
             }
         };
         let there = |mut owner: forward::Client, shards| {
@@ -377,6 +379,15 @@ fn filter(request: ListRequest) -> Result<Filter, Bad> {
         after: fields::cursor(&request.page_token)?,
         limit: fields::page_size(request.page_size)?,
     })
+}
+
+/// A response about a task, which the request may have named alone.
+fn about_task<T>(message: T, task: fn(&T) -> Option<&pb::Task>) -> Response<T> {
+    let call_id = task(&message).map(|it| it.call_id.clone());
+    match call_id.filter(|it| !it.is_empty()) {
+        Some(call_id) => boot::about_call(&call_id, message),
+        None => Response::new(message),
+    }
 }
 
 /// A call, or none.

@@ -404,7 +404,7 @@ impl Edge {
             signalling_source: String::new(),
         };
         let command = call::MediaCommand::Delete { side: None };
-        let delete = self.relay(url).perform(subject, command);
+        let delete = self.relay(&orphan.call_id, url).perform(subject, command);
         let is_ours = self.calls.get(&orphan.call_id).is_some();
         let kept = self.keeping.is_kept(orphan.call_id.clone());
         let events = self.events.clone();

@@ -127,7 +127,7 @@ impl Edge {
         if let Some(entry) = self.calls.get_mut(&call) {
             entry.media_since = None; // Until media-relay counts the session as ours.
         }
-        let (media, done) = (self.relay(&url), self.done.clone());
+        let (media, done) = (self.relay(&call, &url), self.done.clone());
         tokio::spawn(async move {
             let adopted = media.adopt(session_id).await;
             let is_missing = |e: &Failure| e.kind == FailureKind::NotFound;
@@ -177,7 +177,7 @@ impl Edge {
         let call = Call::restore(now(), record.call);
         let originate = record.originate.as_deref();
         let originate = originate.map(proto::json::event_from_json::<OriginateRequest>);
-        let media = self.relay(&record.media_relay);
+        let media = self.relay(&id, &record.media_relay);
         let mut entry = Entry::new(call, media, record.from, record.our_uri);
         entry.session_id = record.session_id;
         entry.contact = record.contact;
@@ -192,8 +192,8 @@ impl Edge {
         self.mark(id);
     }
 
-    /// The media-relay at this URL; one that is not ours is watched from now on.
-    pub(crate) fn relay(&mut self, url: &str) -> Media {
+    /// The media-relay of a call, at this URL; one that is not ours is watched from now on.
+    pub(crate) fn relay(&mut self, call_id: &str, url: &str) -> Media {
         let own = &self.services.media;
         if *own.url == *url {
             return own.clone();
@@ -209,7 +209,7 @@ impl Edge {
             }
             Ok(_) => own.clone(), // It has no such session, and says so.
             Err(e) => {
-                warn!("failed to use the media-relay of a call: {e:#}");
+                warn!(call_id, url, "failed to use the media-relay of the call: {e:#}");
                 own.clone()
             }
         }

@@ -133,11 +133,12 @@ impl Edge {
             let queue_uri = match listed {
                 Ok(Ok(uris)) => Some(is_queue(uris)),
                 Ok(Err(e)) => {
-                    warn!("failed to route an INVITE: {e:#}");
+                    warn!(sip_call_id = invite.call_id, "failed to route an INVITE: {e:#}");
                     None
                 }
                 Err(_) => {
-                    warn!("failed to route an INVITE: queue-svc did not answer in time");
+                    let why = "queue-svc did not answer in time";
+                    warn!(sip_call_id = invite.call_id, "failed to route an INVITE: {why}");
                     None
                 }
             };

@@ -276,6 +276,11 @@ impl Relay {
         self.by_id.contains_key(session_id)
     }
 
+    /// The call that a session is of; none if there is no such session.
+    pub fn call_id(&self, session_id: &str) -> Option<Arc<str>> {
+        Some(self.sessions[self.by_id.get(session_id)?].call_id.clone())
+    }
+
     /// A pair to bind: for [`Relay::offer`], or for [`Relay::give_back_ports`] if that fails.
     ///
     /// # Errors

@@ -155,6 +155,7 @@ pub enum Changed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resumed {
     pub session_id: String,
+    pub call_id: String,
     pub side: Side,
     pub play: PlaySnapshot,
     /// How long ago it was at its offset.
@@ -256,6 +257,7 @@ impl Relay {
             let plays = it.plays.iter().map(|it| (it, false)).chain(music.map(|it| (it, true)));
             resumed.extend(plays.map(|(play, is_conference_music)| Resumed {
                 session_id: session_id.to_owned(),
+                call_id: snapshot.call_id.clone(),
                 side,
                 play: play.clone(),
                 age,

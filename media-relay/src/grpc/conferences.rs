@@ -3,7 +3,8 @@
 use super::Grpc;
 use super::fields::{check_conference, check_id, check_pin, invalid, side};
 use super::messages;
-use super::refusals::{busy, failed};
+use super::refusals::busy;
+use boot::about_call;
 use media::{Join, LeaveReason, PARTICIPANTS_MAX, Play};
 use proto::media_relay::v1 as wire;
 use std::time::Instant;
@@ -30,24 +31,23 @@ impl Grpc {
             self.encode_for(&request.session_id, side, &music.audio, true).await?;
         }
         let (session_id, conference) = (request.session_id.clone(), request.conference.clone());
-        let participants = self
-            .packets
-            .call(move |it| {
-                let join = Join {
-                    conference: &request.conference,
-                    pin: &request.pin,
-                    participants_max,
-                    music,
-                    muted: request.muted,
-                    deaf: request.deaf,
-                };
-                it.relay.join_with(Instant::now(), &request.session_id, side, join)
-            })
-            .await
-            .map_err(busy)?
-            .map_err(failed)?;
-        info!(%session_id, ?side, conference, participants, "joined");
-        Ok(Response::new(wire::JoinResponse { participants: messages::number(participants) }))
+        let joining = self.command(session_id.clone(), move |it, id| {
+            let join = Join {
+                conference: &request.conference,
+                pin: &request.pin,
+                participants_max,
+                music,
+                muted: request.muted,
+                deaf: request.deaf,
+            };
+            it.relay.join_with(Instant::now(), id, side, join)
+        });
+        let (participants, call_id) = joining.await?;
+        info!(%session_id, %call_id, ?side, conference, participants, "joined");
+        Ok(about_call(
+            &call_id,
+            wire::JoinResponse { participants: messages::number(participants) },
+        ))
     }
 
     async fn music_when_alone(&self, file: &str) -> Result<Option<Play>, Status> {
@@ -72,16 +72,13 @@ impl Grpc {
         let side = side("side", request.side)?;
         check_id("session_id", &request.session_id)?;
         let wire::UpdateParticipantRequest { session_id, muted, deaf, .. } = request;
-        let id = session_id.clone();
-        let updated = self
-            .packets
-            .call(move |it| it.relay.update_participant(Instant::now(), &id, side, muted, deaf))
-            .await
-            .map_err(busy)?
-            .map_err(failed)?;
-        info!(%session_id, ?side, updated.muted, updated.deaf, "participant updated");
+        let updating = self.command(session_id.clone(), move |it, id| {
+            it.relay.update_participant(Instant::now(), id, side, muted, deaf)
+        });
+        let (updated, call_id) = updating.await?;
+        info!(%session_id, %call_id, ?side, updated.muted, updated.deaf, "participant updated");
         let participant = Some(messages::participant(updated));
-        Ok(Response::new(wire::UpdateParticipantResponse { participant }))
+        Ok(about_call(&call_id, wire::UpdateParticipantResponse { participant }))
     }
 
     pub(super) async fn kick_one(
@@ -91,15 +88,12 @@ impl Grpc {
         let side = side("side", request.side)?;
         let session_id = request.session_id;
         check_id("session_id", &session_id)?;
-        let id = session_id.clone();
-        let kicked = self
-            .packets
-            .call(move |it| it.relay.leave(Instant::now(), &id, side, LeaveReason::Kicked))
-            .await
-            .map_err(busy)?
-            .map_err(failed)?;
-        info!(%session_id, ?side, kicked, "kicked");
-        Ok(Response::new(wire::KickResponse { kicked }))
+        let kicking = self.command(session_id.clone(), move |it, id| {
+            it.relay.leave(Instant::now(), id, side, LeaveReason::Kicked)
+        });
+        let (kicked, call_id) = kicking.await?;
+        info!(%session_id, %call_id, ?side, kicked, "kicked");
+        Ok(about_call(&call_id, wire::KickResponse { kicked }))
     }
 
     pub(super) async fn list(

@@ -2,8 +2,8 @@
 
 use super::Grpc;
 use super::fields::invalid;
-use super::refusals::{busy, failed};
 use crate::packet_thread::{Happened, What};
+use boot::about_call;
 use media::{EventKind, Side};
 use proto::media_relay::v1 as wire;
 use std::time::{Duration, Instant};
@@ -25,18 +25,18 @@ impl Grpc {
             return Err(invalid("heard_within_ms", within_ms, "0 to 60000"));
         }
         let events = self.packets.watch();
-        let id = session_id.clone();
-        let begun = self.packets.call(move |it| it.relay.connect_when_heard(Instant::now(), &id));
-        let mut connected = begun.await.map_err(busy)?.map_err(failed)?;
+        let begun = self
+            .command(session_id.clone(), |it, id| it.relay.connect_when_heard(Instant::now(), id));
+        let (mut connected, call_id) = begun.await?;
         if !connected {
             let within = Duration::from_millis(within_ms.into());
             let _ = timeout(within, heard(events, &session_id)).await; // The relay knows better.
-            let id = session_id.clone();
-            let ended = self.packets.call(move |it| it.relay.stop_waiting(Instant::now(), &id));
-            connected = ended.await.map_err(busy)?.map_err(failed)?;
+            let ended = self
+                .command(session_id.clone(), |it, id| it.relay.stop_waiting(Instant::now(), id));
+            connected = ended.await?.0;
         }
-        info!(%session_id, connected, "connected when heard");
-        Ok(Response::new(wire::ConnectResponse { silent: !connected }))
+        info!(%session_id, %call_id, connected, "connected when heard");
+        Ok(about_call(&call_id, wire::ConnectResponse { silent: !connected }))
     }
 }
 

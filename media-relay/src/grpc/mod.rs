@@ -1,5 +1,6 @@
 //! The API of `media_relay.proto`: requests become commands to the packet thread.
 
+mod command;
 mod conferences;
 mod connecting;
 mod fields;
@@ -11,6 +12,7 @@ use crate::library::Library;
 use crate::metrics;
 use crate::packet_thread::{EVENTS_BEHIND_MAX, Handle};
 use crate::recorder::Recorder;
+use boot::about_call;
 use fields::{check_id, check_len, invalid, side};
 use futures::stream::{self, BoxStream, StreamExt as _};
 use media::sdp::Remote;
@@ -94,7 +96,7 @@ impl MediaRelay for Grpc {
             .map_err(offer_failed)?;
         let codec = described.codec.map_or("", |it| it.rtpmap());
         info!(%session_id, %call_id, ?side, codec, held = described.held, "negotiated");
-        debug!(%session_id, ?side, signalling_source = %request.signalling_source, "offer's source");
+        debug!(%session_id, %call_id, ?side, signalling_source = %request.signalling_source, "offer's source");
         Ok(Response::new(wire::OfferResponse {
             sdp: described.sdp,
             codec: codec.to_owned(),
@@ -110,16 +112,17 @@ impl MediaRelay for Grpc {
         let side = side("side", request.side)?;
         check_id("session_id", &request.session_id)?;
         let remote = Remote::parse(&request.sdp).map_err(|e| refused(&e))?;
-        let session_id = request.session_id.clone();
-        let described = self
-            .packets
-            .call(move |it| it.relay.answer(Instant::now(), &request.session_id, side, remote))
-            .await
-            .map_err(busy)?
-            .map_err(failed)?;
+        let session_id = request.session_id;
+        let answering = self.command(session_id.clone(), move |it, id| {
+            it.relay.answer(Instant::now(), id, side, remote)
+        });
+        let (described, call_id) = answering.await?;
         let codec = described.codec.map_or("", |it| it.rtpmap());
-        info!(%session_id, ?side, codec, held = described.held, "answered");
-        Ok(Response::new(wire::AnswerResponse { codec: codec.to_owned(), held: described.held }))
+        info!(%session_id, %call_id, ?side, codec, held = described.held, "answered");
+        Ok(about_call(
+            &call_id,
+            wire::AnswerResponse { codec: codec.to_owned(), held: described.held },
+        ))
     }
 
     async fn delete(
@@ -132,14 +135,14 @@ impl MediaRelay for Grpc {
             0 => None,
             number => Some(side("side", number)?),
         };
-        let session_id = request.session_id.clone();
-        let existed = self
-            .packets
-            .call(move |it| it.delete(&request.session_id, side))
-            .await
-            .map_err(busy)?;
-        info!(%session_id, ?side, existed, "deleted");
-        Ok(Response::new(wire::DeleteResponse { existed }))
+        let session_id = request.session_id;
+        let id = session_id.clone();
+        let deleting = self.packets.call(move |it| (it.relay.call_id(&id), it.delete(&id, side)));
+        let (call_id, existed) = deleting.await.map_err(busy)?;
+        let response = wire::DeleteResponse { existed };
+        let Some(call_id) = call_id else { return Ok(Response::new(response)) };
+        info!(%session_id, %call_id, ?side, existed, "deleted");
+        Ok(about_call(&call_id, response))
     }
 
     async fn query(
@@ -184,14 +187,13 @@ impl MediaRelay for Grpc {
             offset_ms: request.offset_ms,
             radio: is_radio(&request)?,
         };
-        let session_id = request.session_id.clone();
-        self.packets
-            .call(move |it| it.relay.play(Instant::now(), &request.session_id, side, play))
-            .await
-            .map_err(busy)?
-            .map_err(failed)?;
-        info!(%session_id, ?side, file = request.file, repeat = request.r#loop, "playing");
-        Ok(Response::new(wire::PlayResponse { play_id, duration_ms }))
+        let wire::PlayRequest { session_id, file, r#loop: repeat, .. } = request;
+        let playing = self.command(session_id.clone(), move |it, id| {
+            it.relay.play(Instant::now(), id, side, play)
+        });
+        let ((), call_id) = playing.await?;
+        info!(%session_id, %call_id, ?side, file, repeat, "playing");
+        Ok(about_call(&call_id, wire::PlayResponse { play_id, duration_ms }))
     }
 
     async fn stop(
@@ -201,24 +203,20 @@ impl MediaRelay for Grpc {
         let request = request.into_inner();
         let side = side("side", request.side)?;
         check_id("session_id", &request.session_id)?;
-        let session_id = request.session_id.clone();
-        let stopped = self
-            .packets
-            .call(move |it| {
-                let now = Instant::now();
-                if request.leave_conference {
-                    it.relay.leave(now, &request.session_id, side, LeaveReason::Left)?;
-                }
-                match request.play_id.as_str() {
-                    "" => it.relay.stop(now, &request.session_id, side),
-                    play_id => it.relay.stop_one(now, &request.session_id, side, play_id),
-                }
-            })
-            .await
-            .map_err(busy)?
-            .map_err(failed)?;
-        info!(%session_id, ?side, stopped, "stopped playing");
-        Ok(Response::new(wire::StopResponse { stopped }))
+        let wire::StopRequest { session_id, play_id, leave_conference, .. } = request;
+        let stopping = self.command(session_id.clone(), move |it, id| {
+            let now = Instant::now();
+            if leave_conference {
+                it.relay.leave(now, id, side, LeaveReason::Left)?;
+            }
+            match play_id.as_str() {
+                "" => it.relay.stop(now, id, side),
+                play_id => it.relay.stop_one(now, id, side, play_id),
+            }
+        });
+        let (stopped, call_id) = stopping.await?;
+        info!(%session_id, %call_id, ?side, stopped, "stopped playing");
+        Ok(about_call(&call_id, wire::StopResponse { stopped }))
     }
 
     async fn adopt(
@@ -228,14 +226,11 @@ impl MediaRelay for Grpc {
         let wire::AdoptRequest { session_id, owner } = request.into_inner();
         check_id("session_id", &session_id)?;
         check_id("owner", &owner)?;
-        let (id, new) = (session_id.clone(), owner.clone());
-        self.packets
-            .call(move |it| it.relay.adopt(&id, &new))
-            .await
-            .map_err(busy)?
-            .map_err(failed)?;
-        info!(%session_id, %owner, "has another owner");
-        Ok(Response::new(wire::AdoptResponse {}))
+        let new = owner.clone();
+        let adopting = self.command(session_id.clone(), move |it, id| it.relay.adopt(id, &new));
+        let ((), call_id) = adopting.await?;
+        info!(%session_id, %call_id, %owner, "has another owner");
+        Ok(about_call(&call_id, wire::AdoptResponse {}))
     }
 
     async fn connect(
@@ -247,14 +242,11 @@ impl MediaRelay for Grpc {
         if heard_within_ms > 0 {
             return self.connect_when_heard(session_id, heard_within_ms).await;
         }
-        let id = session_id.clone();
-        self.packets
-            .call(move |it| it.relay.connect(Instant::now(), &id))
-            .await
-            .map_err(busy)?
-            .map_err(failed)?;
-        info!(%session_id, "connected");
-        Ok(Response::new(wire::ConnectResponse { silent: false }))
+        let connecting =
+            self.command(session_id.clone(), |it, id| it.relay.connect(Instant::now(), id));
+        let ((), call_id) = connecting.await?;
+        info!(%session_id, %call_id, "connected");
+        Ok(about_call(&call_id, wire::ConnectResponse { silent: false }))
     }
 
     async fn join(
@@ -324,15 +316,12 @@ impl MediaRelay for Grpc {
         let (duration_ms, pause_ms) = (or(duration_ms, DIGIT_MS), or(pause_ms, PAUSE_MS));
         let send = SendDigits::new(parsed, duration_ms, pause_ms)
             .map_err(|e| Status::invalid_argument(e.to_string()))?;
-        let id = session_id.clone();
-        let done_in_ms = self
-            .packets
-            .call(move |it| it.relay.send_dtmf(Instant::now(), &id, side, &send))
-            .await
-            .map_err(busy)?
-            .map_err(failed)?;
-        info!(%session_id, ?side, done_in_ms, "sending digits");
-        Ok(Response::new(wire::SendDtmfResponse { done_in_ms }))
+        let sending = self.command(session_id.clone(), move |it, id| {
+            it.relay.send_dtmf(Instant::now(), id, side, &send)
+        });
+        let (done_in_ms, call_id) = sending.await?;
+        info!(%session_id, %call_id, ?side, done_in_ms, "sending digits");
+        Ok(about_call(&call_id, wire::SendDtmfResponse { done_in_ms }))
     }
 
     async fn detect_dtmf(

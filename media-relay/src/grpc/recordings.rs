@@ -28,7 +28,7 @@ impl Grpc {
         let (packets, recorder) = (self.packets.clone(), self.recorder.clone());
         // A task of its own: who gives up meanwhile must not leave a file that nobody ends.
         let starting = tokio::spawn(start(packets, recorder, session_id, side, file));
-        starting.await.expect("a panic ends the process").map(Response::new)
+        starting.await.expect("a panic ends the process")
     }
 
     pub(super) async fn stop_one_recording(
@@ -47,7 +47,8 @@ impl Grpc {
                         && *finished.about.recording_id == *recording_id
                     {
                         let recording = Some(messages::recording(&finished));
-                        return Ok(Response::new(wire::StopRecordingResponse { recording }));
+                        let response = wire::StopRecordingResponse { recording };
+                        return Ok(boot::about_call(&finished.about.call_id, response));
                     }
                 }
                 Err(RecvError::Lagged(_) | RecvError::Closed) => {
@@ -66,7 +67,7 @@ async fn start(
     session_id: String,
     side: Option<Side>,
     file: String,
-) -> Result<wire::StartRecordingResponse, Status> {
+) -> Result<Response<wire::StartRecordingResponse>, Status> {
     let id = session_id.clone();
     let asked = packets.call(move |it| {
         let format = it.relay.recording_format(&id, side)?;
@@ -79,7 +80,7 @@ async fn start(
     let about = About {
         recording_id: recording_id.clone(),
         session_id: session_id.clone(),
-        call_id,
+        call_id: call_id.clone(),
         owner,
         side,
         file: file.clone(),
@@ -92,7 +93,8 @@ async fn start(
         .call(move |it| it.relay.start_recording(Instant::now(), &session, &recording, format));
     let started = started.await.map_err(busy).and_then(|it| it.map_err(failed));
     started.inspect_err(|_| recorder.discard(&recording_id))?;
-    info!(%session_id, ?side, file, recording_id, "recording");
+    info!(%session_id, call_id, ?side, file, recording_id, "recording");
     let sample_rate_hz = format.sample_rate_hz;
-    Ok(wire::StartRecordingResponse { recording_id, file, sample_rate_hz })
+    let response = wire::StartRecordingResponse { recording_id, file, sample_rate_hz };
+    Ok(boot::about_call(&call_id, response))
 }

@@ -57,7 +57,7 @@ impl Server {
         let ports = self.place_one(placing.clone()).await?;
         if is_new {
             self.totals.created += 1;
-            info!(session_id, "rtpproxy session made");
+            info!(session_id, sip_call_id = new.call_id, "rtpproxy session made");
             self.calls.insert(new);
         }
         if let Some(call) = self.calls.get_mut(&session_id) {

@@ -56,7 +56,8 @@ impl Work {
             }
             Output::PublishAgent(event) => {
                 let (agent, state, reason) = (&event.agent, event.state.word(), &event.reason);
-                info!(%agent, state, reason, "agent");
+                let call_id = event.call_id.as_ref().map(CallId::as_str);
+                info!(call_id, %agent, state, reason, "agent");
                 step.changes.push(events::of_agent(&event));
                 step.has_rows = true;
             }

@@ -3,7 +3,7 @@
 use crate::metrics;
 use crate::store::Task;
 use std::collections::BTreeMap;
-use tracing::{debug, info, warn};
+use tracing::{Level, debug, enabled, info, warn};
 use wheel::{Effect, State, TaskId};
 
 /// A change that is to be told of once it is committed.
@@ -20,7 +20,9 @@ pub(super) struct Seen {
 impl Seen {
     pub(super) fn new(task: &Task) -> Self {
         let publishes = matches!(*task.effect, Effect::Publish { .. });
-        let worth = task.state.has_ended() && !publishes || task.state == State::Failed;
+        let worth = task.state.has_ended() && !publishes
+            || task.state == State::Failed
+            || enabled!(Level::DEBUG);
         let text = |text: &String| if worth { text.clone() } else { String::new() };
         Self {
             id: task.id,
@@ -49,7 +51,10 @@ impl Seen {
             State::Fired | State::Expired if !publishes => {
                 info!(task_id = %id, %call_id, ?state, late_ms, "task: {result}");
             }
-            _ => debug!(task_id = %id, ?state, "task"),
+            State::Cancelled if !publishes => {
+                info!(task_id = %id, %call_id, ?state, "task: {result}");
+            }
+            _ => debug!(task_id = %id, %call_id, ?state, "task"),
         }
     }
 }
