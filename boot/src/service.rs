@@ -2,7 +2,7 @@
 
 use crate::credentials::Credentials;
 use crate::otlp::Exporter;
-use crate::{Common, Login, Nats, grpc, logs, trace};
+use crate::{Common, Login, Metric, Nats, grpc, logs, metric, trace};
 use anyhow::{Context as _, anyhow, bail};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use std::net::SocketAddr;
@@ -99,6 +99,11 @@ impl Service {
             unpublished: watch::Sender::new(0),
             stop,
         })
+    }
+
+    /// Puts a service's own metrics on the page of `--metrics`, with their help.
+    pub fn describe(&self, metrics: &[Metric]) {
+        metric::describe(metrics);
     }
 
     /// Binds the gRPC port.

@@ -42,11 +42,13 @@ pub fn read(path: &str) -> anyhow::Result<Vec<Step>> {
     let mut steps = Vec::new();
     let mut lines = document.lines();
     while let Some(line) = lines.next() {
+        let line = line.trim_start(); // Of a list's item.
         if let Some(action) = line.strip_prefix("<!-- phone: ") {
             steps.push(Step::Phone(action.trim_end_matches(" -->").to_owned()));
         }
         let Some(language) = line.strip_prefix("```") else { continue };
-        let block: Vec<&str> = lines.by_ref().take_while(|line| !line.starts_with("```")).collect();
+        let block: Vec<&str> =
+            lines.by_ref().take_while(|line| !line.trim_start().starts_with("```")).collect();
         let block = block.join("\n");
         match (language, steps.last_mut()) {
             ("sh", _) => steps.push(Step::Shell(Script { text: block, expected: Vec::new() })),
@@ -64,6 +66,11 @@ pub fn read(path: &str) -> anyhow::Result<Vec<Step>> {
 }
 
 impl Script {
+    /// Whether it runs a program of that name.
+    pub fn mentions(&self, program: &str) -> bool {
+        self.text.contains(program)
+    }
+
     /// Runs it to its end with these `variables`, after `replaced` has put other addresses in; the
     /// messages that it prints.
     ///

@@ -3,15 +3,10 @@
 
 use anyhow::Context as _;
 use e2e::audio::Codec;
-use e2e::document::{self, Script, Step};
-use e2e::phone::{Dialog, PATIENCE, Phone};
-use e2e::{QUEUE_USER, Stack, USERS};
+use e2e::document::{self, Step};
+use e2e::phone::{PATIENCE, Phone};
+use e2e::{QUEUE_USER, Reader, Stack, USERS};
 use rsip::headers::auth::Algorithm;
-use serde_json::Value;
-use std::time::Duration;
-
-/// How often phones look for calls while a script runs.
-const POLL: Duration = Duration::from_millis(20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_line_of_the_manual_does_what_it_says() -> anyhow::Result<()> {
@@ -37,12 +32,11 @@ async fn run_document(path: &str, scripts_min: usize) -> anyhow::Result<()> {
     stack.create_queue().await?;
     let caller = Phone::start("alice", Codec::Pcmu)?;
     let phones = [registered(&stack, 0)?, registered(&stack, 1)?];
-    let mut session =
-        Session { stack: &stack, phones: &phones, calls: [None, None], ids: Ids::default() };
+    let mut reader = Reader::new(stack.ports(), &phones);
     let mut waiting = None;
     for step in &steps {
         match step {
-            Step::Shell(script) => session.run(script)?,
+            Step::Shell(script) => reader.run(script)?,
             Step::Block(language, _) => anyhow::bail!("a block of {language:?}"),
             Step::Phone(action) => match action.as_str() {
                 "the caller calls 1008" => {
@@ -59,12 +53,12 @@ async fn run_document(path: &str, scripts_min: usize) -> anyhow::Result<()> {
                     waiting = None;
                 }
                 "1000 presses 1" => {
-                    session.calls[0].as_ref().context("find the call of 1000")?.press('1');
-                    stack.wait_call(&session.ids.call, |it| it.conference == "test1").await?;
+                    reader.calls[0].as_ref().context("find the call of 1000")?.press('1');
+                    stack.wait_call(&reader.ids.call, |it| it.conference == "test1").await?;
                 }
                 "1000 is hung up" => {
                     phones[0].wait_bye(PATIENCE)?;
-                    stack.wait_ended(&session.ids.call).await?;
+                    stack.wait_ended(&reader.ids.call).await?;
                 }
                 other => anyhow::bail!("this test does not know how to do {other:?}"),
             },
@@ -79,54 +73,4 @@ fn registered(stack: &Stack, nth: usize) -> anyhow::Result<Phone> {
     let phone = Phone::start(user, Codec::Pcmu)?;
     phone.register(stack.sip(), password, Algorithm::Sha256)?;
     Ok(phone)
-}
-
-/// What a reader would put into shell variables: the last ids that were printed.
-#[derive(Default)]
-struct Ids {
-    call: String,
-    task: String,
-}
-
-struct Session<'a> {
-    stack: &'a Stack,
-    phones: &'a [Phone; 2],
-    calls: [Option<Dialog<'a>>; 2],
-    ids: Ids,
-}
-
-impl Session<'_> {
-    /// Runs a script to its end, while the registered phones answer.
-    fn run(&mut self, script: &Script) -> anyhow::Result<()> {
-        let ids = [("CALL_ID", self.ids.call.clone()), ("TASK_ID", self.ids.task.clone())];
-        let variables = ids.each_ref().map(|(name, id)| (*name, id.as_str()));
-        let ports = self.stack.ports();
-        let replaced = |text: &str| document::with_ports(text, ports);
-        let messages = script.run_while(replaced, &variables, || {
-            for (phone, call) in self.phones.iter().zip(&mut self.calls) {
-                if let Ok(invitation) = phone.invited_within(POLL) {
-                    *call = Some(invitation.answer()?);
-                }
-            }
-            Ok(())
-        })?;
-        messages.iter().for_each(|message| self.note_ids(message));
-        Ok(())
-    }
-
-    fn note_ids(&mut self, message: &Value) {
-        let Value::Object(fields) = message else {
-            return message.as_array().into_iter().flatten().for_each(|it| self.note_ids(it));
-        };
-        for (name, value) in fields {
-            match (name.as_str(), value) {
-                ("callId", Value::String(id)) => self.ids.call = id.clone(),
-                ("taskId", Value::String(id)) => self.ids.task = id.clone(),
-                ("limit", Value::String(id)) if self.ids.task.is_empty() => {
-                    self.ids.task = id.clone();
-                }
-                _ => self.note_ids(value),
-            }
-        }
-    }
 }

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
 }
 
 async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
+    service.describe(&metrics::ALL);
     let config = args.config()?;
     let codecs = config.codecs.clone();
     raise_descriptor_limit(&args);

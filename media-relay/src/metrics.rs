@@ -1,7 +1,70 @@
 //! What media-relay counts. The packet thread keeps its handles, so that counting is cheap.
 
+use boot::Metric;
 use media::Discard;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+/// Everything that media-relay counts.
+pub(crate) const ALL: [Metric; 15] = [
+    Metric::gauge(
+        "holdfast_media_packet_path",
+        "1; the label `path` is the one that packets take.",
+    ),
+    Metric::counter("holdfast_media_packets_received_total", "Datagrams received."),
+    Metric::counter("holdfast_media_packets_sent_total", "Datagrams sent."),
+    Metric::counter(
+        "holdfast_media_send_failures_total",
+        "Datagrams that the kernel did not take.",
+    ),
+    Metric::counter_by(
+        "holdfast_media_packets_discarded_total",
+        "reason",
+        &[],
+        "Datagrams received and not forwarded.",
+    ),
+    Metric::gauge("holdfast_media_sessions", "Media sessions: one for each call with sound."),
+    Metric::gauge("holdfast_media_streams", "Sides of all sessions: each has one stream each way."),
+    Metric::histogram(
+        "holdfast_media_send_lateness_seconds",
+        "How much later than planned music, prompts and mixes leave: of each batch, the latest.",
+    ),
+    Metric::counter_by(
+        "holdfast_media_sessions_restored_total",
+        "result",
+        &["restored", "lost"],
+        "Sessions of an earlier process that were taken up, or could not be.",
+    ),
+    Metric::counter(
+        "holdfast_media_snapshot_failures_total",
+        "Times that snapshots of sessions could not be written.",
+    ),
+    Metric::counter(
+        "holdfast_media_watchers_lost_total",
+        "Readers of events that fell behind and were ended.",
+    ),
+    Metric::counter_by(
+        "holdfast_media_rtpproxy_commands_total",
+        "result",
+        &["ok", "error"],
+        "Commands of the rtpproxy protocol.",
+    ),
+    Metric::counter_by(
+        "holdfast_media_rtpproxy_refused_total",
+        "reason",
+        &["source", "cookie", "connections"],
+        "Datagrams and connections of the rtpproxy protocol that were not taken.",
+    ),
+    Metric::counter_by(
+        "holdfast_media_rtpproxy_notifications_total",
+        "result",
+        &["told", "lost"],
+        "Notifications of the rtpproxy protocol.",
+    ),
+    Metric::counter(
+        "holdfast_media_recording_samples_lost_total",
+        "Samples of recordings that the disk was too slow for; they are silence.",
+    ),
+];
 
 pub(crate) struct Metrics {
     pub received: Counter,

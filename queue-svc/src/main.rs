@@ -28,6 +28,7 @@ fn main() -> ExitCode {
 }
 
 async fn serve(service: boot::Service, args: args::Args) -> anyhow::Result<()> {
+    service.describe(&metrics::ALL);
     let listener = service.bind_grpc().await?;
     boot::channel("--sip-edge", &args.sip_edge)?; // It must be one that can be used.
     let store = store::Store::open(&args.database_url, args.sqlite_synchronous.into()).await?;

@@ -1,5 +1,6 @@
 //! The names of this service's metrics.
 
+use boot::Metric;
 use queue::{AgentState, Queues, UnixMs};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,6 +15,71 @@ const AGENT_STATES: [AgentState; 6] = [
     AgentState::Busy,
     AgentState::WrapUp,
     AgentState::Paused,
+];
+
+/// Everything that queue-svc counts. What is counted of each queue has its name as the label `queue`.
+pub(crate) const ALL: [Metric; 25] = [
+    Metric::gauge("queue_callers", "Callers in all queues."),
+    Metric::gauge("queue_assignments", "Callers that an agent is being rung for."),
+    Metric::gauge("queue_owner", "1 if this process owns the queues, else 0."),
+    Metric::counter(
+        "queue_lease_failures_total",
+        "Times that the database did not answer when it was asked for the lease on the queues.",
+    ),
+    Metric::counter(
+        "queue_forwarded_total",
+        "Requests that were handed to the replica that owns the queues.",
+    ),
+    Metric::counter("queue_joins_total", "Calls that got a place in a queue."),
+    Metric::counter_by(
+        "queue_refusals_total",
+        "why",
+        &["full", "no_such_queue", "no_agents", "refused", "store", "draining", "not_owner"],
+        "Calls that did not get a place in a queue.",
+    ),
+    Metric::counter_by(
+        "queue_assignments_total",
+        "outcome",
+        &[
+            "connected",
+            "no_answer",
+            "busy",
+            "declined",
+            "unreachable",
+            "caller_gone",
+            "unavailable",
+        ],
+        "Callers given to an agent, by how that ended.",
+    ),
+    Metric::histogram("queue_wait_seconds", "From a caller's arrival until an agent answers."),
+    Metric::histogram("queue_write_seconds", "One transaction of the database."),
+    Metric::counter("queue_rows_written_total", "Rows that were to be written."),
+    Metric::counter(
+        "queue_write_failures_total",
+        "Transactions that failed; they are tried again.",
+    ),
+    Metric::counter(
+        "queue_changes_lost_total",
+        "Changes that events do not tell of: the database was away for too long.",
+    ),
+    Metric::counter("queue_announcements_failed_total", "Announcements that were not played."),
+    Metric::gauge("queue_waiting", "Callers waiting in the queue."),
+    Metric::gauge("queue_leaving", "Callers of the queue that an agent is being rung for."),
+    Metric::gauge("queue_longest_wait_seconds", "How long the caller at position 1 waits."),
+    Metric::gauge(
+        "queue_service_level_ratio",
+        "Callers answered within the queue's target, of all that were answered or gave up; 1 if none.",
+    ),
+    Metric::counter("queue_joined_total", "Callers that came into the queue."),
+    Metric::counter("queue_handled_total", "Callers of the queue that an agent has answered."),
+    Metric::counter("queue_abandoned_total", "Callers that hung up while they waited."),
+    Metric::counter(
+        "queue_left_total",
+        "Callers that left without an agent, but not by hanging up.",
+    ),
+    Metric::counter("queue_released_total", "Times that an agent did not take a caller."),
+    Metric::counter("queue_talk_ms_total", "Milliseconds that agents talked with callers."),
+    Metric::gauge("queue_agents", "Agents, by their state."),
 ];
 
 /// Callers in all queues, and assignments under way.

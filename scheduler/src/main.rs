@@ -43,6 +43,7 @@ fn main() -> ExitCode {
 }
 
 async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
+    service.describe(&metrics::ALL);
     let grpc = service.bind_grpc().await?;
     edge::check(&args.sip_edge)?;
     let store = store::Store::open(&args.database_url).await?;

@@ -1,8 +1,57 @@
 //! The names of this service's metrics.
 
+use boot::Metric;
 use metrics::{counter, gauge, histogram};
 use std::collections::BTreeMap;
 use wheel::{Answer, State};
+
+/// Everything that the scheduler counts.
+pub(crate) const ALL: [Metric; 13] = [
+    Metric::gauge(
+        "holdfast_scheduler_tasks",
+        "Tasks that have not ended, of this replica's shards.",
+    ),
+    Metric::gauge("holdfast_scheduler_tasks_in_flight", "Tasks that are firing."),
+    Metric::counter_by(
+        "holdfast_scheduler_task_changes_total",
+        "state",
+        &["pending", "firing", "fired", "cancelled", "expired", "failed", "paused"],
+        "Tasks that reached a state.",
+    ),
+    Metric::histogram(
+        "holdfast_scheduler_lateness_seconds",
+        "How long after its time an effect was begun.",
+    ),
+    Metric::counter_by(
+        "holdfast_scheduler_attempts_total",
+        "answer",
+        &["done", "already_ended", "no_such_call", "refused", "unanswered"],
+        "Attempts at an effect, by what came back.",
+    ),
+    Metric::counter("holdfast_scheduler_commits_total", "Transactions that are on disk."),
+    Metric::counter("holdfast_scheduler_writes_total", "Changes of tasks in these transactions."),
+    Metric::counter(
+        "holdfast_scheduler_commit_failures_total",
+        "Transactions that failed; who asked was told so.",
+    ),
+    Metric::counter(
+        "holdfast_scheduler_events_malformed_total",
+        "Events that were not what their subject promises.",
+    ),
+    Metric::counter(
+        "holdfast_scheduler_events_forgotten_total",
+        "Changes of tasks that were forgotten before NATS had taken them.",
+    ),
+    Metric::counter(
+        "holdfast_scheduler_checkpoint_failures_total",
+        "Times that SQLite's log was not moved into its file; it is tried again.",
+    ),
+    Metric::gauge("holdfast_scheduler_shards", "Shards that this process owns, of 16."),
+    Metric::counter(
+        "holdfast_scheduler_renewal_failures_total",
+        "Times that a lease on shards was not renewed; it is tried again.",
+    ),
+];
 
 /// Tasks that have not ended.
 pub(crate) fn tasks(live: usize, in_flight: usize) {

@@ -70,6 +70,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(service: Service, args: Args) -> anyhow::Result<()> {
+    service.describe(&metrics::ALL);
     let dial_plan = args.dial_plan.as_deref().map(DialPlan::read).transpose()?.unwrap_or_default();
     let users = args.all_users()?;
     let grpc = service.bind_grpc().await?;

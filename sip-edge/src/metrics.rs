@@ -1,6 +1,63 @@
 //! Names of the metrics of sip-edge.
 
+use boot::Metric;
 use call::Cause;
+
+/// Everything that sip-edge counts.
+pub(crate) const ALL: [Metric; 15] = [
+    Metric::gauge("holdfast_calls_live", "Calls that have not ended."),
+    Metric::counter("holdfast_calls_total", "Calls that began, of phones and originated."),
+    Metric::counter_by(
+        "holdfast_calls_ended_total",
+        "cause",
+        &["NORMAL_CLEARING", "ALLOTTED_TIMEOUT", "NETWORK_OUT_OF_ORDER", "CRASH"],
+        "Calls that ended, by hangup cause.",
+    ),
+    Metric::counter_by(
+        "holdfast_invites_refused_total",
+        "reason",
+        &["draining", "max-calls", "source-calls", "no-route", "queue-svc-away", "replaces"],
+        "INVITEs that got a 4xx to 6xx before they were calls.",
+    ),
+    Metric::counter_by(
+        "holdfast_commands_failed_total",
+        "service",
+        &["media-relay", "scheduler", "queue-svc"],
+        "Commands to another service that failed or timed out.",
+    ),
+    Metric::counter_by(
+        "holdfast_sip_discarded_total",
+        "reason",
+        &["malformed_request", "malformed_response", "banned", "source_rate"],
+        "SIP messages that were not handled.",
+    ),
+    Metric::counter_by(
+        "holdfast_sources_banned_total",
+        "reason",
+        &["scanner", "unproven", "malformed", "wrong_password", "no_such_place"],
+        "Sources that are not heard for --ban.",
+    ),
+    Metric::gauge("holdfast_trunk_registered", "1 if we are registered with the trunk, else 0."),
+    Metric::counter("holdfast_digits_discarded_total", "Digits that came to a call too fast."),
+    Metric::counter(
+        "holdfast_orphans_deleted_total",
+        "Media sessions that an earlier process left behind.",
+    ),
+    Metric::counter(
+        "holdfast_snapshots_failed_total",
+        "Times that NATS did not take the newest state of a call; it is written again.",
+    ),
+    Metric::counter("holdfast_snapshots_too_large_total", "Calls that are too large to be kept."),
+    Metric::counter(
+        "holdfast_calls_restored_total",
+        "Calls that went on here after another process.",
+    ),
+    Metric::counter("holdfast_calls_taken_over_total", "Calls that went on at another sip-edge."),
+    Metric::counter(
+        "holdfast_bindings_unshared_total",
+        "Registrations that other replicas do not hear of, because too many wait for NATS.",
+    ),
+];
 
 pub(crate) fn sip_discarded(reason: &'static str) {
     metrics::counter!("holdfast_sip_discarded_total", "reason" => reason).increment(1);

@@ -96,6 +96,26 @@ fn every_expression_of_a_dashboard_is_one_that_prometheus_reads() {
     assert!(held, "{text}\n{rules}");
 }
 
+#[test]
+fn each_metric_has_help_and_a_place_on_a_dashboard() {
+    let dashboards = files(&deploy().join("chart/dashboards"), "json");
+    let dashboards: String = dashboards.iter().map(|it| read(it)).collect();
+    let sources: String = metric_sources().iter().map(|it| read(it)).collect();
+    // `Metric::counter("NAME", …`, on one line or several.
+    let described: BTreeSet<&str> = sources
+        .split("Metric::")
+        .skip(1)
+        .filter_map(|it| it.split_once('(')?.1.trim_start().strip_prefix('"')?.split('"').next())
+        .collect();
+    for name in known_metrics() {
+        assert!(
+            described.contains(name.as_str()),
+            "{name} is in no table of metrics, with its help"
+        );
+        assert!(dashboards.contains(&name), "{name} is on no dashboard");
+    }
+}
+
 /// The names of all alerts.
 fn alerts() -> Vec<String> {
     let text = read(&deploy().join("chart/rules/alerts.yaml"));
@@ -121,19 +141,23 @@ fn check_metrics(file: &str, text: &str) {
 
 /// All names in the files that make metrics.
 fn known_metrics() -> BTreeSet<String> {
-    let root = deploy().join("..");
-    let mut sources = files(&root.join("boot/src"), "rs");
-    for service in ["sip-edge", "media-relay", "scheduler", "queue-svc"] {
-        sources.push(root.join(service).join("src/metrics.rs"));
-    }
     let mut names = BTreeSet::new();
-    for source in sources {
+    for source in metric_sources() {
         let text = read(&source);
         let literals = text.split('"').skip(1).step_by(2);
         let ours = literals.filter(|it| PREFIXES.iter().any(|prefix| it.starts_with(prefix)));
         names.extend(ours.map(str::to_owned));
     }
     names
+}
+
+fn metric_sources() -> Vec<PathBuf> {
+    let root = deploy().join("..");
+    let mut sources = files(&root.join("boot/src"), "rs");
+    for service in ["sip-edge", "media-relay", "scheduler", "queue-svc"] {
+        sources.push(root.join(service).join("src/metrics.rs"));
+    }
+    sources
 }
 
 fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
