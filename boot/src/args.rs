@@ -38,6 +38,10 @@ pub struct Common {
     #[arg(long, value_name = "FILE", requires = "nats_user")]
     pub nats_password_file: Option<PathBuf>,
 
+    /// File by whose key we log in to NATS: `.creds`, as `nsc` makes them, or the seed of an nkey alone.
+    #[arg(long, value_name = "FILE", conflicts_with = "nats_user")]
+    pub nats_creds: Option<PathBuf>,
+
     /// Who may call gRPC: a file with lines of `NAME:TOKEN`; callers show `authorization: Bearer TOKEN`,
     /// and what they change is in the log with their name. The first line is what this service shows
     /// to the others; give all of them the same file. Health may be asked without. Default: anyone.

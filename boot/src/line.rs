@@ -95,7 +95,7 @@ impl Line {
         }
         line.payload_max = info.max_payload;
         let mut connect = connect_info(name, tls_required);
-        login.prove(&mut connect);
+        login.prove(&info, &mut connect).context("log in")?;
         let connect = serde_json::to_string(&connect)?;
         line.write(format!("CONNECT {connect}\r\nPING\r\n").as_bytes()).await?;
         loop {

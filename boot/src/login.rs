@@ -1,17 +1,24 @@
-//! How this process logs in to NATS: by name and password, or by a token.
+//! How this process logs in to NATS: by name and password, by a token, or by a key.
 //!
-//! They come from flags and a file, or stand in the URL, as `nats://NAME:PASSWORD@HOST` or
-//! `nats://TOKEN@HOST`. The client library reads them there, but does not use them.
+//! Names, passwords and tokens come from flags and a file, or stand in the URL, as
+//! `nats://NAME:PASSWORD@HOST` or `nats://TOKEN@HOST`. The client library reads them there, but does not
+//! use them. A key (an nkey: Ed25519) signs what the server asks; beside it in a `.creds` file is the
+//! JWT that says what its owner may.
 
 use crate::Common;
 use anyhow::{Context as _, ensure};
-use async_nats::{ConnectInfo, ConnectOptions, ServerAddr};
+use async_nats::{AuthError, ConnectInfo, ConnectOptions, ServerAddr, ServerInfo};
+use data_encoding::BASE64URL_NOPAD;
+use nkeys::KeyPair;
 use percent_encoding::percent_decode_str;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Longest password, in bytes.
 const PASSWORD_MAX: usize = 1_024;
+/// Longest file of `--nats-creds`, in bytes.
+const CREDS_MAX: usize = 65_536;
 
 /// A server, and what it is shown. Printed, it is the server alone.
 #[derive(Clone)]
@@ -25,16 +32,31 @@ enum Proof {
     None,
     Password { user: String, password: String },
     Token(String),
+    Key(Arc<Key>),
+}
+
+/// A key, and the JWT of its owner if the server goes by JWTs.
+struct Key {
+    pair: KeyPair,
+    jwt: Option<String>,
 }
 
 impl Login {
-    /// What `--nats-url`, `--nats-user` and `--nats-password-file` say.
+    /// What `--nats-url`, `--nats-user` with `--nats-password-file`, and `--nats-creds` say.
     ///
     /// # Errors
     /// If the URL is none, the file cannot be read or has no password, or there are two names. No
     /// message repeats a secret.
     pub fn read(common: &Common) -> anyhow::Result<Self> {
         let login = Self::at(&common.nats_url).context("read --nats-url")?;
+        if let Some(file) = &common.nats_creds {
+            ensure!(
+                matches!(login.proof, Proof::None),
+                "read --nats-url: got a name or token in it beside --nats-creds, wanted one of them"
+            );
+            let key = key(file).with_context(|| format!("read --nats-creds {}", file.display()))?;
+            return Ok(Self { proof: Proof::Key(Arc::new(key)), ..login });
+        }
         let Some((user, file)) = common.nats_user.as_ref().zip(common.nats_password_file.as_ref())
         else {
             return Ok(login);
@@ -79,18 +101,44 @@ impl Login {
                 ConnectOptions::with_user_and_password(user, password)
             }
             Proof::Token(token) => ConnectOptions::with_token(token),
+            Proof::Key(key) => ConnectOptions::with_auth_callback(move |nonce| {
+                let key = key.clone();
+                async move {
+                    let mut auth = async_nats::Auth::new();
+                    auth.signature = Some(key.pair.sign(&nonce).map_err(AuthError::new)?);
+                    auth.nkey = key.public();
+                    auth.jwt = key.jwt.clone();
+                    Ok(auth)
+                }
+            }),
         }
     }
 
-    /// Puts the proof into what a client says of itself.
-    pub(crate) fn prove(&self, info: &mut ConnectInfo) {
+    /// Puts the proof into what a client says of itself to a server that has said `server`.
+    ///
+    /// # Errors
+    /// If the key cannot sign.
+    pub(crate) fn prove(&self, server: &ServerInfo, info: &mut ConnectInfo) -> anyhow::Result<()> {
         match self.proof.clone() {
             Proof::None => {}
             Proof::Password { user, password } => {
                 (info.user, info.pass) = (Some(user), Some(password));
             }
             Proof::Token(token) => info.auth_token = Some(token),
+            Proof::Key(key) => {
+                let signature = key.pair.sign(server.nonce.as_bytes()).context("sign")?;
+                info.signature = Some(BASE64URL_NOPAD.encode(&signature));
+                (info.nkey, info.user_jwt) = (key.public(), key.jwt.clone());
+            }
         }
+        Ok(())
+    }
+}
+
+impl Key {
+    /// What the server knows it by, if it does not know the JWT.
+    fn public(&self) -> Option<String> {
+        self.jwt.is_none().then(|| self.pair.public_key())
     }
 }
 
@@ -108,6 +156,23 @@ fn password(file: &Path) -> anyhow::Result<String> {
     let len = password.len();
     ensure!(len <= PASSWORD_MAX, "got {len} bytes, wanted at most {PASSWORD_MAX}");
     Ok(password.to_owned())
+}
+
+/// What is between the lines that begin and end it in a `.creds` file; an nkey's seed may stand alone.
+fn key(file: &Path) -> anyhow::Result<Key> {
+    let text = std::fs::read_to_string(file)?;
+    let len = text.len();
+    ensure!(len <= CREDS_MAX, "got {len} bytes, wanted at most {CREDS_MAX}");
+    let below = |line: &str| {
+        let (_, rest) = text.split_once(line)?;
+        rest.lines().map(|it| it.trim_matches('-').trim()).find(|it| !it.is_empty())
+    };
+    let jwt = below("BEGIN NATS USER JWT").map(str::to_owned);
+    let seed = below("BEGIN USER NKEY SEED").unwrap_or(text.trim());
+    // The library's error may repeat what it got.
+    let pair = KeyPair::from_seed(seed).ok();
+    let pair = pair.context("got no seed of an nkey, wanted a .creds file or a line `SU…`")?;
+    Ok(Key { pair, jwt })
 }
 
 #[cfg(test)]
@@ -129,6 +194,7 @@ mod tests {
             Proof::None => String::new(),
             Proof::Password { user, password } => format!("{user} {password}"),
             Proof::Token(token) => token,
+            Proof::Key(key) => format!("{:?} {}", key.jwt, key.pair.public_key()),
         })
     }
 
@@ -151,5 +217,26 @@ mod tests {
         }
         std::fs::write(file.path(), "\nsecret").unwrap();
         assert!(proof(&flags).unwrap_err().contains("empty first line"));
+    }
+
+    #[test]
+    fn a_key_is_read_from_a_creds_file_or_from_its_seed_alone() {
+        let (pair, file) = (KeyPair::new_user(), tempfile::NamedTempFile::new().unwrap());
+        let (seed, public) = (pair.seed().unwrap(), pair.public_key());
+        let creds = format!(
+            "-----BEGIN NATS USER JWT-----\neyJ0.eyJq.c2ln\n------END NATS USER JWT------\n\n\
+             *** keep it secret ***\n-----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+        );
+        let path = file.path().to_str().unwrap();
+        let flags = ["--nats-creds", path];
+        for (text, jwt) in [(creds, r#"Some("eyJ0.eyJq.c2ln")"#), (format!("{seed}\n"), "None")] {
+            std::fs::write(file.path(), text).unwrap();
+            assert_eq!(proof(&flags).unwrap(), format!("{jwt} {public}"));
+        }
+        let twice = [&["--nats-url", "nats://secret@h"], &flags[..]].concat();
+        assert!(proof(&twice).unwrap_err().contains("beside --nats-creds"));
+        std::fs::write(file.path(), "SUsecret").unwrap();
+        let refused = proof(&flags).unwrap_err();
+        assert!(refused.contains("wanted a .creds file") && !refused.contains("SUs"), "{refused}");
     }
 }

@@ -1,6 +1,7 @@
 //! A nats-server with JetStream, with its own port and folder.
 
 use crate::Process;
+use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -30,6 +31,16 @@ impl NatsServer {
         let temporary = tempfile::tempdir()?;
         let flags = ["--user", user, "--pass", password];
         let server = Self::start_with(temporary.path(), None, &flags)?;
+        Ok(Self { _temporary: Some(temporary), ..server })
+    }
+
+    /// As [`NatsServer::start`], with this in its configuration file.
+    pub fn start_configured(config: &str) -> anyhow::Result<Self> {
+        let temporary = tempfile::tempdir()?;
+        let file = temporary.path().join("nats.conf");
+        std::fs::write(&file, config).context("write the configuration of NATS")?;
+        let file = file.to_str().context("name the configuration of NATS")?;
+        let server = Self::start_with(temporary.path(), None, &["-c", file])?;
         Ok(Self { _temporary: Some(temporary), ..server })
     }
 

@@ -39,6 +39,12 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- if and $v.queueSvc.enabled (not $v.queueSvc.database.secret.name) (hasPrefix "sqlite:" $v.queueSvc.database.url) (gt (int $v.queueSvc.replicas) 1) }}
 {{- fail "queueSvc: several replicas on SQLite: a file is for one process. Set queueSvc.database to PostgreSQL or MariaDB, or queueSvc.replicas to 1" }}
 {{- end }}
+{{- if ne (empty $v.nats.login.user) (empty $v.nats.login.secret) }}
+{{- fail "nats.login: a name without a password, or the other way round. Set nats.login.user and nats.login.secret, or neither" }}
+{{- end }}
+{{- if and $v.nats.creds.secret $v.nats.login.secret }}
+{{- fail "nats: two ways to log in. Set nats.login or nats.creds, not both" }}
+{{- end }}
 {{- if ge (int $v.mediaRelay.rtpPorts.first) (int $v.mediaRelay.rtpPorts.last) }}
 {{- fail "mediaRelay.rtpPorts: first is not below last" }}
 {{- end }}
@@ -152,6 +158,16 @@ env:
     value: {{ .root.Values.nats.url | quote }}
     {{- end }}
   {{- end }}
+  {{- with .values.callRecords }}
+  {{- if or .url .secret.name }}
+  - name: HOLDFAST_CDR_DATABASE_URL
+    {{- if .secret.name }}
+    valueFrom: {secretKeyRef: {name: {{ .secret.name }}, key: {{ .secret.key }}}}
+    {{- else }}
+    value: {{ .url | quote }}
+    {{- end }}
+  {{- end }}
+  {{- end }}
   {{- with .values.database }}
   - name: HOLDFAST_DATABASE_URL
     {{- if .secret.name }}
@@ -172,6 +188,19 @@ env:
 - --drain={{ .values.drainSeconds }}s
 {{- with .root.Values.tracing.otlpEndpoint }}
 - --otlp-endpoint={{ . }}
+{{- end }}
+{{- if ne .service "media-relay" }}
+{{- with .root.Values.nats.login }}
+{{- if .secret }}
+- --nats-user={{ .user }}
+- --nats-password-file=/etc/holdfast/nats/{{ .key }}
+{{- end }}
+{{- end }}
+{{- with .root.Values.nats.creds }}
+{{- if .secret }}
+- --nats-creds=/etc/holdfast/nats/{{ .key }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- with .root.Values.grpc }}
 {{- if not .reflection }}
@@ -203,7 +232,15 @@ env:
 - {name: metrics, containerPort: {{ .values.ports.metrics }}}
 {{- end }}
 
+{{/* The Secret by which a service logs in to NATS; none if it does not. */}}
+{{- define "holdfast.natsSecret" -}}
+{{- if ne .service "media-relay" }}{{ default .root.Values.nats.login.secret .root.Values.nats.creds.secret }}{{ end }}
+{{- end }}
+
 {{- define "holdfast.commonMounts" -}}
+{{- if include "holdfast.natsSecret" . }}
+- {name: nats, mountPath: /etc/holdfast/nats, readOnly: true}
+{{- end }}
 {{- with .root.Values.grpc.token.secret }}
 - {name: token, mountPath: /etc/holdfast/token, readOnly: true}
 {{- end }}
@@ -213,6 +250,9 @@ env:
 {{- end }}
 
 {{- define "holdfast.commonVolumes" -}}
+{{- with include "holdfast.natsSecret" . }}
+- {name: nats, secret: {secretName: {{ . }}}}
+{{- end }}
 {{- with .root.Values.grpc.token.secret }}
 - {name: token, secret: {secretName: {{ . }}}}
 {{- end }}

@@ -2,6 +2,7 @@ complete -c sip-edge -l metrics -d 'Address and port of the Prometheus metrics p
 complete -c sip-edge -l nats-url -d 'NATS server with JetStream. It must answer at start; later it may be away for a while. A name and password, or a token, may stand in it: `nats://NAME:PASSWORD@HOST:PORT`; then give it by the environment, since everybody on the host can read flags' -r
 complete -c sip-edge -l nats-user -d 'Name that NATS knows us by' -r
 complete -c sip-edge -l nats-password-file -d 'File whose first line is the password of --nats-user' -r -F
+complete -c sip-edge -l nats-creds -d 'File by whose key we log in to NATS: `.creds`, as `nsc` makes them, or the seed of an nkey alone' -r -F
 complete -c sip-edge -l grpc-token-file -d 'Who may call gRPC: a file with lines of `NAME:TOKEN`; callers show `authorization: Bearer TOKEN`, and what they change is in the log with their name. The first line is what this service shows to the others; give all of them the same file. Health may be asked without. Default: anyone' -r -F
 complete -c sip-edge -l grpc-cert -d 'Certificate chain of this service for gRPC by TLS, as PEM, for the host names that others reach it by. It is shown to them as a client, too, where their URL is `https:`. Default: no TLS' -r -F
 complete -c sip-edge -l grpc-key -d 'Private key of --grpc-cert, as PEM' -r -F
@@ -21,6 +22,7 @@ complete -c sip-edge -l listen -d 'One more place where SIP listens: `udp:`, `tc
 complete -c sip-edge -l tls-cert -d 'Certificate chain for TLS, as PEM, ours first. Read again at SIGHUP' -r -F
 complete -c sip-edge -l tls-key -d 'Private key of --tls-cert, as PEM' -r -F
 complete -c sip-edge -l tls-ca -d 'Authorities, as PEM, that sign the certificates of those whom we call by TLS. Default: those of this system' -r -F
+complete -c sip-edge -l cdr-database-url -d 'Database in which the table `call_records` gets a row for each call that has ended: `sqlite:FILE`, `postgres://USER@HOST/DATABASE` or `mysql://USER@HOST/DATABASE` (MariaDB). While it is away, records wait on NATS for as long as that keeps events. Give all sip-edges the same. Default: no table' -r
 complete -c sip-edge -l edge-name -d 'Name of this sip-edge: in Call.edge, and the owner of its sessions at media-relay. It must be the same after a restart, and different for each sip-edge' -r
 complete -c sip-edge -l advertise-grpc -d 'Where other sip-edges reach the gRPC of this one, to ask about its calls, if not at --grpc, e.g. `http://10.0.0.7:50051`' -r
 complete -c sip-edge -l media-relay -d 'gRPC of media-relay, as all sip-edges reach it: one that takes over our calls goes on with it' -r

@@ -103,6 +103,8 @@ fn values_that_cannot_work_are_refused_with_the_remedy() {
         ("sipEdge.ports.sip=70000", "/sipEdge/ports/sip"),
         ("nats.url=http://nats:4222", "/nats/url"),
         ("mediaRelay.state.keptBy=disk", "/mediaRelay/state/keptBy"),
+        ("nats.login.user=holdfast", "Set nats.login.user and nats.login.secret"),
+        ("sipEdge.callRecords.url=sqlite:calls.db", "/sipEdge/callRecords/url"),
     ] {
         let (held, text) = run(&mut helm("template", None, &[set]));
         assert!(!held && text.contains(wanted), "{set}: wanted {wanted:?} in {text}");
