@@ -245,6 +245,19 @@ const RECORDS: &str = "
 `holdfast.call.ended.*` is the record of a call: `cause` and `ended_by` (and `ended_by_task`), when it was
 created, answered and ended, its legs with their URIs, and the tasks of its plan. In which queue it waited,
 how long, and for which agent, is in the events `holdfast.queue.connected.*` and `holdfast.queue.left.*` of the
-same `call_id`. To keep records longer than the stream does, let a durable consumer of it put them into a table
-of yours.
+same `call_id`.
+
+`sip-edge --cdr-database-url` keeps these records in a table of SQLite, PostgreSQL, MariaDB or MySQL, which it
+makes: `call_records`, one row for each `call_id`, written from the event, so none is missing or double after a
+crash or while the database was away, as long as the stream keeps the event. Times are Unix ms, NULL if there
+was none; rows are never changed or deleted, so delete old ones by `ended_unix_ms`.
+
+| column | what |
+|---|---|
+| `call_id` | the same as everywhere |
+| `edge`, `route` | the sip-edge that had the call in the end; the route of the dial plan |
+| `from_uri`, `to_uri` | as in `Call` |
+| `created_unix_ms`, `answered_unix_ms`, `ended_unix_ms` | it was answered for the difference of the last two |
+| `cause`, `ended_by`, `ended_by_task` | why, by whom (`caller`, `callee`, `api`, `task`, `plan`, `edge`), and by which task |
+| `sip_call_id_a`, `sip_call_id_b` | Call-IDs of the legs that it had in the end |
 ";

@@ -55,6 +55,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_ca: Option<PathBuf>,
 
+    /// Database in which the table `call_records` gets a row for each call that has ended: `sqlite:FILE`,
+    /// `postgres://USER@HOST/DATABASE` or `mysql://USER@HOST/DATABASE` (MariaDB). While it is away, records
+    /// wait on NATS for as long as that keeps events. Give all sip-edges the same. Default: no table.
+    #[arg(long, value_name = "URL", env = "HOLDFAST_CDR_DATABASE_URL", hide_env_values = true)]
+    pub(crate) cdr_database_url: Option<String>,
+
     /// Name of this sip-edge: in Call.edge, and the owner of its sessions at media-relay. It must be
     /// the same after a restart, and different for each sip-edge.
     #[arg(long, value_name = "NAME", default_value = "edge", value_parser = edge_name)]

@@ -19,11 +19,13 @@ mod orders;
 mod peers;
 mod plan;
 mod queue;
+mod records;
 mod requests;
 mod resolve;
 mod routing;
 mod scheduler;
 mod snapshots;
+mod store;
 mod target;
 mod transfer;
 mod transport;
@@ -51,6 +53,7 @@ use snapshots::{Record, Snapshots};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use store::Store;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -83,7 +86,12 @@ async fn run(service: Service, args: Args) -> anyhow::Result<()> {
         scheduler: scheduler::Scheduler::new(&args.scheduler, &args.edge_name)?,
         locator: Locator::new(&args.dns, spoken(&transports))?,
     };
+    let records = args.cdr_database_url.as_deref().map(Store::at).transpose();
+    let records = records.context("use --cdr-database-url")?;
     let nats = service.connect_nats().await?;
+    if let Some(store) = records {
+        service.spawn_vital("writing records of calls", records::write(nats.clone(), store));
+    }
     let (publisher, publishing) = nats.publisher();
     service.spawn_vital("publishing events", publishing);
     for bound in transports.bound() {

@@ -4,7 +4,7 @@ use boot::Metric;
 use call::Cause;
 
 /// Everything that sip-edge counts.
-pub(crate) const ALL: [Metric; 15] = [
+pub(crate) const ALL: [Metric; 16] = [
     Metric::gauge("holdfast_calls_live", "Calls that have not ended."),
     Metric::counter("holdfast_calls_total", "Calls that began, of phones and originated."),
     Metric::counter_by(
@@ -53,6 +53,12 @@ pub(crate) const ALL: [Metric; 15] = [
         "Calls that went on here after another process.",
     ),
     Metric::counter("holdfast_calls_taken_over_total", "Calls that went on at another sip-edge."),
+    Metric::counter_by(
+        "holdfast_call_records_total",
+        "result",
+        &["written", "failed"],
+        "Rows of call_records (--cdr-database-url); what failed is tried again.",
+    ),
     Metric::counter(
         "holdfast_bindings_unshared_total",
         "Registrations that other replicas do not hear of, because too many wait for NATS.",
@@ -126,4 +132,10 @@ pub(crate) fn call_restored() {
 /// A call goes on at another sip-edge.
 pub(crate) fn call_lost() {
     metrics::counter!("holdfast_calls_taken_over_total").increment(1);
+}
+
+/// The record of a call was inserted, or is to be tried again.
+pub(crate) fn record(is_written: bool) {
+    let result = if is_written { "written" } else { "failed" };
+    metrics::counter!("holdfast_call_records_total", "result" => result).increment(1);
 }
