@@ -187,6 +187,7 @@ impl Keeper {
     /// Keeps the leases until the process ends.
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
         let Some((mut grip, mut tenure)) = self.work.take() else {
+            metrics::shards(SHARDS.into());
             return std::future::pending().await;
         };
         let mut drained = false;
