@@ -25,6 +25,7 @@ complete -c media-relay -l rtpproxy-notify -d 'Sockets that its clients may have
 complete -c media-relay -l rtpproxy-ttl -d 'After how long without a packet from either party a session of such a client is deleted, if nothing is played in it. From 1s to 24h' -r
 complete -c media-relay -l rtpproxy-playing-ttl -d 'The same for a session in which something is played: its listener may be muted, or gone without a word. From 1s to 24h' -r
 complete -c media-relay -l metrics -d 'Address and port of the Prometheus metrics page `/metrics`; none if not given' -r
+complete -c media-relay -l nats-creds -d 'File by whose key we log in to NATS: `.creds`, as `nsc` makes them, or the seed of an nkey alone' -r -F
 complete -c media-relay -l grpc-token-file -d 'Who may call gRPC: a file with lines of `NAME:TOKEN`; callers show `authorization: Bearer TOKEN`, and what they change is in the log with their name. The first line is what this service shows to the others; give all of them the same file. Health may be asked without. Default: anyone' -r -F
 complete -c media-relay -l grpc-cert -d 'Certificate chain of this service for gRPC by TLS, as PEM, for the host names that others reach it by. It is shown to them as a client, too, where their URL is `https:`. Default: no TLS' -r -F
 complete -c media-relay -l grpc-key -d 'Private key of --grpc-cert, as PEM' -r -F

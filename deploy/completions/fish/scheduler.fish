@@ -11,6 +11,7 @@ complete -c scheduler -l metrics -d 'Address and port of the Prometheus metrics 
 complete -c scheduler -l nats-url -d 'NATS server with JetStream. It must answer at start; later it may be away for a while. A name and password, or a token, may stand in it: `nats://NAME:PASSWORD@HOST:PORT`; then give it by the environment, since everybody on the host can read flags' -r
 complete -c scheduler -l nats-user -d 'Name that NATS knows us by' -r
 complete -c scheduler -l nats-password-file -d 'File whose first line is the password of --nats-user' -r -F
+complete -c scheduler -l nats-creds -d 'File by whose key we log in to NATS: `.creds`, as `nsc` makes them, or the seed of an nkey alone' -r -F
 complete -c scheduler -l grpc-token-file -d 'Who may call gRPC: a file with lines of `NAME:TOKEN`; callers show `authorization: Bearer TOKEN`, and what they change is in the log with their name. The first line is what this service shows to the others; give all of them the same file. Health may be asked without. Default: anyone' -r -F
 complete -c scheduler -l grpc-cert -d 'Certificate chain of this service for gRPC by TLS, as PEM, for the host names that others reach it by. It is shown to them as a client, too, where their URL is `https:`. Default: no TLS' -r -F
 complete -c scheduler -l grpc-key -d 'Private key of --grpc-cert, as PEM' -r -F
