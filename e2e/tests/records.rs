@@ -150,7 +150,7 @@ async fn wait_acknowledged(nats: &NatsServer) -> anyhow::Result<()> {
 
 /// Somebody who has the table for himself for a while.
 fn lock(postgres: &Postgres) -> anyhow::Result<Process> {
-    let sql = "BEGIN; LOCK TABLE call_records IN ACCESS EXCLUSIVE MODE; SELECT 'locked'; SELECT pg_sleep(60);";
+    let sql = "BEGIN; LOCK TABLE call_records IN ACCESS EXCLUSIVE MODE; SELECT 'locked'; SELECT pg_sleep_for('60 s');";
     let mut psql = Command::new("psql");
     psql.args(["--no-psqlrc", "--tuples-only", "--dbname", &postgres.url()]);
     for statement in sql.split_inclusive("; ") {

@@ -111,7 +111,7 @@ impl Scheduler for Api {
             async move { owner.cancel(request).await }
         };
         let cancelled = self.forward.decide((id.shard(), hop), here, there).await?;
-        Ok(about_task(cancelled, |it| it.task.as_ref()))
+        Ok(about(cancelled.task.as_ref().map(|it| it.call_id.clone()), cancelled))
     }
 
     async fn cancel_group(
@@ -181,7 +181,7 @@ impl Scheduler for Api {
             async move { owner.reschedule(request).await }
         };
         let moved = self.forward.decide((id.shard(), hop), here, there).await?;
-        Ok(about_task(moved, |it| Some(it)))
+        Ok(about(Some(moved.call_id.clone()), moved))
     }
 
     async fn pause(
@@ -207,7 +207,7 @@ impl Scheduler for Api {
                     async move { owner.pause(request).await }
                 };
                 let decided = self.forward.decide((id.shard(), hop), here, there).await?;
-                return Ok(about_task(decided, |it| it.task.as_ref()));
+                return Ok(about(decided.task.as_ref().map(|it| it.call_id.clone()), decided));
             }
         };
         let there = |mut owner: forward::Client, shards| {
@@ -244,7 +244,7 @@ impl Scheduler for Api {
                     async move { owner.resume(request).await }
                 };
                 let decided = self.forward.decide((id.shard(), hop), here, there).await?;
-                return Ok(about_task(decided, |it| it.task.as_ref()));
+                return Ok(about(decided.task.as_ref().map(|it| it.call_id.clone()), decided));
             }
         };
         let there = |mut owner: forward::Client, shards| {
@@ -381,9 +381,8 @@ fn filter(request: ListRequest) -> Result<Filter, Bad> {
     })
 }
 
-/// A response about a task, which the request may have named alone.
-fn about_task<T>(message: T, task: fn(&T) -> Option<&pb::Task>) -> Response<T> {
-    let call_id = task(&message).map(|it| it.call_id.clone());
+/// A response about a call, which the request may have named by a task alone.
+fn about<T>(call_id: Option<String>, message: T) -> Response<T> {
     match call_id.filter(|it| !it.is_empty()) {
         Some(call_id) => boot::about_call(&call_id, message),
         None => Response::new(message),
