@@ -32,8 +32,8 @@ pub(crate) const KAMAILIO_SQLITE: Program = Program {
     package: "kamailio-sqlite-modules",
 };
 pub(crate) const FAKETIME: Program = Program { name: "faketime", package: "faketime" };
-/// Has promtool; its server is not used.
-pub(crate) const PROMETHEUS: Program = Program { name: "promtool", package: "prometheus" };
+/// The server, and promtool beside it.
+pub(crate) const PROMETHEUS: Program = Program { name: "prometheus", package: "prometheus" };
 /// Checks units; it need not be what runs the machine.
 pub(crate) const SYSTEMD: Program = Program { name: "systemd-analyze", package: "systemd" };
 pub(crate) const BUILDAH: Program = Program { name: "buildah", package: "buildah" };

@@ -52,7 +52,7 @@ impl Seen {
                 info!(task_id = %id, %call_id, ?state, late_ms, "task: {result}");
             }
             State::Cancelled if !publishes => {
-                info!(task_id = %id, %call_id, ?state, "task: {result}");
+                info!(task_id = %id, %call_id, ?state, by = result, "task");
             }
             _ => debug!(task_id = %id, %call_id, ?state, "task"),
         }
