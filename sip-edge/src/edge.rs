@@ -11,6 +11,7 @@ use crate::events::Events;
 use crate::failover::Others;
 use crate::forks::Fork;
 use crate::keeping::Keeping;
+use crate::known_queues::KnownQueues;
 use crate::locate::Locator;
 use crate::media::{Media, Watched};
 use crate::metrics;
@@ -109,6 +110,7 @@ pub(crate) struct Edge {
     pub(crate) keeping: Keeping,
     /// Legs whose INVITE waits for what queue-svc says.
     pub(crate) checking: HashSet<LegId>,
+    pub(crate) known_queues: KnownQueues,
     pub(crate) chains: Chains,
     pub(crate) defence: Defence,
     pub(crate) wall_clock: WallClock,
@@ -159,6 +161,7 @@ impl Edge {
             relays: HashMap::new(),
             watched: parts.watched,
             checking: HashSet::new(),
+            known_queues: KnownQueues::default(),
             wall_clock: WallClock::read(),
             chains: Chains::new(parts.performed),
             defence: parts.defence,

@@ -12,6 +12,7 @@ mod failover;
 mod forks;
 mod grpc;
 mod keeping;
+mod known_queues;
 mod locate;
 mod media;
 mod metrics;

@@ -21,6 +21,8 @@ pub(crate) struct Checked {
     arrived: Now,
     leg: LegId,
     invite: Box<Invited>,
+    /// When queue-svc was asked.
+    asked: Instant,
     /// Whether the request URI is that of a queue; `None` if queue-svc did not answer.
     queue_uri: Option<bool>,
 }
@@ -60,6 +62,9 @@ impl Edge {
                 self.begin_call(arrived, leg, invite, &route.name, route.plan.clone());
             }
             Match::Challenge => self.user_agent.challenge(Instant::now(), unix_s(), leg),
+            Match::AskQueues if self.known_queues.has(Instant::now(), &invite.request_uri) => {
+                self.handle_invited(arrived, leg, invite, Some(true));
+            }
             Match::AskQueues => self.ask_queues(arrived, leg, invite),
             Match::Nothing => {
                 self.judge(invite.source, Suspicion::NoSuchPlace);
@@ -123,6 +128,7 @@ impl Edge {
         self.checking.insert(leg);
         let queues = self.services.queues.clone();
         let done = self.done.clone();
+        let asked = Instant::now();
         tokio::spawn(async move {
             let listed = tokio::time::timeout(QUEUES_TIMEOUT, queues.uris()).await;
             let wanted = SipUri::parse(&invite.request_uri);
@@ -142,12 +148,16 @@ impl Edge {
                     None
                 }
             };
-            let checked = Checked { arrived, leg, invite: Box::new(invite), queue_uri };
+            let checked = Checked { arrived, leg, invite: Box::new(invite), asked, queue_uri };
             let _ = done.send(Done::Checked(checked)).await; // The process is ending.
         });
     }
 
     pub(crate) fn handle_checked(&mut self, checked: Checked) {
+        if checked.queue_uri == Some(true) {
+            let uri = &checked.invite.request_uri;
+            self.known_queues.note(Instant::now(), uri, checked.asked);
+        }
         if !self.checking.remove(&checked.leg) {
             return; // The caller has given up.
         }
