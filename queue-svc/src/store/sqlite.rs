@@ -11,6 +11,7 @@ mod log;
 mod rows;
 mod schema;
 mod transaction;
+mod write;
 
 use super::{Batch, Logged, Reach, StoreError, Synchronous, Told, Write, WriteAgent};
 use anyhow::{Context as _, bail};
@@ -24,6 +25,7 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 use transaction::{Transaction, Writer};
+use write::Rows;
 
 /// How long a write waits for another process that writes to the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -119,7 +121,6 @@ impl Sqlite {
     }
 
     pub(super) async fn write(&self, batch: &Batch, told: Option<Told>) -> Result<i64, StoreError> {
-        let mut tx = Transaction::begin(&self.writer).await?;
         let (mut saved, mut gone) = (Vec::new(), Vec::new());
         for (call_id, write) in &batch.callers {
             match write {
@@ -127,29 +128,21 @@ impl Sqlite {
                 Write::Delete => gone.push(call_id.as_str()),
             }
         }
-        rows::save_callers(&mut tx, &saved).await?;
-        rows::delete(&mut tx, &["mohqcalls", "queue_callers"], "call_id", &gone).await?;
-        let (mut saved, mut moved, mut gone) = (Vec::new(), Vec::new(), Vec::new());
-        for (name, write) in &batch.agents {
-            match write {
-                WriteAgent::Save { agent, memberships_changed } => {
-                    saved.push(&**agent);
-                    moved.extend(memberships_changed.then_some(&**agent));
+        let rows = Rows::new(&saved, &gone, &batch.changes);
+        let last = match (batch.agents.is_empty(), told) {
+            (true, None) => rows.commit(&self.writer).await?,
+            _ => {
+                let mut tx = Transaction::begin(&self.writer).await?;
+                write_agents(&mut tx, batch).await?;
+                let last = rows.write(&mut tx).await?;
+                if let Some(Told { revision, old_unix_ms }) = told {
+                    log::set_told(&mut tx, revision).await?;
+                    log::forget(&mut tx, old_unix_ms).await?;
                 }
-                WriteAgent::Delete => gone.push(name.as_str()),
+                tx.commit().await?;
+                last
             }
-        }
-        rows::save_agents(&mut tx, &saved).await?;
-        rows::save_memberships(&mut tx, &moved).await?;
-        rows::delete(&mut tx, &["queue_agents"], "name", &gone).await?;
-        rows::delete(&mut tx, &["queue_members"], "agent", &gone).await?;
-        log::append(&mut tx, &batch.changes).await?;
-        if let Some(Told { revision, old_unix_ms }) = told {
-            log::set_told(&mut tx, revision).await?;
-            log::forget(&mut tx, old_unix_ms).await?;
-        }
-        let last = log::last(&mut tx).await?;
-        tx.commit().await?;
+        };
         self.checkpoint.note(&self.pool, batch.rows());
         Ok(last)
     }
@@ -192,6 +185,24 @@ impl Sqlite {
     pub(super) fn pool(&self) -> &SqlitePool {
         &self.pool
     }
+}
+
+async fn write_agents(tx: &mut Transaction, batch: &Batch) -> Result<(), StoreError> {
+    let (mut saved, mut moved, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+    for (name, write) in &batch.agents {
+        match write {
+            WriteAgent::Save { agent, memberships_changed } => {
+                saved.push(&**agent);
+                moved.extend(memberships_changed.then_some(&**agent));
+            }
+            WriteAgent::Delete => gone.push(name.as_str()),
+        }
+    }
+    rows::save_agents(tx, &saved).await?;
+    rows::save_memberships(tx, &moved).await?;
+    rows::delete(tx, &["queue_agents"], "name", &gone).await?;
+    rows::delete(tx, &["queue_members"], "agent", &gone).await?;
+    Ok(())
 }
 
 /// Takes the database for this process, for as long as it lives, however it dies. Others may read and

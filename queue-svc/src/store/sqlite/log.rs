@@ -4,20 +4,8 @@
 //! `events.rs`; here it is bytes.
 
 use super::Transaction;
-use super::chunks::chunks;
-use crate::store::{Change, FORGOTTEN_AT_A_TIME, Logged, Reach};
-use sqlx::{QueryBuilder, Row as _, SqlitePool};
-
-pub(super) async fn append(tx: &mut Transaction, changes: &[Change]) -> Result<(), sqlx::Error> {
-    for changes in chunks(changes) {
-        let mut insert = QueryBuilder::new("INSERT INTO queue_changes (at_unix_ms, event) ");
-        insert.push_values(changes, |mut row, change| {
-            row.push_bind(change.at_unix_ms).push_bind(&change.event[..]);
-        });
-        insert.build().execute(&mut **tx).await?;
-    }
-    Ok(())
-}
+use crate::store::{FORGOTTEN_AT_A_TIME, Logged, Reach};
+use sqlx::{Row as _, SqlitePool};
 
 pub(super) async fn read(
     pool: &SqlitePool,
@@ -31,13 +19,6 @@ pub(super) async fn read(
         .iter()
         .map(|row| Ok(Logged { revision: row.try_get("revision")?, event: row.try_get("event")? }));
     logged.collect()
-}
-
-/// The newest change, those of this transaction included.
-pub(super) async fn last(tx: &mut Transaction) -> Result<i64, sqlx::Error> {
-    let select =
-        "SELECT COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'queue_changes'), 0)";
-    sqlx::query_scalar(select).fetch_one(&mut **tx).await
 }
 
 pub(super) async fn reach(pool: &SqlitePool) -> Result<Reach, sqlx::Error> {

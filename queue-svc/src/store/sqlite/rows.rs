@@ -3,29 +3,11 @@
 use super::Transaction;
 use super::chunks::chunks;
 use crate::store::agents::{self, AgentRow};
-use crate::store::callers::{self, CallerRow};
+use crate::store::callers;
 use crate::store::queues;
 use queue::{Agent, Caller, QueueId, SettingsRow};
 use sqlx::{QueryBuilder, Result, Sqlite, SqlitePool};
 use std::collections::BTreeMap;
-
-const SAVE_CALLS: &str =
-    "INSERT INTO mohqcalls (mohq_id, call_id, call_status, call_from, call_contact, call_time) ";
-
-const OR_UPDATE_CALLS: &str = "
-ON CONFLICT (call_id) DO UPDATE SET mohq_id = excluded.mohq_id, call_status = excluded.call_status";
-
-const SAVE_CALLERS: &str = "
-INSERT INTO queue_callers (call_id, arrival_sequence, arrived_unix_ms, call_from, call_contact,
-    assignment_id, agent, reserved_unix_ms, ring_ms, priority, since_unix_ms, asked_mohq_id,
-    agent_names) ";
-
-const OR_UPDATE_CALLERS: &str = "
-ON CONFLICT (call_id) DO UPDATE SET arrival_sequence = excluded.arrival_sequence,
-    assignment_id = excluded.assignment_id, agent = excluded.agent,
-    reserved_unix_ms = excluded.reserved_unix_ms, ring_ms = excluded.ring_ms,
-    priority = excluded.priority, since_unix_ms = excluded.since_unix_ms,
-    asked_mohq_id = excluded.asked_mohq_id, agent_names = excluded.agent_names";
 
 /// In order of arrival; rows that mohqueue itself left behind come last.
 const LOAD_CALLERS: &str = "
@@ -102,33 +84,6 @@ pub(super) async fn load_agents(pool: &SqlitePool) -> Result<Vec<Agent>> {
 
 pub(super) async fn load_queues(pool: &SqlitePool) -> Result<BTreeMap<QueueId, SettingsRow>> {
     Ok(queues::read_all(&sqlx::query(LOAD_QUEUES).fetch_all(pool).await?))
-}
-
-pub(super) async fn save_callers(tx: &mut Transaction, callers: &[&Caller]) -> Result<()> {
-    for callers in chunks(callers) {
-        let rows: Vec<CallerRow<'_>> = callers.iter().map(|it| CallerRow::from(*it)).collect();
-        let mut insert = QueryBuilder::<Sqlite>::new(SAVE_CALLS);
-        insert.push_values(&rows, |mut values, row| {
-            values.push_bind(row.mohq_id).push_bind(row.call_id).push_bind(row.call_status);
-            for text in [row.call_from, row.call_contact] {
-                values.push("substr(").push_bind_unseparated(text).push_unseparated(", 1, 100)");
-            }
-            values.push("datetime(").push_bind_unseparated(row.arrived_unix_ms / 1000);
-            values.push_unseparated(", 'unixepoch')");
-        });
-        insert.push(OR_UPDATE_CALLS).build().execute(&mut **tx).await?;
-        let mut insert = QueryBuilder::<Sqlite>::new(SAVE_CALLERS);
-        insert.push_values(&rows, |mut values, row| {
-            values.push_bind(row.call_id).push_bind(row.arrival_sequence);
-            values.push_bind(row.arrived_unix_ms).push_bind(row.call_from);
-            values.push_bind(row.call_contact).push_bind(row.assignment_id);
-            values.push_bind(row.agent.as_deref()).push_bind(row.reserved_unix_ms);
-            values.push_bind(row.ring_ms).push_bind(row.priority).push_bind(row.since_unix_ms);
-            values.push_bind(row.asked_mohq_id).push_bind(row.agent_names.as_deref());
-        });
-        insert.push(OR_UPDATE_CALLERS).build().execute(&mut **tx).await?;
-    }
-    Ok(())
 }
 
 pub(super) async fn save_agents(tx: &mut Transaction, agents: &[&Agent]) -> Result<()> {

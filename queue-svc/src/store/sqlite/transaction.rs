@@ -3,8 +3,9 @@
 //! Not sqlx's own transaction: on a full disk SQLite rolls back by itself, and sqlx goes on believing
 //! that a transaction is open, so that the connection can begin none any more.
 
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions as _, SqliteConnection};
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteRow};
+use sqlx::{ConnectOptions as _, Sqlite, SqliteConnection};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -22,6 +23,27 @@ impl Writer {
     pub(super) fn new(options: SqliteConnectOptions) -> Self {
         Self { options: options.into(), connection: Arc::default() }
     }
+
+    /// Runs a text that is a transaction, from its BEGIN to its COMMIT. If that fails, or is cancelled,
+    /// it did nothing, unless it had committed.
+    pub(super) async fn run(
+        &self,
+        transaction: Query<'static, Sqlite, SqliteArguments>,
+    ) -> sqlx::Result<Vec<SqliteRow>> {
+        let mut home = self.connection.clone().lock_owned().await;
+        let mut connection = self.connect(&mut home).await?;
+        let rows = transaction.fetch_all(&mut connection).await?;
+        *home = Some(connection);
+        Ok(rows)
+    }
+
+    /// The one that is there, or a new one.
+    async fn connect(&self, home: &mut Option<SqliteConnection>) -> sqlx::Result<SqliteConnection> {
+        match home.take() {
+            Some(connection) => Ok(connection),
+            None => self.options.connect().await,
+        }
+    }
 }
 
 /// A transaction that no other writer can disturb. Dropped without commit, it did nothing: its
@@ -34,10 +56,7 @@ pub(super) struct Transaction {
 impl Transaction {
     pub(super) async fn begin(writer: &Writer) -> sqlx::Result<Self> {
         let mut home = writer.connection.clone().lock_owned().await;
-        let connection = match home.take() {
-            Some(connection) => connection,
-            None => writer.options.connect().await?,
-        };
+        let connection = writer.connect(&mut home).await?;
         // Before BEGIN: who is cancelled while it waits must not leave it open.
         let mut begun = Self { connection, home };
         sqlx::query("BEGIN IMMEDIATE").execute(&mut *begun).await?;
