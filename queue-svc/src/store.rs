@@ -23,6 +23,7 @@ mod lease;
 mod mysql;
 mod postgres;
 mod queues;
+mod recent;
 mod sqlite;
 
 pub(crate) use lease::{Claimant, Leases, View, Wish};
@@ -32,8 +33,10 @@ use lease::Way;
 use mysql::Mysql;
 use postgres::Postgres;
 use queue::{Agent, AgentName, CallId, Caller, QueueId, SettingsRow};
+use recent::Recent;
 use sqlite::Sqlite;
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 /// So many more than come in a second, so that the log shrinks, and few enough for a short transaction.
 const FORGOTTEN_AT_A_TIME: u32 = 5_000;
@@ -56,6 +59,7 @@ const SHARED_TABLES: [(&str, i64); 9] = [
 #[derive(Clone)]
 pub(crate) struct Store {
     database: Database,
+    recent: Arc<Mutex<Recent>>,
 }
 
 #[derive(Clone)]
@@ -235,7 +239,7 @@ impl Store {
                 scheme.map_or(url, |it| it.0)
             ),
         };
-        Ok(Self { database })
+        Ok(Self { database, recent: Arc::default() })
     }
 
     /// The way to the lease; `None`: this process has the database for itself.
@@ -277,7 +281,9 @@ impl Store {
         batch: &Batch,
         told: Option<Told>,
     ) -> Result<i64, StoreError> {
-        fenced!(self, write, fence, batch, told)
+        let last = fenced!(self, write, fence, batch, told)?;
+        self.recent.lock().expect("never poisoned").note(&batch.changes, last);
+        Ok(last)
     }
 
     pub(crate) async fn insert_queue(
@@ -303,6 +309,9 @@ impl Store {
 
     /// Up to `limit` changes after a revision, in order.
     pub(crate) async fn changes(&self, after: i64, limit: u32) -> Result<Vec<Logged>, StoreError> {
+        if let Some(recent) = self.recent.lock().expect("never poisoned").after(after, limit) {
+            return Ok(recent);
+        }
         Ok(in_database!(self, it => it.changes(after, limit).await)?)
     }
 
