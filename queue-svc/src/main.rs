@@ -22,6 +22,11 @@ use proto::queue::v1::queues_server::QueuesServer;
 use std::process::ExitCode;
 use tokio::sync;
 
+/// Each request is many small pieces of memory, taken in one thread and given back in another. It does
+/// not take the place of libc's malloc, so that libraries which are preloaded go on working.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let args = args::Args::parse();
     boot::run("queue-svc", &args.common.clone(), |service| serve(service, args))

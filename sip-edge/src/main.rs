@@ -68,6 +68,11 @@ const SHUT_DOWN_LIMIT: Duration = Duration::from_secs(2);
 const READ_LIMIT: Duration = Duration::from_secs(15);
 const READ_RETRY: Duration = Duration::from_millis(500);
 
+/// Each message and each call is many small pieces of memory. It does not take the place of libc's
+/// malloc, so that libraries which are preloaded go on working.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let args = Args::parse();
     boot::run("sip-edge", &args.common.clone(), |service| run(service, args))
