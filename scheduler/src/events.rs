@@ -25,8 +25,9 @@ const DURABLE: &str = "scheduler";
 /// Ends of calls that are handled together: their tasks expire in few commits.
 const ENDS_AT_ONCE: usize = 64;
 
-/// Commits whose changes are read at a time.
-const COMMITS_PER_READ: u32 = 16;
+/// Commits whose changes are read at a time: one may have thousands, and memory for them is not all given
+/// back.
+const COMMITS_PER_READ: u32 = 2;
 /// Events per second at most: more wait in the log.
 const EVENTS_PER_S_MAX: u32 = 20_000;
 /// How long a look at the log, and each window of events, waits for a herd that is firing.

@@ -10,8 +10,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wheel::SHARDS;
 
-/// Changes that wait here at a time: a few seconds of what can be told.
-const CHANGES_MAX: usize = 32_768;
+/// Changes that wait here at a time: far more than are made until the next look. While more are made than
+/// can be told, what is beyond is read from the database: its memory, once used, is not all given back.
+const CHANGES_MAX: usize = 8_192;
 /// What their long words may take, in bytes.
 const BYTES_MAX: usize = 32 << 20;
 
