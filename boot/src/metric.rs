@@ -31,7 +31,7 @@ const OURS: [Metric; 5] = [
     ),
     Metric::counter(
         "holdfast_events_dropped_total",
-        "Events that were lost because too many wait for NATS.",
+        "Events that were lost: too many wait for NATS, or one is too long for it.",
     ),
     Metric::counter("holdfast_grpc_refused_total", "gRPC calls without a valid token."),
     Metric::counter("holdfast_spans_lost_total", "Spans of traces that no collector has taken."),

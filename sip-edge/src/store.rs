@@ -26,40 +26,33 @@ const INSERT: &str = "INSERT INTO call_records (call_id, edge, route, from_uri, 
 const KEEP: &str = " ON CONFLICT (call_id) DO NOTHING";
 const KEEP_MYSQL: &str = " ON DUPLICATE KEY UPDATE call_id = call_id";
 
-/// SQLite's and PostgreSQL's table. Times are Unix ms, NULL if there was none.
-const CREATE: &str = "CREATE TABLE IF NOT EXISTS call_records (
-        call_id VARCHAR(128) NOT NULL PRIMARY KEY,
-        edge TEXT NOT NULL,
-        route TEXT NOT NULL,
-        from_uri TEXT NOT NULL,
-        to_uri TEXT NOT NULL,
-        created_unix_ms BIGINT,
-        answered_unix_ms BIGINT,
-        ended_unix_ms BIGINT NOT NULL,
-        cause TEXT NOT NULL,
-        ended_by TEXT NOT NULL,
-        ended_by_task TEXT NOT NULL,
-        sip_call_id_a TEXT NOT NULL,
-        sip_call_id_b TEXT NOT NULL
-    );
-    CREATE INDEX IF NOT EXISTS call_records_ended ON call_records (ended_unix_ms)";
-/// The same for MariaDB and MySQL, which make the index with the table.
-const CREATE_MYSQL: &str = "CREATE TABLE IF NOT EXISTS call_records (
-        call_id VARCHAR(128) NOT NULL PRIMARY KEY,
-        edge TEXT NOT NULL,
-        route TEXT NOT NULL,
-        from_uri TEXT NOT NULL,
-        to_uri TEXT NOT NULL,
-        created_unix_ms BIGINT,
-        answered_unix_ms BIGINT,
-        ended_unix_ms BIGINT NOT NULL,
-        cause TEXT NOT NULL,
-        ended_by TEXT NOT NULL,
-        ended_by_task TEXT NOT NULL,
-        sip_call_id_a TEXT NOT NULL,
-        sip_call_id_b TEXT NOT NULL,
-        INDEX call_records_ended (ended_unix_ms)
-    ) CHARACTER SET utf8mb4";
+/// What makes the table. Times are Unix ms, NULL if there was none.
+macro_rules! create {
+    ($end:literal) => {
+        concat!(
+            "CREATE TABLE IF NOT EXISTS call_records (
+                call_id VARCHAR(128) NOT NULL PRIMARY KEY,
+                edge TEXT NOT NULL,
+                route TEXT NOT NULL,
+                from_uri TEXT NOT NULL,
+                to_uri TEXT NOT NULL,
+                created_unix_ms BIGINT,
+                answered_unix_ms BIGINT,
+                ended_unix_ms BIGINT NOT NULL,
+                cause TEXT NOT NULL,
+                ended_by TEXT NOT NULL,
+                ended_by_task TEXT NOT NULL,
+                sip_call_id_a TEXT NOT NULL,
+                sip_call_id_b TEXT NOT NULL",
+            $end
+        )
+    };
+}
+const CREATE: &str =
+    create!("); CREATE INDEX IF NOT EXISTS call_records_ended ON call_records (ended_unix_ms)");
+/// MariaDB and MySQL make the index with the table: MySQL has no `IF NOT EXISTS` for one.
+const CREATE_MYSQL: &str =
+    create!(", INDEX call_records_ended (ended_unix_ms)) CHARACTER SET utf8mb4");
 
 /// The database; cheap to clone.
 #[derive(Clone)]

@@ -7,12 +7,12 @@ use super::Transaction;
 use super::transaction::Writer;
 use crate::store::Change;
 use crate::store::callers::CallerRow;
+use data_encoding::HEXLOWER;
 use queue::Caller;
 use serde::Serialize;
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Row as _, Sqlite};
-use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 /// `$1`: callers, as [`of_caller`] has them; `$2`: call_ids of those who have gone; `$3`: changes, each
@@ -57,7 +57,7 @@ pub(super) struct Rows {
 impl Rows {
     pub(super) fn new(saved: &[&Caller], gone: &[&str], changes: &[Change]) -> Self {
         let saved = saved.iter().map(|it| of_caller(it)).collect::<Vec<_>>();
-        let changes = changes.iter().map(|it| (it.at_unix_ms, hexadecimal(&it.event)));
+        let changes = changes.iter().map(|it| (it.at_unix_ms, HEXLOWER.encode(&it.event)));
         let changes = changes.collect::<Vec<_>>();
         Self { saved: json(&saved), gone: json(gone), changes: json(&changes) }
     }
@@ -82,50 +82,26 @@ fn newest(rows: &[SqliteRow]) -> sqlx::Result<i64> {
 }
 
 fn of_caller(caller: &Caller) -> impl Serialize {
-    let CallerRow {
-        mohq_id,
-        call_id,
-        call_status,
-        call_from,
-        call_contact,
-        arrival_sequence,
-        arrived_unix_ms,
-        assignment_id,
-        agent,
-        reserved_unix_ms,
-        ring_ms,
-        priority,
-        since_unix_ms,
-        asked_mohq_id,
-        agent_names,
-    } = CallerRow::from(caller);
+    let row = CallerRow::from(caller);
     (
-        mohq_id,
-        call_id,
-        call_status,
-        call_from,
-        call_contact,
-        arrival_sequence,
-        arrived_unix_ms,
-        assignment_id,
-        agent,
-        reserved_unix_ms,
-        ring_ms,
-        priority,
-        since_unix_ms,
-        asked_mohq_id,
-        agent_names,
+        row.mohq_id,
+        row.call_id,
+        row.call_status,
+        row.call_from,
+        row.call_contact,
+        row.arrival_sequence,
+        row.arrived_unix_ms,
+        row.assignment_id,
+        row.agent,
+        row.reserved_unix_ms,
+        row.ring_ms,
+        row.priority,
+        row.since_unix_ms,
+        row.asked_mohq_id,
+        row.agent_names,
     )
 }
 
 fn json(rows: &(impl Serialize + ?Sized)) -> String {
     serde_json::to_string(rows).expect("rows of numbers and texts have a JSON form")
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        let _ = write!(text, "{byte:02x}"); // A String takes all.
-    }
-    text
 }
