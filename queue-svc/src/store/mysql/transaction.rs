@@ -263,9 +263,14 @@ impl Transaction {
     async fn set_told(&mut self, Told { revision, old_unix_ms }: Told) -> Result<()> {
         let update = "UPDATE queue_log SET told = ? WHERE id = 1 AND told < ?";
         sqlx::query(update).bind(revision).bind(revision).execute(self.to()).await?;
-        let delete = "DELETE FROM queue_changes WHERE at_unix_ms < ?
-            AND revision <= (SELECT told FROM queue_log WHERE id = 1) ORDER BY revision LIMIT ?";
-        let delete = sqlx::query(delete).bind(old_unix_ms).bind(FORGOTTEN_AT_A_TIME);
+        // Of the oldest alone it is asked how old they are: there may be millions.
+        let delete = "DELETE FROM queue_changes WHERE revision IN (
+            SELECT revision FROM (
+                SELECT revision, at_unix_ms FROM queue_changes
+                WHERE revision <= (SELECT told FROM queue_log WHERE id = 1)
+                ORDER BY revision LIMIT ?) AS oldest
+            WHERE at_unix_ms < ?)";
+        let delete = sqlx::query(delete).bind(FORGOTTEN_AT_A_TIME).bind(old_unix_ms);
         delete.execute(self.to()).await?;
         Ok(())
     }

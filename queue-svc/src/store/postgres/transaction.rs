@@ -287,10 +287,13 @@ impl Transaction {
     async fn set_told(&mut self, Told { revision, old_unix_ms }: Told) -> Result<()> {
         let update = "UPDATE queue_log SET told = $1 WHERE id = 1 AND told < $1";
         sqlx::query(update).bind(revision).execute(self.to()).await?;
+        // Of the oldest alone it is asked how old they are: there may be millions.
         let delete = "DELETE FROM queue_changes WHERE revision IN (
-            SELECT revision FROM queue_changes
-            WHERE at_unix_ms < $1 AND revision <= (SELECT told FROM queue_log WHERE id = 1)
-            ORDER BY revision LIMIT $2)";
+            SELECT revision FROM (
+                SELECT revision, at_unix_ms FROM queue_changes
+                WHERE revision <= (SELECT told FROM queue_log WHERE id = 1)
+                ORDER BY revision LIMIT $2) AS oldest
+            WHERE at_unix_ms < $1)";
         let delete = sqlx::query(delete).bind(old_unix_ms).bind(i64::from(FORGOTTEN_AT_A_TIME));
         delete.execute(self.to()).await?;
         Ok(())

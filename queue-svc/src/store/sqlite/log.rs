@@ -40,11 +40,14 @@ pub(super) async fn set_told(tx: &mut Transaction, revision: i64) -> Result<(), 
 
 /// Forgets changes that are older and that NATS has, at most [`FORGOTTEN_AT_A_TIME`].
 pub(super) async fn forget(tx: &mut Transaction, before_unix_ms: i64) -> Result<(), sqlx::Error> {
+    // Of the oldest alone it is asked how old they are: there may be millions.
     let delete = "DELETE FROM queue_changes WHERE revision IN (
-        SELECT revision FROM queue_changes
-        WHERE at_unix_ms < ? AND revision <= (SELECT revision FROM queue_told WHERE id = 1)
-        ORDER BY revision LIMIT ?)";
-    let delete = sqlx::query(delete).bind(before_unix_ms).bind(FORGOTTEN_AT_A_TIME);
+        SELECT revision FROM (
+            SELECT revision, at_unix_ms FROM queue_changes
+            WHERE revision <= (SELECT revision FROM queue_told WHERE id = 1)
+            ORDER BY revision LIMIT ?)
+        WHERE at_unix_ms < ?)";
+    let delete = sqlx::query(delete).bind(FORGOTTEN_AT_A_TIME).bind(before_unix_ms);
     delete.execute(&mut **tx).await?;
     Ok(())
 }
