@@ -10,13 +10,37 @@ const FILES: [&str; 4] = [
     "sip_edge/v1/sip_edge.proto",
 ];
 
+/// The messages that events are made of: [`pbjson_build`] writes their JSON mapping.
+const EVENTS: [&str; 13] = [
+    ".queue.v1.AgentState",
+    ".queue.v1.AgentStatus",
+    ".queue.v1.CallStatus",
+    ".queue.v1.Caller",
+    ".queue.v1.ExpectedWait",
+    ".queue.v1.QueueEvent",
+    ".queue.v1.QueueEventType",
+    ".sip_edge.v1.Call",
+    ".sip_edge.v1.CallEvent",
+    ".sip_edge.v1.CallEventType",
+    ".sip_edge.v1.CallState",
+    ".sip_edge.v1.Leg",
+    ".sip_edge.v1.LegState",
+];
+
 fn main() -> Result<(), Box<dyn Error>> {
     for file in FILES {
         println!("cargo:rerun-if-changed={file}");
     }
     let set = protox::compile(FILES, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    fs::write(out.join("descriptors.bin"), set.encode_to_vec())?;
+    let descriptors = set.encode_to_vec();
+    pbjson_build::Builder::new()
+        .register_descriptors(&descriptors)?
+        .preserve_proto_field_names()
+        .ignore_unknown_fields() // Services are not all replaced at the same moment.
+        .ignore_unknown_enum_variants()
+        .build(&EVENTS)?;
+    fs::write(out.join("descriptors.bin"), descriptors)?;
     let mut config = prost_build::Config::new();
     config.enable_type_names(); // `proto::json` finds a message's descriptor by its name.
     config.boxed(".scheduler.v1.ScheduleResult.result.task"); // A refusal is far smaller.

@@ -17,6 +17,8 @@ use tracing::{debug, info, warn};
 
 /// Events that wait for NATS while it is away; at about 1 KiB each, 64 MiB. More are dropped.
 const UNPUBLISHED_MAX: usize = 65_536;
+/// How long events are gathered, so that they share their way to NATS and back.
+const GATHER: Duration = Duration::from_millis(5);
 /// How long NATS may take to confirm an event before it is sent again.
 const ACK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a reader may take for an event before it comes again. Short, because an event that was
@@ -196,8 +198,13 @@ impl Nats {
 impl Publisher {
     /// Queues an event, in the JSON mapping, for NATS. Repeats with the same `event_id` within two
     /// minutes are one event there. When too many wait, it is dropped and counted.
-    pub fn publish<M: Message + Name>(&self, subject: String, event_id: &str, event: &M) {
-        let json = proto::json::to_json(event);
+    pub fn publish<E: Message + Name + serde::Serialize>(
+        &self,
+        subject: String,
+        event_id: &str,
+        event: &E,
+    ) {
+        let json = proto::json::event_to_json(event);
         let event = Kept { subject, id: event_id.to_owned(), json };
         self.unpublished.send_modify(|count| *count += 1);
         if self.events.try_send(event).is_err() {
@@ -227,6 +234,12 @@ async fn publish_all(
 ) -> anyhow::Result<()> {
     let mut batch = Vec::with_capacity(UNACKED_MAX);
     while waiting.recv_many(&mut batch, UNACKED_MAX).await > 0 {
+        tokio::time::sleep(GATHER).await;
+        while batch.len() < UNACKED_MAX
+            && let Ok(next) = waiting.try_recv()
+        {
+            batch.push(next);
+        }
         journal
             .keep(&batch, |left| {
                 metrics::counter!("holdfast_event_publish_retries_total").increment(left as u64);

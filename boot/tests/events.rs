@@ -21,7 +21,7 @@ async fn events_published_while_nats_dies_arrive_after_it_is_back() {
     tokio::spawn(nats.consume("reader", subjects::CALLS_ENDED, move |json| {
         let arrived = arrived.clone();
         async move {
-            let event: CallEvent = proto::json::event_from_json(std::str::from_utf8(&json)?)?;
+            let event: CallEvent = proto::json::event_from_json(&json)?;
             Ok(arrived.send(event.event_id).await?)
         }
     }));
@@ -59,8 +59,7 @@ async fn events_of_one_moment_arrive_in_their_order() {
     while seen.len() < ids.len() {
         let message = tokio::time::timeout(LIMIT, arrivals.next()).await.expect("an event is lost");
         let json = message.unwrap().payload;
-        let json = std::str::from_utf8(&json).unwrap();
-        let event: CallEvent = proto::json::event_from_json(json).unwrap();
+        let event: CallEvent = proto::json::event_from_json(&json).unwrap();
         seen.push(event.event_id);
     }
     assert_eq!(seen, ids);

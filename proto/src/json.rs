@@ -1,8 +1,13 @@
 //! The JSON mapping of protobuf, for what people read and write: events on NATS, the dial plan.
+//!
+//! Events are many, so their mapping is code that is generated for each message. Everything else is
+//! mapped by the descriptors, and what people write is read with errors that name the field.
 
 use crate::DESCRIPTORS;
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, Value};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::sync::LazyLock;
 
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
@@ -15,6 +20,28 @@ static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
 pub struct Malformed {
     message: String,
     reason: String,
+}
+
+/// An event in the JSON mapping, fields named as in the `.proto` (`call_id`, not `callId`).
+pub fn event_to_json<E: Message + Name + Serialize>(event: &E) -> String {
+    // A value of an enumeration that this build has no name for is told by its number.
+    serde_json::to_string(event).unwrap_or_else(|_| to_json(event))
+}
+
+/// The event that `json`, written by a service, is the mapping of. Fields that this build does not
+/// know yet are passed over: services are not all replaced at the same moment.
+///
+/// # Errors
+/// [`Malformed`] if it is no JSON, or a known field has another type.
+pub fn event_from_json<E: Name + DeserializeOwned>(json: &[u8]) -> Result<E, Malformed> {
+    let malformed = |e: serde_json::Error| Malformed::new::<E>(e.to_string());
+    serde_json::from_slice(json).map_err(malformed)
+}
+
+impl Malformed {
+    fn new<M: Name>(reason: String) -> Self {
+        Self { message: M::full_name(), reason }
+    }
 }
 
 /// `message` in the JSON mapping, fields named as in the `.proto` (`call_id`, not `callId`).
@@ -37,12 +64,12 @@ pub fn from_json<M: Message + Name + Default>(json: &str) -> Result<M, Malformed
     read(json, &DeserializeOptions::new())
 }
 
-/// The event that `json`, written by a service, is the mapping of. Fields that this build does not
-/// know yet are passed over: services are not all replaced at the same moment.
+/// The message that `json`, written by a service of this build or another, is the mapping of. Fields
+/// that this build does not know are passed over.
 ///
 /// # Errors
 /// [`Malformed`] if it is no JSON, or a known field has another type.
-pub fn event_from_json<M: Message + Name + Default>(json: &str) -> Result<M, Malformed> {
+pub fn kept_from_json<M: Message + Name + Default>(json: &str) -> Result<M, Malformed> {
     read(json, &DeserializeOptions::new().deny_unknown_fields(false))
 }
 
@@ -98,12 +125,11 @@ fn read<M>(json: &str, options: &DeserializeOptions) -> Result<M, Malformed>
 where
     M: Message + Name + Default,
 {
-    let malformed = |reason: String| Malformed { message: M::full_name(), reason };
     let mut input = serde_json::Deserializer::from_str(json);
     let dynamic = DynamicMessage::deserialize_with_options(descriptor::<M>(), &mut input, options)
-        .map_err(|e| malformed(e.to_string()))?;
-    input.end().map_err(|e| malformed(e.to_string()))?;
-    dynamic.transcode_to().map_err(|e| malformed(e.to_string()))
+        .map_err(|e| Malformed::new::<M>(e.to_string()))?;
+    input.end().map_err(|e| Malformed::new::<M>(e.to_string()))?;
+    dynamic.transcode_to().map_err(|e| Malformed::new::<M>(e.to_string()))
 }
 
 fn descriptor<M: Name>() -> MessageDescriptor {
@@ -113,8 +139,10 @@ fn descriptor<M: Name>() -> MessageDescriptor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::v1::{AgentStatus, Caller, ExpectedWait, QueueEvent};
     use crate::queue::v1::{CreateQueueRequest, Queue, RetrieveRequest};
-    use crate::sip_edge::v1::{CallEvent, CallEventType, CallPlan};
+    use crate::sip_edge::v1::{Call, CallEvent, CallEventType, CallPlan, Leg};
+    use std::collections::HashMap;
 
     #[test]
     fn what_a_request_is_about_has_ids_and_names_but_no_numbers_of_people() {
@@ -147,20 +175,104 @@ mod tests {
             digit: "#".into(),
             ..CallEvent::default()
         };
-        let json = to_json(&event);
+        let json = event_to_json(&event);
         assert_eq!(
             json,
             r##"{"event_id":"e","type":"CALL_EVENT_TYPE_DIGIT","at_unix_ms":"1700000000123","digit":"#"}"##
         );
-        assert_eq!(from_json::<CallEvent>(&json).unwrap(), event);
+        assert_eq!(event_from_json::<CallEvent>(json.as_bytes()).unwrap(), event);
+    }
+
+    #[test]
+    fn an_event_is_the_same_text_as_the_descriptors_make_of_it() {
+        let text = || "\u{1}\"\\ ä".to_owned();
+        let mut of_call = CallEvent::default();
+        for n in [-1, 0, 1, i32::MAX] {
+            let leg = Leg {
+                side: text(),
+                state: n,
+                remote_uri: text(),
+                sip_call_id: text(),
+                held: n > 0,
+                unproven: n > 1,
+            };
+            let call = Call {
+                call_id: text(),
+                state: n,
+                legs: vec![leg; 2],
+                from_uri: text(),
+                to_uri: text(),
+                route: text(),
+                action: text(),
+                queue: text(),
+                conference: text(),
+                tasks: HashMap::from([(text(), "t".to_owned())]),
+                media_session_id: text(),
+                created_unix_ms: n.into(),
+                answered_unix_ms: i64::MIN,
+                ended_unix_ms: i64::MAX,
+                cause: text(),
+                ended_by: text(),
+                edge: text(),
+                ended_by_task: text(),
+            };
+            of_call = CallEvent {
+                event_id: text(),
+                r#type: n,
+                at_unix_ms: n.into(),
+                call: Some(call),
+                digit: text(),
+                assignment_id: text(),
+                cause: text(),
+                side: text(),
+                sip_status: 200,
+            };
+            assert_eq!(event_to_json(&of_call), to_json(&of_call));
+            let caller = Caller {
+                call_id: text(),
+                queue: text(),
+                position: 1,
+                status: n,
+                from: text(),
+                contact: text(),
+                arrived_unix_ms: n.into(),
+                waited_ms: u64::MAX,
+                agent: text(),
+                priority: 100,
+                expected_wait: Some(ExpectedWait::default()),
+            };
+            let agent = AgentStatus {
+                name: text(),
+                state: n,
+                logged_in: true,
+                paused: text(),
+                call_id: text(),
+            };
+            let of_queue = QueueEvent {
+                event_id: text(),
+                r#type: n,
+                at_unix_ms: n.into(),
+                caller: Some(caller),
+                waiting: u32::MAX,
+                assignment_id: text(),
+                reason: text(),
+                agent: Some(agent),
+            };
+            assert_eq!(event_to_json(&of_queue), to_json(&of_queue));
+        }
+        assert!(event_to_json(&of_call).contains("\"type\":2147483647"), "told by its number");
     }
 
     #[test]
     fn an_event_of_a_newer_build_is_read() {
-        let json = r#"{"event_id": "e", "mood": {"good": [1, 2]}, "call": {"hue": 3}}"#;
+        let json = br#"{"event_id": "e", "mood": {"good": [1, 2]}, "type": "CALL_EVENT_TYPE_SUNG",
+            "call": {"hue": 3, "state": 77}}"#;
         let event: CallEvent = event_from_json(json).unwrap();
-        assert_eq!(event.event_id, "e");
-        assert!(event_from_json::<CallEvent>(r#"{"event_id": []}"#).is_err());
+        assert_eq!((event.event_id.as_str(), event.r#type), ("e", 0));
+        for bad in [&br#"{"event_id": []}"#[..], b"\xff", b"", b"[]", b"{} {}"] {
+            let error = event_from_json::<CallEvent>(bad).unwrap_err().to_string();
+            assert!(error.starts_with("not a sip_edge.v1.CallEvent: "), "{error}");
+        }
     }
 
     #[test]

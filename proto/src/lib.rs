@@ -18,6 +18,7 @@ pub mod media_relay {
 pub mod queue {
     pub mod v1 {
         tonic::include_proto!("queue.v1");
+        include!(concat!(env!("OUT_DIR"), "/queue.v1.serde.rs"));
     }
 }
 
@@ -30,5 +31,6 @@ pub mod scheduler {
 pub mod sip_edge {
     pub mod v1 {
         tonic::include_proto!("sip_edge.v1");
+        include!(concat!(env!("OUT_DIR"), "/sip_edge.v1.serde.rs"));
     }
 }

@@ -60,12 +60,12 @@ pub(crate) async fn read_news(
 }
 
 fn parse_news(payload: &[u8]) -> anyhow::Result<CallSeen> {
-    let event: CallEvent = proto::json::event_from_json(std::str::from_utf8(payload)?)?;
+    let event: CallEvent = proto::json::event_from_json(payload)?;
     Ok(seen(event.call.unwrap_or_default(), event.at_unix_ms, &event.assignment_id)?)
 }
 
 fn parse_end(payload: &[u8]) -> anyhow::Result<(CallId, String)> {
-    let event: CallEvent = proto::json::event_from_json(std::str::from_utf8(payload)?)?;
+    let event: CallEvent = proto::json::event_from_json(payload)?;
     let call = event.call.unwrap_or_default();
     Ok((CallId::parse(&call.call_id)?, format!("call ended: {}", call.cause)))
 }

@@ -81,6 +81,6 @@ fn event(change: &Logged) -> Option<Event> {
             warn!(revision, "passed over a change that cannot be read: {e}");
         })
         .ok()?;
-    let json = proto::json::to_json(&event);
+    let json = proto::json::event_to_json(&event);
     Some(Event { subject: events::subject(&event), id: event.event_id, json })
 }

@@ -9,7 +9,7 @@ use crate::args::{EDGES_MAX, EdgeAddress};
 use anyhow::ensure;
 use boot::Channel;
 use futures::future::join_all;
-use proto::json::event_from_json;
+use proto::json::kept_from_json;
 use proto::sip_edge::v1::sip_edge_client::SipEdgeClient;
 use proto::sip_edge::v1::{
     Call, CallPlan, HangupRequest, Legs as WireLegs, PlayRequest, TransferRequest, transfer_request,
@@ -130,7 +130,7 @@ impl Edge {
             Effect::Transfer { call_id, to } => {
                 let to = match to {
                     TransferTo::Uri(uri) => transfer_request::To::Uri(uri),
-                    TransferTo::Plan(json) => match event_from_json::<CallPlan>(&json) {
+                    TransferTo::Plan(json) => match kept_from_json::<CallPlan>(&json) {
                         Ok(plan) => transfer_request::To::Plan(plan),
                         Err(e) => return Ok(Answer::Refused(said(e.to_string()))),
                     },

@@ -103,14 +103,15 @@ impl Entry {
     }
 }
 
+/// Entries are large: a map that grows must not move them.
 pub(crate) struct Calls {
-    live: HashMap<CallId, Entry>,
+    live: HashMap<CallId, Box<Entry>>,
     /// When the timers of which call are due.
     deadlines: BTreeSet<(Instant, CallId)>,
     sessions: HashMap<String, CallId>,
     /// Live calls by the address that their INVITE came from.
     sources: HashMap<String, usize>,
-    ended: HashMap<CallId, Entry>,
+    ended: HashMap<CallId, Box<Entry>>,
     /// In the order of their ends.
     ended_at: VecDeque<(Instant, CallId)>,
     retention: Duration,
@@ -134,7 +135,7 @@ impl Calls {
         if !entry.source.is_empty() {
             *self.sources.entry(entry.source.clone()).or_default() += 1;
         }
-        self.live.insert(id, entry);
+        self.live.insert(id, Box::new(entry));
     }
 
     pub(crate) fn live(&self) -> usize {
@@ -151,23 +152,23 @@ impl Calls {
     }
 
     pub(crate) fn iter_live(&self) -> impl Iterator<Item = (&CallId, &Entry)> {
-        self.live.iter()
+        self.live.iter().map(|(id, entry)| (id, &**entry))
     }
 
     pub(crate) fn iter_ended(&self) -> impl Iterator<Item = &Entry> {
-        self.ended.values()
+        self.ended.values().map(|entry| &**entry)
     }
 
     /// A live call, or one that ended within the retention time.
     pub(crate) fn get_mut(&mut self, id: &str) -> Option<&mut Entry> {
         match self.live.get_mut(id) {
             Some(entry) => Some(entry),
-            None => self.ended.get_mut(id),
+            None => self.ended.get_mut(id).map(|entry| &mut **entry),
         }
     }
 
     pub(crate) fn get(&self, id: &str) -> Option<&Entry> {
-        self.live.get(id).or_else(|| self.ended.get(id))
+        self.live.get(id).or_else(|| self.ended.get(id)).map(|entry| &**entry)
     }
 
     pub(crate) fn id_of(&self, id: &str) -> Option<CallId> {
@@ -204,7 +205,7 @@ impl Calls {
     }
 
     /// Takes a live call out, with what leads to it.
-    pub(crate) fn remove(&mut self, id: &CallId) -> Option<Entry> {
+    pub(crate) fn remove(&mut self, id: &CallId) -> Option<Box<Entry>> {
         let entry = self.live.remove(id)?;
         self.sessions.remove(&entry.session_id);
         if let Some(at) = entry.deadline {

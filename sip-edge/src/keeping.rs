@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 /// How long changes are gathered before they are written.
-const GATHER: Duration = Duration::from_millis(10);
+const GATHER: Duration = Duration::from_millis(25);
 /// How long NATS may hold up what waits until a call is written.
 const WAIT_MAX: Duration = Duration::from_millis(500);
 /// Media-relays beside our own whose sessions we go on with.
@@ -176,7 +176,7 @@ impl Edge {
     fn insert_restored(&mut self, id: CallId, record: Record) {
         let call = Call::restore(now(), record.call);
         let originate = record.originate.as_deref();
-        let originate = originate.map(proto::json::event_from_json::<OriginateRequest>);
+        let originate = originate.map(proto::json::kept_from_json::<OriginateRequest>);
         let media = self.relay(&id, &record.media_relay);
         let mut entry = Entry::new(call, media, record.from, record.our_uri);
         entry.session_id = record.session_id;

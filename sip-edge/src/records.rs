@@ -49,7 +49,7 @@ async fn insert(store: &Store, call: &Call) -> anyhow::Result<()> {
 }
 
 fn parse(payload: &[u8]) -> anyhow::Result<Call> {
-    let event: CallEvent = proto::json::event_from_json(std::str::from_utf8(payload)?)?;
+    let event: CallEvent = proto::json::event_from_json(payload)?;
     let call = event.call.unwrap_or_default();
     anyhow::ensure!(!call.call_id.is_empty(), "it does not say which");
     Ok(call)

@@ -59,7 +59,7 @@ fn action(effect: &Effect) -> task::Action {
         }
         Effect::Transfer { to: TransferTo::Plan(json), .. } => {
             // What a newer build has stored may hold more than this one knows.
-            let plan = proto::json::event_from_json::<CallPlan>(json).unwrap_or_default();
+            let plan = proto::json::kept_from_json::<CallPlan>(json).unwrap_or_default();
             task::Action::Transfer(TransferCall { to: Some(transfer_call::To::Plan(plan)) })
         }
         Effect::Play { file, legs, .. } => {
