@@ -2,14 +2,14 @@
 //!
 //! `grpc.rs` takes requests, `commits.rs` puts them on disk in groups, `fire.rs` runs the agenda of
 //! the core crate `wheel`, `edge.rs` and
-//! `publish.rs` bring effects about, `events.rs` talks to the bus.
+//! `publish.rs` bring effects about, `outbox.rs` and `ends.rs` talk to the bus.
 
 mod args;
 mod checkpoint;
 mod clock;
 mod commits;
 mod edge;
-mod events;
+mod ends;
 mod fields;
 mod fire;
 mod grpc;
@@ -17,6 +17,7 @@ mod horizon;
 mod lanes;
 mod leases;
 mod metrics;
+mod outbox;
 mod publish;
 mod recent;
 mod retention;
@@ -106,7 +107,7 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
     };
     service.spawn_vital("firing tasks", firing.run());
     let outbox =
-        events::Outbox::new(store.clone(), recent, leases.clone(), nats.journal(), is_busy.clone());
+        outbox::Outbox::new(store.clone(), recent, leases.clone(), nats.journal(), is_busy.clone());
     let (told, mut all_told) = tokio::sync::watch::channel(false);
     let telling = outbox.run(commits.committed(), is_idle.clone(), told);
     service.spawn_vital("telling of tasks", telling);
@@ -116,7 +117,8 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
     let forward = grpc::Forward::new(leases.clone());
     let draining_leases = leases.clone();
     let api = grpc::Api { clock, commits: commits.clone(), store: store.clone(), forward, watches };
-    service.spawn_vital("reading the ends of calls", events::expire_with_calls(nats, api.clone()));
+    let expiring = ends::expire_with_calls(nats, store.clone(), api.clone());
+    service.spawn_vital("reading the ends of calls", expiring);
     service.spawn_vital("checkpointing", checkpoint::keep_up(store.clone(), is_busy));
     let retention = retention::Retention {
         store: store.clone(),

@@ -3,11 +3,15 @@
 //!
 //! There is room for so many; what is committed while it is full is read from the database, as is what
 //! others have committed. Nothing here can be wrong: a change that is committed stays as it is.
+//!
+//! Who tells of changes costs the machine more than who makes them, so it also hears here when many are
+//! being made.
 
 use crate::commits::size;
 use crate::store::{Changed, Held, LogRow};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use wheel::SHARDS;
 
 /// Changes that wait here at a time: far more than are made until the next look. While more are made than
@@ -19,6 +23,10 @@ const BYTES_MAX: usize = 32 << 20;
 /// Changes of a shard that have their room for good.
 const CAPACITY_KEPT: usize = 64;
 
+/// So many changes per second are many, counted for so long.
+const MANY_PER_S: f64 = 5_000.0;
+const COUNTED_FOR: Duration = Duration::from_millis(250);
+
 /// Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Recent(Arc<Mutex<Waiting>>);
@@ -28,6 +36,10 @@ struct Waiting {
     shards: [Shard; SHARDS as usize],
     count: usize,
     bytes: usize,
+    /// Changes that were made since then.
+    made: Option<(Instant, i64)>,
+    /// Until then many are taken to be made.
+    many_until: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -47,6 +59,8 @@ impl Recent {
     /// These rows were committed; `changed` are some of what is in them, in order.
     pub(crate) fn committed(&self, rows: &[LogRow], changed: Vec<Changed>) {
         let mut waiting = self.waiting();
+        waiting
+            .count_made(Instant::now(), rows.iter().map(|row| row.seq - row.first_seq + 1).sum());
         for row in rows {
             let held = Held { shard: row.shard, fence: row.fence };
             waiting.shards[usize::from(row.shard)].end = Some((held, row.seq));
@@ -65,6 +79,11 @@ impl Recent {
     pub(crate) fn end(&self, held: Held) -> Option<i64> {
         let end = self.waiting().shards[usize::from(held.shard)].end;
         end.filter(|(of, _)| *of == held).map(|(_, seq)| seq)
+    }
+
+    /// Whether so many changes are being made that who makes them should go first.
+    pub(crate) fn are_many(&self) -> bool {
+        self.waiting().many_until.is_some_and(|until| Instant::now() < until)
     }
 
     /// Takes out the changes of the shard after the one with this number: those that follow it without
@@ -98,6 +117,17 @@ impl Recent {
 }
 
 impl Waiting {
+    fn count_made(&mut self, now: Instant, changes: i64) {
+        let (since, made) = self.made.get_or_insert((now, 0));
+        *made += changes;
+        let counted_for = now.saturating_duration_since(*since);
+        if counted_for >= COUNTED_FOR {
+            let per_s = *made as f64 / counted_for.as_secs_f64();
+            self.many_until = (per_s >= MANY_PER_S).then(|| now + 2 * COUNTED_FOR);
+            self.made = None;
+        }
+    }
+
     fn pop(&mut self, shard: u8) -> Option<Changed> {
         let changes = &mut self.shards[usize::from(shard)].changes;
         let change = changes.pop_front()?;
@@ -147,6 +177,26 @@ mod tests {
         assert_eq!(seqs(&recent.take(3, 4, 9)), [] as [i64; 0], "5 to 7 are in the database alone");
         assert_eq!(seqs(&recent.take(3, 7, 9)), [8, 9]);
         assert_eq!(recent.room(), CHANGES_MAX);
+    }
+
+    #[test]
+    fn many_are_made_while_a_quarter_of_a_second_has_so_many() {
+        let mut waiting = Waiting::default();
+        let start = Instant::now();
+        for (at_ms, changes, many) in [
+            (0, 1_000, false),
+            (100, 1_000, false),
+            (250, 1, true),
+            (300, 1_248, true),
+            (550, 1, false),
+            (600, 9_000, false),
+            (850, 0, true),
+            (60_000, 9_000, true),
+            (120_000, 0, false),
+        ] {
+            waiting.count_made(start + Duration::from_millis(at_ms), changes);
+            assert_eq!(waiting.many_until.is_some(), many, "at {at_ms} ms");
+        }
     }
 
     #[test]

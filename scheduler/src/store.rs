@@ -239,6 +239,11 @@ impl Store {
         each!(self, it => it.soon(shard, after, before_unix_ms, limit).await)
     }
 
+    /// As [`Transaction::live_of_calls`], of all shards, and as it was a moment ago.
+    pub(crate) async fn live_of_calls(&self, calls: &[&str]) -> Result<Vec<(String, i64)>> {
+        each!(self, it => it.live_of_calls(calls).await)
+    }
+
     pub(crate) async fn get(&self, id: TaskId) -> Result<Option<Task>> {
         each!(self, it => it.get(id).await)
     }

@@ -4,29 +4,28 @@
 //! they are prepared once.
 
 mod file;
+mod transaction;
 
-use super::changes::{Changed, LogRow, Old};
+pub(crate) use transaction::Transaction;
+
+use super::changes::{Changed, LogRow};
 use super::row::{self, COLUMNS, LIVE_COLUMNS};
-use super::{
-    CommitError, Cursor, Filter, Held, Live, READERS, ROWS_PER_STATEMENT, Reach, Result, Scope,
-    Task, Update, list,
-};
+use super::{Cursor, Filter, Held, Live, READERS, Reach, Result, Task, list};
 use anyhow::Context as _;
 use futures::TryStreamExt as _;
-use sqlx::pool::PoolConnection;
 use sqlx::query::Query;
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions,
     SqliteRow, SqliteSynchronous,
 };
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _, SqlitePool};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs::File;
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
-use wheel::{State, TaskId};
+use wheel::TaskId;
 
 /// How long another process (a backup, an operator's shell) may lock the database before a write is
 /// given up; readers wait as long for a connection.
@@ -51,13 +50,6 @@ pub(crate) struct Sqlite {
     readers: SqlitePool,
     /// Locked while this process lives: two schedulers on one file would both fire.
     _lock: Arc<File>,
-}
-
-/// Not sqlx's own: on a full disk SQLite rolls back by itself, and sqlx goes on believing that a
-/// transaction is open, so that the connection can begin none any more.
-pub(crate) struct Transaction {
-    connection: PoolConnection<sqlx::Sqlite>,
-    committed: bool,
 }
 
 impl Sqlite {
@@ -87,9 +79,7 @@ impl Sqlite {
     }
 
     pub(super) async fn begin(&self) -> Result<Transaction> {
-        let mut connection = self.writer.acquire().await?;
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
-        Ok(Transaction { connection, committed: false })
+        Transaction::begin(self.writer.acquire().await?).await
     }
 
     /// A commit that failed is never in doubt here.
@@ -150,6 +140,10 @@ impl Sqlite {
             .try_map(|it: SqliteRow| row::task(&it))
             .fetch_all(&self.readers)
             .await
+    }
+
+    pub(super) async fn live_of_calls(&self, calls: &[&str]) -> Result<Vec<(String, i64)>> {
+        live_of_calls(&mut *self.readers.acquire().await?, calls).await
     }
 
     pub(super) async fn get(&self, id: TaskId) -> Result<Option<Task>> {
@@ -237,233 +231,6 @@ impl Sqlite {
     }
 }
 
-impl Drop for Transaction {
-    /// What is not committed is rolled back, whatever state it is in, by closing the connection.
-    fn drop(&mut self) {
-        if !self.committed {
-            self.connection.close_on_drop();
-        }
-    }
-}
-
-impl Transaction {
-    pub(super) async fn commit(mut self) -> Result<(), CommitError> {
-        let committed = sqlx::query("COMMIT").execute(&mut *self.connection).await;
-        committed.map_err(CommitError::Failed)?; // Closing the connection rolls back.
-        self.committed = true;
-        Ok(())
-    }
-
-    pub(super) async fn reach(&mut self, shards: &[u8]) -> Result<Vec<Reach>> {
-        reach(&mut self.connection, shards).await
-    }
-
-    pub(super) async fn live_of_tenants(
-        &mut self,
-        shards: &[u8],
-    ) -> Result<Vec<(u8, String, i64)>> {
-        let rows = sqlx::query(
-            "SELECT shard, tenant, COUNT(*) FROM tasks WHERE ended_unix_ms = 0 GROUP BY 1, 2",
-        );
-        let rows =
-            rows.try_map(|row: SqliteRow| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)));
-        let rows: Vec<(u8, String, i64)> = rows.fetch_all(&mut *self.connection).await?;
-        Ok(rows.into_iter().filter(|row| shards.contains(&row.0)).collect())
-    }
-
-    pub(super) async fn by_ids(&mut self, ids: &[TaskId]) -> Result<Vec<Task>> {
-        by_ids(&mut self.connection, ids).await
-    }
-
-    pub(super) async fn by_keys(&mut self, keys: &[(&str, &str)]) -> Result<Vec<(String, Task)>> {
-        let mut found = Vec::new();
-        for (chunk, size) in chunks(keys) {
-            let sql = format!(
-                "SELECT {COLUMNS}, idempotency_key FROM ({}) AS asked CROSS JOIN tasks
-                 ON tasks.tenant = asked.column1 AND idempotency_key = asked.column2",
-                values(2, size)
-            );
-            let mut query = sqlx::query(AssertSqlSafe(sql));
-            for at in 0..size {
-                let key = chunk.get(at).copied().unzip();
-                query = query.bind(key.0).bind(key.1);
-            }
-            let rows = query.fetch_all(&mut *self.connection).await?;
-            for it in rows {
-                found.push((it.try_get(22)?, row::task(&it)?));
-            }
-        }
-        Ok(found)
-    }
-
-    pub(super) async fn live_of_calls(&mut self, calls: &[&str]) -> Result<Vec<(String, i64)>> {
-        let mut found = Vec::new();
-        for (chunk, size) in chunks(calls) {
-            let sql = format!(
-                "SELECT column1, (SELECT COUNT(*) FROM tasks WHERE call_id = column1
-                                  AND call_id <> '' AND ended_unix_ms = 0) AS live
-                 FROM ({}) WHERE live > 0",
-                values(1, size)
-            );
-            let query = pad(sqlx::query(AssertSqlSafe(sql)), chunk, size, |query, call| {
-                query.bind(call.copied())
-            });
-            let rows = query.try_map(|row: SqliteRow| Ok((row.try_get(0)?, row.try_get(1)?)));
-            found.extend(rows.fetch_all(&mut *self.connection).await?);
-        }
-        Ok(found)
-    }
-
-    pub(super) async fn tasks_of(
-        &mut self,
-        scope: &Scope,
-        from: TaskId,
-        _all_are_ours: &[Held],
-    ) -> Result<Vec<Task>> {
-        let (column, value) = match scope {
-            Scope::Call(call_id) => ("call_id", call_id),
-            Scope::Group(group) => ("group_name", group),
-            Scope::Tenant(tenant) => ("tenant", tenant),
-        };
-        let sql = format!(
-            "SELECT {COLUMNS} FROM tasks WHERE {column} = ?1 AND {column} <> ''
-             AND ended_unix_ms = 0 AND task_id >= ?2 ORDER BY task_id LIMIT {ROWS_PER_STATEMENT}"
-        );
-        sqlx::query(AssertSqlSafe(sql))
-            .bind(value)
-            .bind(Uuid::from_u128(from.0))
-            .try_map(|it: SqliteRow| row::task(&it))
-            .fetch_all(&mut *self.connection)
-            .await
-    }
-
-    pub(super) async fn insert(&mut self, tasks: &[(&Task, &str)]) -> Result<Vec<TaskId>> {
-        for (chunk, size) in chunks(tasks) {
-            let sql = format!(
-                "INSERT INTO tasks (shard, idempotency_key, {COLUMNS})
-                 SELECT * FROM ({}) WHERE column1 IS NOT NULL",
-                values(24, size)
-            );
-            let query = pad(sqlx::query(AssertSqlSafe(sql)), chunk, size, bind_task);
-            query.execute(&mut *self.connection).await?;
-        }
-        Ok(Vec::new()) // Nobody else writes.
-    }
-
-    pub(super) async fn update(&mut self, updates: &[Update<'_>]) -> Result<u64> {
-        let (claims, others): (Vec<&Update<'_>>, Vec<&Update<'_>>) =
-            updates.iter().partition(|it| it.claim);
-        let mut written = 0;
-        // Most are claimed in the revision in which they were added.
-        let mut by_revision: BTreeMap<i64, Vec<TaskId>> = BTreeMap::new();
-        for Update { task, was, .. } in claims {
-            by_revision.entry(*was).or_default().push(task.id);
-        }
-        for (was, ids) in by_revision {
-            for (chunk, size) in chunks(&ids) {
-                let sql = format!(
-                    "UPDATE tasks SET state = {}, revision = revision + 1
-                     WHERE revision = ? AND task_id IN ({})",
-                    State::Firing as i64,
-                    vec!["?"; size].join(",")
-                );
-                let query = sqlx::query(AssertSqlSafe(sql)).bind(was);
-                let query = pad(query, chunk, size, |query, id| {
-                    query.bind(id.map(|id| Uuid::from_u128(id.0)))
-                });
-                written += query.execute(&mut *self.connection).await?.rows_affected();
-            }
-        }
-        for (chunk, size) in chunks(&others) {
-            let sql = format!(
-                "UPDATE tasks SET state = to_be.column3, revision = to_be.column4,
-                     fires_at_unix_ms = to_be.column5, ended_unix_ms = to_be.column6,
-                     late_ms = to_be.column7, result = to_be.column8, occurrence = to_be.column9,
-                     missed = to_be.column10, remaining_ms = to_be.column11,
-                     cancel_requested = to_be.column12, pinned_tick = to_be.column13
-                 FROM ({}) AS to_be
-                 WHERE task_id = to_be.column1 AND revision = to_be.column2",
-                values(13, size)
-            );
-            let query = pad(sqlx::query(AssertSqlSafe(sql)), chunk, size, |query, update| {
-                let task = update.map(|it| it.task);
-                bind_state(query, update.copied())
-                    .bind(task.map(|it| it.fires_at_unix_ms))
-                    .bind(task.map(|it| it.ended_unix_ms))
-                    .bind(task.map(|it| it.late_ms))
-                    .bind(task.map(|it| it.result.as_str()))
-                    .bind(task.map(|it| it.occurrence))
-                    .bind(task.map(|it| it.missed))
-                    .bind(task.map(|it| it.remaining_ms))
-                    .bind(task.map(|it| it.cancel_requested))
-                    .bind(task.map(|it| it.pinned.0))
-            });
-            written += query.execute(&mut *self.connection).await?.rows_affected();
-        }
-        Ok(written)
-    }
-
-    pub(super) async fn append(&mut self, rows: &[LogRow]) -> Result<()> {
-        for (chunk, size) in chunks(rows) {
-            let sql = format!(
-                "INSERT INTO task_changes (shard, seq, first_seq, fence, at_unix_ms, changes)
-                 SELECT * FROM ({}) WHERE column1 IS NOT NULL",
-                values(6, size)
-            );
-            let query = pad(sqlx::query(AssertSqlSafe(sql)), chunk, size, |query, row| {
-                query
-                    .bind(row.map(|it| it.shard))
-                    .bind(row.map(|it| it.seq))
-                    .bind(row.map(|it| it.first_seq))
-                    .bind(row.map(|it| it.fence))
-                    .bind(row.map(|it| it.at_unix_ms))
-                    .bind(row.map(|it| it.changes.as_str()))
-            });
-            query.execute(&mut *self.connection).await?;
-        }
-        Ok(())
-    }
-
-    pub(super) async fn forget(&mut self, shard: u8, old: Old, commits: u32) -> Result<u32> {
-        let Reach { last, .. } = reach(&mut self.connection, &[shard]).await?[0];
-        let rows = log_rows(&mut self.connection, shard, 0, commits).await?;
-        let (mut forgotten, mut ended, mut up_to) = (0, Vec::new(), 0);
-        for row in rows.iter().take_while(|row| old.includes(row)) {
-            let ids = row.ids()?;
-            forgotten += ids.len() as u32;
-            ended.extend(ids.into_iter().filter(|(_, ended)| *ended).map(|(id, _)| id));
-            up_to = row.seq;
-        }
-        if forgotten == 0 {
-            return Ok(0);
-        }
-        for (chunk, size) in chunks(&ended) {
-            let sql = format!("DELETE FROM tasks WHERE task_id IN ({})", values(1, size));
-            let query = pad(sqlx::query(AssertSqlSafe(sql)), chunk, size, |query, id| {
-                query.bind(id.map(|id| Uuid::from_u128(id.0)))
-            });
-            query.execute(&mut *self.connection).await?;
-        }
-        sqlx::query("DELETE FROM task_changes WHERE shard = ?1 AND seq <= ?2 AND seq < ?3")
-            .bind(shard)
-            .bind(up_to)
-            .bind(last)
-            .execute(&mut *self.connection)
-            .await?;
-        // The last one is kept without its changes: it is where the numbers go on.
-        sqlx::query(
-            "UPDATE task_changes SET changes = '[]', first_seq = seq + 1
-             WHERE shard = ?1 AND seq <= ?2 AND seq = ?3",
-        )
-        .bind(shard)
-        .bind(up_to)
-        .bind(last)
-        .execute(&mut *self.connection)
-        .await?;
-        Ok(forgotten)
-    }
-}
-
 type Asked<'q> = Query<'q, sqlx::Sqlite, SqliteArguments>;
 
 /// The rows in parts, each with the size of the statement that it is for.
@@ -491,46 +258,6 @@ fn pad<'q, T>(
     (0..size).fold(query, |query, at| bind(query, chunk.get(at)))
 }
 
-/// A row of shard, key and [`COLUMNS`].
-fn bind_task<'q>(query: Asked<'q>, row: Option<&'q (&'q Task, &'q str)>) -> Asked<'q> {
-    let (task, key) = row.copied().unzip();
-    let repeat = task.map(|it| row::repeat_numbers(it.repeat));
-    query
-        .bind(task.map(|it| it.id.shard()))
-        .bind(key.filter(|key| !key.is_empty()))
-        .bind(task.map(|it| Uuid::from_u128(it.id.0)))
-        .bind(task.map(|it| it.call_id.as_str()))
-        .bind(task.map(|it| it.state as i64))
-        .bind(task.map(|it| it.fires_at_unix_ms))
-        .bind(task.map(|it| it.revision))
-        .bind(task.map(|it| row::action(&it.effect)))
-        .bind(task.map(|it| it.group.as_str()))
-        .bind(task.map(|it| it.label.as_str()))
-        .bind(task.map(|it| it.tenant.as_str()))
-        .bind(task.map(|it| it.edge.as_str()))
-        .bind(task.map(|it| it.created_unix_ms))
-        .bind(task.map(|it| it.ended_unix_ms))
-        .bind(task.map(|it| it.late_ms))
-        .bind(task.map(|it| it.result.as_str()))
-        .bind(repeat.map(|it| it.0))
-        .bind(repeat.map(|it| it.1))
-        .bind(repeat.map(|it| it.2))
-        .bind(task.map(|it| it.occurrence))
-        .bind(task.map(|it| it.missed))
-        .bind(task.map(|it| it.remaining_ms))
-        .bind(task.map(|it| it.cancel_requested))
-        .bind(task.map(|it| it.pinned.0))
-}
-
-/// Id, revision before, state, revision after.
-fn bind_state<'q>(query: Asked<'q>, update: Option<&Update<'q>>) -> Asked<'q> {
-    query
-        .bind(update.map(|it| Uuid::from_u128(it.task.id.0)))
-        .bind(update.map(|it| it.was))
-        .bind(update.map(|it| it.task.state as i64))
-        .bind(update.map(|it| it.task.revision))
-}
-
 async fn by_ids(connection: &mut SqliteConnection, ids: &[TaskId]) -> Result<Vec<Task>> {
     let mut found = Vec::with_capacity(ids.len());
     for (chunk, size) in chunks(ids) {
@@ -545,6 +272,27 @@ async fn by_ids(connection: &mut SqliteConnection, ids: &[TaskId]) -> Result<Vec
         while let Some(it) = rows.try_next().await? {
             found.push(row::task(&it)?);
         }
+    }
+    Ok(found)
+}
+
+async fn live_of_calls(
+    connection: &mut SqliteConnection,
+    calls: &[&str],
+) -> Result<Vec<(String, i64)>> {
+    let mut found = Vec::new();
+    for (chunk, size) in chunks(calls) {
+        let sql = format!(
+            "SELECT column1, (SELECT COUNT(*) FROM tasks WHERE call_id = column1
+                              AND call_id <> '' AND ended_unix_ms = 0) AS live
+             FROM ({}) WHERE live > 0",
+            values(1, size)
+        );
+        let query = pad(sqlx::query(AssertSqlSafe(sql)), chunk, size, |query, call| {
+            query.bind(call.copied())
+        });
+        let rows = query.try_map(|row: SqliteRow| Ok((row.try_get(0)?, row.try_get(1)?)));
+        found.extend(rows.fetch_all(&mut *connection).await?);
     }
     Ok(found)
 }

@@ -1,6 +1,6 @@
 //! What one transaction in PostgreSQL does.
 
-use super::{Error, STATEMENT_LIMIT, by_ids, late, log_rows, reach};
+use super::{Error, STATEMENT_LIMIT, by_ids, clean, late, live_of_calls, log_rows, reach};
 use crate::store::row::{self, COLUMNS};
 use crate::store::{
     CommitError, Held, LogRow, Old, ROWS_PER_STATEMENT, Reach, Result, Scope, Task, Update,
@@ -175,27 +175,8 @@ impl Transaction {
         &mut self,
         calls: &[&str],
     ) -> Result<Vec<(String, i64)>> {
-        let calls: Vec<String> = calls.iter().map(|call| clean(call)).collect();
-        self.run(|connection| {
-            Box::pin(async move {
-                sqlx::query(
-                    // One probe of the index for each call: joined in any other way, a plan made
-                    // while there were few tasks would read all of them. And not of `tasks_live`,
-                    // which would do for `= 0`, and cost as little for an empty table.
-                    "SELECT asked, live.count FROM UNNEST($1::text[]) AS asked
-                     CROSS JOIN LATERAL (
-                         SELECT COUNT(*) AS count FROM tasks
-                         WHERE call_id = asked AND call_id <> ''
-                           AND ended_unix_ms BETWEEN 0 AND 0) AS live
-                     WHERE live.count > 0",
-                )
-                .bind(calls)
-                .try_map(|row: PgRow| Ok((row.try_get(0)?, row.try_get(1)?)))
-                .fetch_all(connection)
-                .await
-            })
-        })
-        .await
+        let calls = calls.iter().map(|call| clean(call)).collect();
+        self.run(|connection| Box::pin(live_of_calls(connection, calls))).await
     }
 
     pub(in crate::store) async fn tasks_of(
@@ -458,9 +439,4 @@ impl Transaction {
 
 fn numbers(shards: &[u8]) -> Vec<i16> {
     shards.iter().copied().map(i16::from).collect()
-}
-
-/// PostgreSQL's text takes any character but NUL.
-fn clean(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
 }

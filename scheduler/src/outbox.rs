@@ -1,6 +1,6 @@
-//! The bus: what happened to tasks goes out, the ends of calls come in.
+//! What happened to tasks goes out to the bus.
 //!
-//! What goes out is what the log of changes has: an outbox. Mostly it is still in memory. The owner of a shard publishes its
+//! It is what the log of changes has: an outbox. Mostly it is still in memory. The owner of a shard publishes its
 //! changes in order and remembers now and then how far it has come, so that an event may come twice
 //! but never not at all, whoever dies. It yields: it reads many changes at a time, pauses, and is
 //! behind when there is much else to do.
@@ -9,21 +9,14 @@ use crate::leases::Leases;
 use crate::recent::Recent;
 use crate::store::{self, Changed, Held, Store};
 use crate::{grpc, metrics};
-use anyhow::Context as _;
-use boot::{Event, Journal, Nats, UNACKED_MAX};
-use proto::sip_edge::v1::CallEvent;
+use boot::{Event, Journal, UNACKED_MAX};
 use proto::subjects;
 use proto::task_json::task_event_json;
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{info, warn};
-
-/// Names this reader of the bus across restarts.
-const DURABLE: &str = "scheduler";
-/// Ends of calls that are handled together: their tasks expire in few commits.
-const ENDS_AT_ONCE: usize = 64;
+use tracing::warn;
 
 /// Commits whose changes are read at a time: one may have thousands, and memory for them is not all given
 /// back.
@@ -32,6 +25,10 @@ const COMMITS_PER_READ: u32 = 2;
 const EVENTS_PER_S_MAX: u32 = 20_000;
 /// How long a look at the log, and each window of events, waits for a herd that is firing.
 const YIELD_LIMIT: Duration = Duration::from_secs(1);
+/// How long all events may wait for who makes many changes; then they wait no more until all are told.
+const HELD_BACK_LIMIT: Duration = Duration::from_secs(60);
+/// How often it is looked whether many changes are still being made.
+const STILL_MANY: Duration = Duration::from_millis(100);
 /// The shortest wait between two looks at the log.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// Wait before what failed is tried again.
@@ -51,6 +48,8 @@ pub(crate) struct Outbox {
     not_before: Instant,
     /// Whether tasks are firing in such numbers that events wait.
     busy: watch::Receiver<bool>,
+    /// Since when events have been waiting for who makes many changes, with or without pauses.
+    held_back: Option<Instant>,
 }
 
 #[derive(Clone, Copy)]
@@ -73,7 +72,19 @@ impl Outbox {
         busy: watch::Receiver<bool>,
     ) -> Self {
         let (progress, now) = (HashMap::new(), Instant::now());
-        Self { store, recent, leases, journal, progress, remembered_at: now, not_before: now, busy }
+        let (remembered_at, not_before) = (now, now);
+        let held_back = None;
+        Self {
+            store,
+            recent,
+            leases,
+            journal,
+            progress,
+            remembered_at,
+            not_before,
+            busy,
+            held_back,
+        }
     }
 
     /// Tells until the process ends. `committed` changes with every commit of this process; once
@@ -108,10 +119,18 @@ impl Outbox {
         }
     }
 
-    /// Lets tasks that are firing in great numbers go first, but not for ever.
-    async fn yield_to_firing(&mut self) {
+    /// Lets tasks that are firing, and changes that are being made, in great numbers go first, but not
+    /// for ever.
+    async fn yield_to_others(&mut self) {
         let quiet = self.busy.wait_for(|busy| !busy);
         let _ = tokio::time::timeout(YIELD_LIMIT, quiet).await; // Either way it goes on.
+        while self.recent.are_many() {
+            let since = *self.held_back.get_or_insert_with(Instant::now);
+            if since.elapsed() >= HELD_BACK_LIMIT {
+                break;
+            }
+            sleep(STILL_MANY).await;
+        }
     }
 
     /// Tells what is there now; whether that was all. `last`: remembers at once.
@@ -119,11 +138,11 @@ impl Outbox {
         let held = self.leases.all_held();
         self.progress.retain(|_, progress| held.contains(&progress.held));
         self.recent.retain(&held);
-        self.yield_to_firing().await;
+        self.yield_to_others().await;
         for held in held.iter().copied() {
             let mut progress = self.progress(held).await?;
             while progress.seq < progress.last {
-                self.yield_to_firing().await;
+                self.yield_to_others().await;
                 let Some(seq) = self.tell_some(progress).await? else {
                     break; // The shard is somebody else's now, and so is the rest.
                 };
@@ -139,7 +158,11 @@ impl Outbox {
             let end = self.recent.end(*held);
             self.progress.get(&held.shard).is_some_and(|it| it.seq >= end.unwrap_or(it.last))
         };
-        Ok(held.iter().all(told))
+        let all_told = held.iter().all(told);
+        if all_told {
+            self.held_back = None;
+        }
+        Ok(all_told)
     }
 
     /// Tells the next changes; up to which, or `None` if the shard was lost before that.
@@ -198,7 +221,7 @@ impl Outbox {
     /// Publishes these changes, as long as it takes; false if the shard was lost before that.
     async fn publish_all(&mut self, held: Held, changes: &[Changed]) -> bool {
         for window in changes.chunks(UNACKED_MAX) {
-            self.yield_to_firing().await;
+            self.yield_to_others().await;
             sleep_until(self.not_before).await;
             let pause = Duration::from_secs(1) * window.len() as u32 / EVENTS_PER_S_MAX;
             self.not_before = Instant::now() + pause;
@@ -223,57 +246,4 @@ fn event(change: &Changed) -> Event {
     let subject = subjects::task(task.state(), &task.call_id);
     let json = task_event_json(&event);
     Event { subject, id: event.event_id, json }
-}
-
-/// Tasks die with their call: expires what is pending of every call that ends, by whoever owns its
-/// tasks, until the process does. A task that is scheduled after the end of its call expires when it
-/// fires.
-pub(crate) async fn expire_with_calls(nats: Nats, api: grpc::Api) -> anyhow::Result<()> {
-    nats.consume_together(DURABLE, subjects::CALLS_ENDED, ENDS_AT_ONCE, |payload| {
-        let api = api.clone();
-        async move {
-            let Some(call_id) = ended_call(&payload) else {
-                metrics::event_malformed();
-                return Ok(()); // It would be no better the next time.
-            };
-            let expired = api.expire(&call_id).await;
-            let expired = expired.with_context(|| format!("expire the tasks of call {call_id}"))?;
-            if expired > 0 {
-                info!(%call_id, expired, "call ended");
-            }
-            Ok(())
-        }
-    })
-    .await
-}
-
-/// The call that the event is about; `None`, and a word about it, if it is not such an event.
-fn ended_call(payload: &[u8]) -> Option<String> {
-    let event = std::str::from_utf8(payload).map_err(|e| e.to_string()).and_then(|json| {
-        proto::json::event_from_json::<CallEvent>(json).map_err(|e| e.to_string())
-    });
-    match event.map(|event| event.call.map(|call| call.call_id).filter(|id| !id.is_empty())) {
-        Ok(Some(call_id)) => Some(call_id),
-        Ok(None) => {
-            warn!("passed over the end of a call: it does not say which");
-            None
-        }
-        Err(e) => {
-            warn!("passed over the end of a call: {e}");
-            None
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_not_the_end_of_a_call_ends_nothing() {
-        for bad in [&b""[..], b"{}", b"{\"call\":{}}", b"\xff", b"[1]", b"{\"call\":7}"] {
-            assert_eq!(ended_call(bad), None, "{}", bad.escape_ascii());
-        }
-        assert_eq!(ended_call(br#"{"call":{"call_id":"c"}}"#), Some("c".to_owned()));
-    }
 }
