@@ -93,10 +93,10 @@ impl Log {
         while let Ok(first) = changes.recv() {
             let mut batch = HashMap::new();
             note(&mut batch, first);
-            let until = Instant::now() + BATCH_TIME;
+            // Who waited here would be woken for each change, by the packet thread.
+            std::thread::sleep(BATCH_TIME);
             while batch.len() < WAITING_MAX
-                && let Ok(next) =
-                    changes.recv_timeout(until.saturating_duration_since(Instant::now()))
+                && let Ok(next) = changes.try_recv()
             {
                 note(&mut batch, next);
             }

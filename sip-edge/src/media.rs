@@ -127,7 +127,7 @@ impl Media {
         let Subject { session_id, call_id, signalling_source } = subject;
         let client = &mut self.client;
         Ok(match command {
-            MediaCommand::Offer { side, sdp } => {
+            MediaCommand::Offer { side, sdp, music } => {
                 let request = wire::OfferRequest {
                     session_id,
                     call_id,
@@ -135,8 +135,22 @@ impl Media {
                     sdp: sdp.unwrap_or_default().to_vec(),
                     owner: self.edge_name.to_string(),
                     signalling_source,
+                    music: music.unwrap_or_default(),
                 };
+                let music = request.music.clone();
+                let again = request.session_id.clone();
                 let reply = client.offer(timed(request)).await?.into_inner();
+                if !music.is_empty() && reply.play_id.is_empty() {
+                    // A media-relay that is older than `music`.
+                    let request = wire::PlayRequest {
+                        session_id: again,
+                        side: wire_side(side),
+                        file: music,
+                        r#loop: true,
+                        ..wire::PlayRequest::default()
+                    };
+                    client.play(timed(request)).await?;
+                }
                 Reply::Offered { sdp: reply.sdp.into(), held: reply.held }
             }
             MediaCommand::Answer { side, sdp } => {

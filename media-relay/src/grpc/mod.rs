@@ -5,6 +5,7 @@ mod conferences;
 mod connecting;
 mod fields;
 mod messages;
+mod playing;
 mod recordings;
 mod refusals;
 
@@ -16,7 +17,7 @@ use boot::about_call;
 use fields::{check_id, check_len, invalid, side};
 use futures::stream::{self, BoxStream, StreamExt as _};
 use media::sdp::Remote;
-use media::{Audio, Detection, Digit, Error, Form, LeaveReason, Offer, Play, SendDigits, Side};
+use media::{Audio, Detection, Digit, Error, LeaveReason, Offer, SendDigits};
 use messages::{event, owner, session};
 use proto::media_relay::v1 as wire;
 use proto::media_relay::v1::media_relay_server::MediaRelay;
@@ -81,6 +82,7 @@ impl MediaRelay for Grpc {
         let remote = remote.map(|it| it.signalled_from(source));
         let draining = *self.draining.borrow();
         let (session_id, call_id) = (request.session_id.clone(), request.call_id.clone());
+        let music = request.music.clone();
         let offered = self.packets.call(move |thread| {
             let session_id = request.session_id.as_str();
             if draining && !thread.relay.has_session(session_id) {
@@ -97,10 +99,15 @@ impl MediaRelay for Grpc {
         let codec = described.codec.map_or("", |it| it.rtpmap());
         info!(%session_id, %call_id, ?side, codec, held = described.held, "negotiated");
         debug!(%session_id, %call_id, ?side, signalling_source = %request.signalling_source, "offer's source");
+        let play_id = match music.as_str() {
+            "" => String::new(),
+            music => self.play_music(&session_id, side, music).await?,
+        };
         Ok(Response::new(wire::OfferResponse {
             sdp: described.sdp,
             codec: codec.to_owned(),
             held: described.held,
+            play_id,
         }))
     }
 
@@ -174,26 +181,10 @@ impl MediaRelay for Grpc {
     ) -> Result<Response<wire::PlayResponse>, Status> {
         let request = request.into_inner();
         let side = side("side", request.side)?;
-        check_id("session_id", &request.session_id)?;
-        let audio = self.audio(&request.file).await?;
-        self.encode_for(&request.session_id, side, &audio, request.r#loop).await?;
-        let duration_ms = audio.duration_ms();
-        let play_id = boot::new_id();
-        let play = Play {
-            play_id: play_id.as_str().into(),
-            file: request.file.as_str().into(),
-            audio,
-            repeat: request.r#loop,
-            offset_ms: request.offset_ms,
-            radio: is_radio(&request)?,
-        };
+        let (response, call_id) = self.begin_playing(&request, side).await?;
         let wire::PlayRequest { session_id, file, r#loop: repeat, .. } = request;
-        let playing = self.command(session_id.clone(), move |it, id| {
-            it.relay.play(Instant::now(), id, side, play)
-        });
-        let ((), call_id) = playing.await?;
         info!(%session_id, %call_id, ?side, file, repeat, "playing");
-        Ok(about_call(&call_id, wire::PlayResponse { play_id, duration_ms }))
+        Ok(about_call(&call_id, response))
     }
 
     async fn stop(
@@ -391,24 +382,6 @@ impl MediaRelay for Grpc {
 }
 
 impl Grpc {
-    /// Encodes audio in the form that a side wants, so that it is heard from the first packet on.
-    async fn encode_for(
-        &self,
-        session_id: &str,
-        side: Side,
-        audio: &Arc<Audio>,
-        repeat: bool,
-    ) -> Result<(), Status> {
-        let id = session_id.to_owned();
-        let form = self.packets.call(move |it| it.relay.form(&id, side, repeat)).await;
-        if let Some(form) = form.map_err(busy)?.map_err(failed)?
-            && audio.encoded(form).is_none()
-        {
-            encode(audio.clone(), form).await;
-        }
-        Ok(())
-    }
-
     /// The oldest sessions, page by page; and how many there are.
     async fn query_all(
         &self,
@@ -434,25 +407,6 @@ impl Grpc {
         let counted = self.packets.call(move |it| it.relay.count_sessions(&owner));
         let total = counted.await.map_err(busy)?;
         Ok((sessions, u32::try_from(total).unwrap_or(u32::MAX)))
-    }
-}
-
-/// Encodes audio away from the packet thread.
-async fn encode(audio: Arc<Audio>, form: Form) {
-    let encoding = tokio::task::spawn_blocking(move || {
-        audio.encode(form);
-    });
-    encoding.await.expect("a panic ends the process");
-}
-
-fn is_radio(request: &wire::PlayRequest) -> Result<bool, Status> {
-    match (wire::PlayMode::try_from(request.mode), request.r#loop) {
-        (Ok(wire::PlayMode::Unspecified | wire::PlayMode::FromStart), _) => Ok(false),
-        (Ok(wire::PlayMode::Radio), true) => Ok(true),
-        (Ok(wire::PlayMode::Radio), false) => {
-            Err(invalid("mode", "PLAY_MODE_RADIO", "it only with loop: a prompt has a beginning"))
-        }
-        (Err(_), _) => Err(invalid("mode", request.mode, "PLAY_MODE_FROM_START or _RADIO")),
     }
 }
 

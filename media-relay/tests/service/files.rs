@@ -4,7 +4,7 @@ use crate::phone::Phone;
 use crate::service::{LIMIT, Service, spawn};
 use crate::sound::{correlation, looped, melody, wav, with_header};
 use media::{Codec, Encoder, Law};
-use proto::media_relay::v1::Side;
+use proto::media_relay::v1::{MediaEventType, Side, StopRequest};
 use tonic::Code;
 
 /// A length that no packet time divides.
@@ -41,6 +41,35 @@ async fn a_loop_is_heard_as_its_source_in_both_laws_without_a_gap() {
         let similarity = correlation(&samples, &looped(melody, MS, samples.len()));
         assert!(similarity >= 0.98, "{codec:?}: {similarity}");
     }
+}
+
+#[tokio::test]
+async fn an_offer_can_ask_for_music_which_is_heard_from_its_beginning() {
+    let service = Service::start(&[]).await;
+    service.write("moh.wav", &wav(melody, MS, 16_000, 1));
+    let mut watch = service.watch("edge").await;
+    let mut phone = Phone::new(Codec::Pcmu).await;
+    let offered = service.offer_with_music("s", Side::A, phone.sdp(), "moh").await.unwrap();
+    phone.set_relay(&offered.sdp);
+    let samples = phone.hear_samples(100).await;
+    let similarity = correlation(&samples, &looped(melody, MS, samples.len()));
+    assert!(similarity >= 0.98, "{similarity}");
+
+    // Its play_id is that of a playing: it can be stopped.
+    let stop = StopRequest {
+        session_id: "s".into(),
+        side: Side::A.into(),
+        play_id: offered.play_id,
+        leave_conference: false,
+    };
+    assert!(service.client.clone().stop(stop).await.unwrap().into_inner().stopped);
+
+    // What cannot be played is told, and the side is there.
+    let again = service.offer_with_music("s", Side::A, phone.sdp(), "nothing").await.unwrap_err();
+    assert_eq!(again.code(), Code::NotFound, "{again}");
+    assert!(again.message().starts_with("music \"nothing\" cannot be played: "), "{again}");
+    service.play("s", "moh", false).await.unwrap();
+    watch.next_of(MediaEventType::PlayFinished).await;
 }
 
 #[tokio::test]

@@ -61,12 +61,23 @@ impl Service {
         side: Side,
         sdp: String,
     ) -> Result<OfferResponse, Status> {
+        self.offer_with_music(session_id, side, sdp, "").await
+    }
+
+    pub(crate) async fn offer_with_music(
+        &self,
+        session_id: &str,
+        side: Side,
+        sdp: String,
+        music: &str,
+    ) -> Result<OfferResponse, Status> {
         let request = OfferRequest {
             session_id: session_id.into(),
             call_id: format!("call of {session_id}"),
             side: side.into(),
             sdp: sdp.into_bytes(),
             owner: "edge".into(),
+            music: music.into(),
             ..OfferRequest::default()
         };
         self.client.clone().offer(request).await.map(tonic::Response::into_inner)

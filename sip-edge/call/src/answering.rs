@@ -64,6 +64,7 @@ impl Call {
         }
         if number == self.a.number && !self.originated {
             self.a.state = LegState::Offered { sdp };
+            self.note_music();
             return self.seek_answer(now);
         }
         let is_borrowed =
@@ -212,7 +213,7 @@ impl Call {
         }
         leg.reinvite = Reinvite::Offering { late: sdp.is_none() };
         let side = leg.side;
-        let command = self.media(MediaCommand::Offer { side, sdp });
+        let command = self.media(MediaCommand::Offer { side, sdp, music: None });
         self.expect(now, command, Purpose::Reoffer(number));
     }
 

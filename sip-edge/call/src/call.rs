@@ -399,9 +399,21 @@ impl Call {
 
     /// Asks media-relay for the first offer or answer of a leg.
     pub(crate) fn offer(&mut self, now: Now, leg: LegNumber, side: Side, sdp: Option<Bytes>) {
+        self.offer_with_music(now, leg, side, sdp, None);
+    }
+
+    /// As [`Call::offer`]; the leg hears music once that is done.
+    pub(crate) fn offer_with_music(
+        &mut self,
+        now: Now,
+        leg: LegNumber,
+        side: Side,
+        sdp: Option<Bytes>,
+        music: Option<String>,
+    ) {
         self.has_media = true;
         self.leg_mut(leg).state = LegState::Offering;
-        let number = self.media(MediaCommand::Offer { side, sdp });
+        let number = self.media(MediaCommand::Offer { side, sdp, music });
         self.expect(now, number, Purpose::Offer(leg));
     }
 

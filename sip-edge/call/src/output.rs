@@ -95,10 +95,11 @@ pub(crate) const INCOMPATIBLE_MEDIA_FORMAT: Warning =
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MediaCommand {
-    /// Take the remote's offer, or make ours if there is no `sdp`.
+    /// Take the remote's offer, or make ours if there is no `sdp`; then play `music`, for ever.
     Offer {
         side: Side,
         sdp: Option<Bytes>,
+        music: Option<String>,
     },
     /// Take the remote's answer to our offer.
     Answer {

@@ -1,5 +1,7 @@
 //! Waiting in a queue: a place first, then music, then the 200, so that a full queue is refused with
-//! a response and nobody is answered into silence.
+//! a response and nobody is answered into silence. media-relay is asked for leg A's answer and for
+//! music together, as soon as there is a place; unless leg A has been negotiated before, or has sent no
+//! offer.
 
 use crate::answering::busy_now;
 use crate::call::{Call, Purpose, failure_of};
@@ -23,6 +25,8 @@ pub(crate) enum Entering {
     Asking,
     /// There is a place; media-relay may not be ready for music yet.
     Placed { music: String },
+    /// media-relay is asked for an answer to leg A's offer, and for music.
+    OfferingWithMusic { music: String },
     /// media-relay is asked for music.
     StartingMusic { music: String },
     /// Music plays; leg A is being answered.
@@ -33,7 +37,7 @@ impl Entering {
     /// A late offer has no media before its ACK, so it is answered first.
     pub(crate) fn wants_answer(&self, late_offer: bool) -> bool {
         match self {
-            Self::Asking | Self::StartingMusic { .. } => false,
+            Self::Asking | Self::OfferingWithMusic { .. } | Self::StartingMusic { .. } => false,
             Self::Placed { .. } => late_offer,
             Self::MusicPlays { .. } => true,
         }
@@ -44,9 +48,8 @@ impl Call {
     /// `since`: when the caller asked for the place.
     pub(crate) fn begin_entering(&mut self, now: Now, enqueue: &Enqueue, since: Instant) {
         self.enter(Step::Entering(Entering::Asking));
-        if let LegState::Invited { sdp } = &self.a.state {
-            let sdp = sdp.clone();
-            self.offer(now, self.a.number, Side::A, sdp);
+        if let LegState::Invited { sdp: None } = &self.a.state {
+            self.offer(now, self.a.number, Side::A, None);
         }
         let queue = enqueue.queue.clone();
         self.queue = Some(queue.clone().unwrap_or_else(|| self.facts.to_uri.clone()));
@@ -93,6 +96,11 @@ impl Call {
             (Entering::Placed { music }, LegState::Confirmed) => {
                 self.start_music(now, music.clone());
             }
+            (Entering::Placed { music }, LegState::Invited { sdp: Some(sdp) }) => {
+                let (music, sdp) = (music.clone(), sdp.clone());
+                self.step = Step::Entering(Entering::OfferingWithMusic { music: music.clone() });
+                self.offer_with_music(now, self.a.number, Side::A, Some(sdp), Some(music));
+            }
             (Entering::Placed { music }, LegState::Offered { .. }) if !late => {
                 self.start_music(now, music.clone());
             }
@@ -100,6 +108,14 @@ impl Call {
                 self.wait_in_queue(now, music.clone(), true);
             }
             _ => (), // Something is still on its way.
+        }
+    }
+
+    /// Leg A has been negotiated, with music if that was asked for.
+    pub(crate) fn note_music(&mut self) {
+        if let Step::Entering(Entering::OfferingWithMusic { music }) = &self.step {
+            let music = music.clone();
+            self.step = Step::Entering(Entering::MusicPlays { music });
         }
     }
 

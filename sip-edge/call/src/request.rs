@@ -290,7 +290,9 @@ impl Call {
         self.leave_queue(); // First, so that nobody else is rung for a caller who goes.
         self.drop_attempt(now, RingOutcome::Stopped, cause, None);
         self.conference.clear();
-        self.media(MediaCommand::Stop { side: Side::A, leave_conference: true });
+        if self.has_media {
+            self.media(MediaCommand::Stop { side: Side::A, leave_conference: true });
+        }
     }
 
     /// Name of the running action, for refusals.

@@ -178,9 +178,8 @@ fn digit_takes_the_caller_out_of_the_queue_unless_an_agent_has_answered() {
         expect![[r#"
             00.000 event Created
             00.000 event Action enqueue
-            00.000 media offer A offer
             00.000 queue enqueue by URI
-            00.000 media play A moh/abc looping
+            00.000 media offer A offer with moh/abc
             00.000 sip a 200 relay
             00.100 > a ack
             00.100 event Answered
@@ -211,9 +210,8 @@ fn digit_takes_the_caller_out_of_the_queue_unless_an_agent_has_answered() {
         expect![[r#"
             00.000 event Created
             00.000 event Action enqueue
-            00.000 media offer A offer
             00.000 queue enqueue by URI
-            00.000 media play A moh/abc looping
+            00.000 media offer A offer with moh/abc
             00.000 sip a 200 relay
             00.100 > a ack
             00.100 event Answered
@@ -241,16 +239,14 @@ fn caller_whom_the_queue_does_not_take_goes_on_with_the_plan() {
         with_exits(),
         "0 queue silent\n 1 queue full",
         expect![[r#"
-        00.000 event Created
-        00.000 event Action enqueue
-        00.000 media offer A offer
-        00.000 queue enqueue by URI
-        01.000 > queue full
-        01.000 event Action hangup
-        01.000 sip a hangup Q.850;cause=19;text="NO_PICKUP" or 480
-        01.000 media delete all
-        01.000 event Ended NO_PICKUP by Plan
-    "#]],
+            00.000 event Created
+            00.000 event Action enqueue
+            00.000 queue enqueue by URI
+            01.000 > queue full
+            01.000 event Action hangup
+            01.000 sip a hangup Q.850;cause=19;text="NO_PICKUP" or 480
+            01.000 event Ended NO_PICKUP by Plan
+        "#]],
     );
 }
 
@@ -263,9 +259,8 @@ fn caller_whom_the_queue_lets_go_goes_on_with_the_plan_once() {
         expect![[r#"
             00.000 event Created
             00.000 event Action enqueue
-            00.000 media offer A offer
             00.000 queue enqueue by URI
-            00.000 media play A moh/abc looping
+            00.000 media offer A offer with moh/abc
             00.000 sip a 200 relay
             00.100 > a ack
             00.100 event Answered
@@ -289,9 +284,8 @@ fn caller_whom_the_queue_lets_go_goes_on_with_the_plan_once() {
         expect![[r#"
             00.000 event Created
             00.000 event Action enqueue
-            00.000 media offer A offer
             00.000 queue enqueue by URI
-            00.000 media play A moh/abc looping
+            00.000 media offer A offer with moh/abc
             00.000 sip a 200 relay
             00.100 > a ack
             00.100 event Answered

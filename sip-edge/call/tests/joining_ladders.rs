@@ -12,20 +12,19 @@ fn a_caller_has_a_place_and_music_before_the_200() {
         queue_plan(),
         "0.1 a ack\n 60 a bye",
         expect![[r#"
-        00.000 event Created
-        00.000 event Action enqueue
-        00.000 media offer A offer
-        00.000 queue enqueue by URI
-        00.000 media play A moh/abc looping
-        00.000 sip a 200 relay
-        00.100 > a ack
-        00.100 event Answered
-        00.100 queue enqueue abc answered
-        60.000 > a bye
-        60.000 media delete all
-        60.000 queue leave NORMAL_CLEARING
-        60.000 event Ended NORMAL_CLEARING by Caller
-    "#]],
+            00.000 event Created
+            00.000 event Action enqueue
+            00.000 queue enqueue by URI
+            00.000 media offer A offer with moh/abc
+            00.000 sip a 200 relay
+            00.100 > a ack
+            00.100 event Answered
+            00.100 queue enqueue abc answered
+            60.000 > a bye
+            60.000 media delete all
+            60.000 queue leave NORMAL_CLEARING
+            60.000 event Ended NORMAL_CLEARING by Caller
+        "#]],
     );
 }
 
@@ -61,16 +60,16 @@ fn no_codec_in_common_is_488_and_gives_the_place_back() {
         queue_plan(),
         "0 media silent\n 0.1 media nocodec",
         expect![[r#"
-        00.000 event Created
-        00.000 event Action enqueue
-        00.000 media offer A offer
-        00.000 queue enqueue by URI
-        00.100 > media nocodec
-        00.100 sip a 488 Warning 305
-        00.100 media delete all
-        00.100 queue leave INCOMPATIBLE_DESTINATION
-        00.100 event Ended INCOMPATIBLE_DESTINATION by Edge
-    "#]],
+            00.000 event Created
+            00.000 event Action enqueue
+            00.000 queue enqueue by URI
+            00.000 media offer A offer with moh/abc
+            00.100 > media nocodec
+            00.100 sip a 488 Warning 305
+            00.100 media delete all
+            00.100 queue leave INCOMPATIBLE_DESTINATION
+            00.100 event Ended INCOMPATIBLE_DESTINATION by Edge
+        "#]],
     );
 }
 
@@ -81,15 +80,13 @@ fn a_full_queue_is_486_before_anything_is_answered() {
         queue_plan(),
         "0 queue silent\n 0.1 queue full",
         expect![[r#"
-        00.000 event Created
-        00.000 event Action enqueue
-        00.000 media offer A offer
-        00.000 queue enqueue by URI
-        00.100 > queue full
-        00.100 sip a 486
-        00.100 media delete all
-        00.100 event Ended USER_BUSY by Edge
-    "#]],
+            00.000 event Created
+            00.000 event Action enqueue
+            00.000 queue enqueue by URI
+            00.100 > queue full
+            00.100 sip a 486
+            00.100 event Ended USER_BUSY by Edge
+        "#]],
     );
 }
 
@@ -100,15 +97,13 @@ fn an_unknown_queue_is_404() {
         queue_plan(),
         "0 queue silent\n 0.1 queue notfound",
         expect![[r#"
-        00.000 event Created
-        00.000 event Action enqueue
-        00.000 media offer A offer
-        00.000 queue enqueue by URI
-        00.100 > queue notfound
-        00.100 sip a 404
-        00.100 media delete all
-        00.100 event Ended UNALLOCATED_NUMBER by Edge
-    "#]],
+            00.000 event Created
+            00.000 event Action enqueue
+            00.000 queue enqueue by URI
+            00.100 > queue notfound
+            00.100 sip a 404
+            00.100 event Ended UNALLOCATED_NUMBER by Edge
+        "#]],
     );
 }
 
@@ -119,30 +114,28 @@ fn a_service_that_does_not_answer_is_503_with_retry_after() {
         queue_plan(),
         "0 queue silent",
         expect![[r#"
-        00.000 event Created
-        00.000 event Action enqueue
-        00.000 media offer A offer
-        00.000 queue enqueue by URI
-        03.000 sip a 503 Retry-After 5
-        03.000 media delete all
-        03.000 queue leave NORMAL_TEMPORARY_FAILURE
-        03.000 event Ended NORMAL_TEMPORARY_FAILURE by Edge
-    "#]],
+            00.000 event Created
+            00.000 event Action enqueue
+            00.000 queue enqueue by URI
+            03.000 sip a 503 Retry-After 5
+            03.000 queue leave NORMAL_TEMPORARY_FAILURE
+            03.000 event Ended NORMAL_TEMPORARY_FAILURE by Edge
+        "#]],
     );
     check(
         Begin::Offer,
         queue_plan(),
         "0 media silent",
         expect![[r#"
-        00.000 event Created
-        00.000 event Action enqueue
-        00.000 media offer A offer
-        00.000 queue enqueue by URI
-        03.000 sip a 503 Retry-After 5
-        03.000 media delete all
-        03.000 queue leave NORMAL_TEMPORARY_FAILURE
-        03.000 event Ended NORMAL_TEMPORARY_FAILURE by Edge
-    "#]],
+            00.000 event Created
+            00.000 event Action enqueue
+            00.000 queue enqueue by URI
+            00.000 media offer A offer with moh/abc
+            03.000 sip a 503 Retry-After 5
+            03.000 media delete all
+            03.000 queue leave NORMAL_TEMPORARY_FAILURE
+            03.000 event Ended NORMAL_TEMPORARY_FAILURE by Edge
+        "#]],
     );
 }
 
@@ -151,19 +144,17 @@ fn music_that_cannot_be_played_is_503_and_no_answer_into_silence() {
     check(
         Begin::Offer,
         queue_plan(),
-        "0 media silent\n 0.1 media ok\n 0.2 media invalid",
+        "0 media silent\n 0.1 media notfound",
         expect![[r#"
             00.000 event Created
             00.000 event Action enqueue
-            00.000 media offer A offer
             00.000 queue enqueue by URI
-            00.100 > media ok
-            00.100 media play A moh/abc looping
-            00.200 > media invalid
-            00.200 sip a 503 Retry-After 5
-            00.200 media delete all
-            00.200 queue leave NORMAL_TEMPORARY_FAILURE
-            00.200 event Ended NORMAL_TEMPORARY_FAILURE by Edge
+            00.000 media offer A offer with moh/abc
+            00.100 > media notfound
+            00.100 sip a 503 Retry-After 5
+            00.100 media delete all
+            00.100 queue leave NORMAL_TEMPORARY_FAILURE
+            00.100 event Ended NORMAL_TEMPORARY_FAILURE by Edge
         "#]],
     );
 }

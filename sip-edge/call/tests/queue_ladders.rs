@@ -207,9 +207,8 @@ fn a_caller_keeps_his_music_while_queue_svc_is_away() {
         expect![[r#"
             00.000 event Created
             00.000 event Action enqueue
-            00.000 media offer A offer
             00.000 queue enqueue by URI
-            00.000 media play A moh/abc looping
+            00.000 media offer A offer with moh/abc
             00.000 sip a 200 relay
             00.100 > a ack
             00.100 event Answered
@@ -269,8 +268,8 @@ fn a_cancelled_invite_gives_everything_back() {
         expect![[r#"
             00.000 event Created
             00.000 event Action enqueue
-            00.000 media offer A offer
             00.000 queue enqueue by URI
+            00.000 media offer A offer with moh/abc
             00.100 > a cancel
             00.100 media delete all
             00.100 queue leave ORIGINATOR_CANCEL
@@ -297,17 +296,16 @@ fn silence_of_the_peer_and_of_the_relay_end_the_call() {
         queue_plan(),
         "32 a timeout",
         expect![[r#"
-        00.000 event Created
-        00.000 event Action enqueue
-        00.000 media offer A offer
-        00.000 queue enqueue by URI
-        00.000 media play A moh/abc looping
-        00.000 sip a 200 relay
-        32.000 > a timeout
-        32.000 media delete all
-        32.000 queue leave RECOVERY_ON_TIMER_EXPIRE
-        32.000 event Ended RECOVERY_ON_TIMER_EXPIRE by Edge
-    "#]],
+            00.000 event Created
+            00.000 event Action enqueue
+            00.000 queue enqueue by URI
+            00.000 media offer A offer with moh/abc
+            00.000 sip a 200 relay
+            32.000 > a timeout
+            32.000 media delete all
+            32.000 queue leave RECOVERY_ON_TIMER_EXPIRE
+            32.000 event Ended RECOVERY_ON_TIMER_EXPIRE by Edge
+        "#]],
     );
 }
 

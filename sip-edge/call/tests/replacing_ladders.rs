@@ -177,9 +177,8 @@ fn one_transfer_at_a_time_and_none_by_who_is_alone() {
         expect![[r#"
             00.000 event Created
             00.000 event Action enqueue
-            00.000 media offer A offer
             00.000 queue enqueue by URI
-            00.000 media play A moh/abc looping
+            00.000 media offer A offer with moh/abc
             00.000 sip a 200 relay
             01.000 > a ack
             01.000 event Answered
@@ -203,9 +202,8 @@ fn a_leg_that_called_takes_the_place_of_one_that_waits_in_a_queue() {
         expect![[r#"
             00.000 event Created
             00.000 event Action enqueue
-            00.000 media offer A offer
             00.000 queue enqueue by URI
-            00.000 media play A moh/abc looping
+            00.000 media offer A offer with moh/abc
             00.000 sip a 200 relay
             01.000 > a ack
             01.000 event Answered
@@ -316,9 +314,8 @@ fn a_leg_of_another_call_is_connected_with_a_caller_who_waits() {
         expect![[r#"
             00.000 event Created
             00.000 event Action enqueue
-            00.000 media offer A offer
             00.000 queue enqueue by URI
-            00.000 media play A moh/abc looping
+            00.000 media offer A offer with moh/abc
             00.000 sip a 200 relay
             01.000 > a ack
             01.000 event Answered
@@ -347,9 +344,8 @@ fn a_leg_of_another_call_is_connected_with_a_caller_who_waits() {
         expect![[r#"
             00.000 event Created
             00.000 event Action enqueue
-            00.000 media offer A offer
             00.000 queue enqueue by URI
-            00.000 media play A moh/abc looping
+            00.000 media offer A offer with moh/abc
             00.000 sip a 200 relay
             01.000 > a ack
             01.000 event Answered

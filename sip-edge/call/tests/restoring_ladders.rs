@@ -367,9 +367,8 @@ fn a_call_whose_ack_has_not_come_goes_on_as_if_it_had() {
         expect![[r#"
             00.000 event Created
             00.000 event Action enqueue
-            00.000 media offer A offer
             00.000 queue enqueue by URI
-            00.000 media play A moh/abc looping
+            00.000 media offer A offer with moh/abc
             00.000 sip a 200 relay
             00.050 > restart
             00.050 media delete B

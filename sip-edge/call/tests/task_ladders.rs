@@ -241,9 +241,8 @@ fn a_caller_who_is_transferred_leaves_the_queue_first() {
         expect![[r#"
             00.000 event Created
             00.000 event Action enqueue
-            00.000 media offer A offer
             00.000 queue enqueue by URI
-            00.000 media play A moh/abc looping
+            00.000 media offer A offer with moh/abc
             00.000 sip a 200 relay
             01.000 > a ack
             01.000 event Answered
@@ -442,9 +441,8 @@ fn a_caller_who_waits_hears_a_warning_over_the_music() {
         expect![[r#"
             00.000 event Created
             00.000 event Action enqueue
-            00.000 media offer A offer
             00.000 queue enqueue by URI
-            00.000 media play A moh/abc looping
+            00.000 media offer A offer with moh/abc
             00.000 sip a 200 relay
             01.000 > a ack
             01.000 event Answered

@@ -86,9 +86,8 @@ pub(crate) fn check(begin: Begin, plan: Plan, script: &str, expected: Expect) {
 const WAITING: &str = "\
 00.000 event Created
 00.000 event Action enqueue
-00.000 media offer A offer
 00.000 queue enqueue by URI
-00.000 media play A moh/abc looping
+00.000 media offer A offer with moh/abc
 00.000 sip a 200 relay
 00.100 > a ack
 00.100 event Answered
@@ -535,7 +534,10 @@ fn media(command: &MediaCommand) -> String {
         None => "ours".to_owned(),
     };
     match command {
-        MediaCommand::Offer { side, sdp: body } => format!("offer {side:?} {}", sdp(body)),
+        MediaCommand::Offer { side, sdp: body, music } => {
+            let music = music.as_ref().map_or(String::new(), |it| format!(" with {it}"));
+            format!("offer {side:?} {}{music}", sdp(body))
+        }
         MediaCommand::Answer { side, .. } => format!("answer {side:?}"),
         MediaCommand::Play { side, file, looping } => {
             format!("play {side:?} {file}{}", if *looping { " looping" } else { "" })
