@@ -53,5 +53,6 @@ pub use recording_edge::{Effect, RecordingEdge};
 pub use replica::{Replica, ReplicaFlags};
 pub use sipp::{Scenario, Sipp, Tally, Transport};
 pub use stack::{
-    Echo, MUSIC, PROMPT, Ports, QUEUE, QUEUE_USER, SERVICES, Service, Setup, Stack, USERS,
+    Databases, Echo, MUSIC, PROMPT, Ports, QUEUE, QUEUE_USER, SERVICES, Service, Setup, Stack,
+    USERS,
 };

@@ -1,21 +1,28 @@
 //! All of Holdfast on one machine: nats-server and the four services, as separate processes.
 
-use crate::audio::{Wav, tune};
+mod clean;
+mod setup;
+
+pub use setup::{
+    Databases, Echo, MUSIC, PROMPT, Ports, QUEUE, QUEUE_USER, SERVICES, Service, Setup, USERS,
+};
+pub(crate) use setup::{pairs, prepare};
+
+use crate::audio::Wav;
 use crate::other_edge::OtherEdge;
 use crate::{NatsServer, Process, binary, free_ports};
 use anyhow::{Context as _, bail};
 use proto::media_relay::v1::media_relay_client::MediaRelayClient;
+use proto::queue;
 use proto::queue::v1::queues_client::QueuesClient;
 use proto::scheduler::v1::scheduler_client::SchedulerClient;
 use proto::sip_edge::v1::sip_edge_client::SipEdgeClient;
-use proto::{media_relay, queue, scheduler, sip_edge};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
@@ -24,149 +31,8 @@ pub(crate) const READY_LIMIT: Duration = Duration::from_secs(30);
 /// What `--drain` gets, and how much longer a service may take to end.
 const DRAIN: Duration = Duration::from_secs(1);
 const STOP_LIMIT: Duration = Duration::from_secs(5);
-/// How long what a call leaves behind may take to be gone after its end.
-const CLEAN_LIMIT: Duration = Duration::from_secs(15);
-const CLEAN_POLL: Duration = Duration::from_millis(50);
-/// Users who may register: name and password.
-pub const USERS: [(&str, &str); 2] = [("1000", "secret1000"), ("1001", "secret1001")];
-/// The queue that [`Stack::create_queue`] makes, and the user part of its URI.
-pub const QUEUE: &str = "abc";
-pub const QUEUE_USER: &str = "1008";
-/// Music and prompt, below the media folder.
-pub const MUSIC: &str = "moh/music.wav";
-pub const PROMPT: &str = "prompts/press-1.wav";
-
 /// Where media-relay keeps its snapshots, below the stack's folder.
 const MEDIA_STATE: &str = "media-state";
-
-/// Which calls do what: queues by their URI; `service` is who SIPp's own scenarios call.
-const DIAL_PLAN: &str = r#"routes:
-  - name: queues
-    queue_uri: true
-    plan:
-      actions:
-        - enqueue: {}
-  - name: park
-    uri: "^sip:service@"
-    plan:
-      actions:
-        - answer: {}
-        - park: {}
-  - name: user
-    uri: "^sip:1000@"
-    plan:
-      actions:
-        - dial: { target: user/1000 }
-  - name: agent-login
-    uri: "^sip:login@"
-    plan:
-      actions:
-        - agent: { does: LOGIN }
-        - answer: {}
-        - play: { file: prompts/press-1.wav }
-  - name: conference
-    uri: "^sip:test1@"
-    plan:
-      actions:
-        - conference: { name: test1 }
-"#;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Service {
-    MediaRelay,
-    Scheduler,
-    QueueSvc,
-    SipEdge,
-}
-
-/// In the order in which they are started; stopped the other way round.
-pub const SERVICES: [Service; 4] =
-    [Service::MediaRelay, Service::Scheduler, Service::QueueSvc, Service::SipEdge];
-
-impl Service {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::MediaRelay => "media-relay",
-            Self::Scheduler => "scheduler",
-            Self::QueueSvc => "queue-svc",
-            Self::SipEdge => "sip-edge",
-        }
-    }
-}
-
-/// Where everything listens, on 127.0.0.1.
-#[derive(Clone, Copy, Debug)]
-pub struct Ports {
-    pub sip: u16,
-    pub nats: u16,
-    pub sip_edge: u16,
-    pub media_relay: u16,
-    pub scheduler: u16,
-    pub queue_svc: u16,
-}
-
-impl Ports {
-    /// The defaults of the services' flags.
-    pub const DEFAULT: Self = Self {
-        sip: 5060,
-        nats: 4222,
-        sip_edge: 50051,
-        media_relay: 50052,
-        scheduler: 50053,
-        queue_svc: 50054,
-    };
-
-    /// Ports that nobody has now, all different.
-    pub fn free() -> anyhow::Result<Self> {
-        let first = free_ports(6)?;
-        let [sip, nats, sip_edge, media_relay, scheduler, queue_svc] =
-            std::array::from_fn(|nth| first + nth as u16);
-        Ok(Self { sip, nats, sip_edge, media_relay, scheduler, queue_svc })
-    }
-
-    /// Where `service` serves gRPC.
-    pub fn grpc(&self, service: Service) -> u16 {
-        match service {
-            Service::MediaRelay => self.media_relay,
-            Service::Scheduler => self.scheduler,
-            Service::QueueSvc => self.queue_svc,
-            Service::SipEdge => self.sip_edge,
-        }
-    }
-}
-
-/// Sees every line that a process prints, with the name of the process.
-pub type Echo = Arc<dyn Fn(&str, &str) + Send + Sync>;
-
-/// How a stack differs from another.
-pub struct Setup {
-    pub ports: Ports,
-    pub echo: Option<Echo>,
-    /// More flags for sip-edge.
-    pub sip_edge_flags: Vec<String>,
-    /// More flags for media-relay.
-    pub media_relay_flags: &'static [&'static str],
-    /// Ports of a second sip-edge for SIP and gRPC; it is not started with the others.
-    pub other_edge: Option<[u16; 2]>,
-    /// More flags for all four.
-    pub common_flags: Vec<String>,
-    /// First of four ports in a row for the pages of metrics, in the order of the gRPC ports.
-    pub metrics: Option<u16>,
-}
-
-impl Setup {
-    pub fn on(ports: Ports) -> Self {
-        Self {
-            ports,
-            echo: None,
-            sip_edge_flags: Vec::new(),
-            media_relay_flags: &[],
-            common_flags: Vec::new(),
-            metrics: None,
-            other_edge: None,
-        }
-    }
-}
 
 pub struct Stack {
     ports: Ports,
@@ -176,6 +42,7 @@ pub struct Stack {
     media_relay_flags: &'static [&'static str],
     common_flags: Vec<String>,
     metrics: Option<u16>,
+    databases: Databases,
     /// Dropped in this order.
     services: BTreeMap<Service, Process>,
     pub(crate) other: Option<OtherEdge>,
@@ -248,7 +115,7 @@ impl Stack {
     /// With its databases, events, dial plan and media in `folder`, which may have them already.
     pub fn start_in(folder: &Path, setup: Setup) -> anyhow::Result<Self> {
         let Setup { ports, echo, sip_edge_flags, media_relay_flags, .. } = setup;
-        let Setup { common_flags, metrics, other_edge, .. } = setup;
+        let Setup { common_flags, metrics, other_edge, databases, .. } = setup;
         prepare(folder)?;
         let nats = NatsServer::start_at(&folder.join("nats"), Some(ports.nats))?;
         let folder = folder.to_owned();
@@ -261,6 +128,7 @@ impl Stack {
             media_relay_flags,
             common_flags,
             metrics,
+            databases,
             services,
             other: other_edge.map(|[sip, grpc]| OtherEdge::at(sip, grpc)),
             nats,
@@ -315,7 +183,7 @@ impl Stack {
                 flags
             }
             Service::Scheduler => {
-                let mut flags = pairs([("--database-url", "sqlite:scheduler.db")]);
+                let mut flags = pairs([("--database-url", self.databases.scheduler.as_str())]);
                 let both = self.other.as_ref().map(|other| {
                     let named = format!("{}={}", OtherEdge::NAME, other.url());
                     [format!("edge={}", url(sip_edge)), named]
@@ -326,7 +194,7 @@ impl Stack {
             }
             Service::QueueSvc => {
                 let edge = self.other.as_ref().map_or_else(|| url(sip_edge), OtherEdge::url);
-                pairs([("--database-url", "sqlite:queue.db"), ("--sip-edge", &edge)])
+                pairs([("--database-url", self.databases.queue.as_str()), ("--sip-edge", &edge)])
             }
             Service::SipEdge => {
                 let users = USERS.map(|(name, password)| format!("{name}:{password}"));
@@ -467,56 +335,6 @@ impl Stack {
         }
     }
 
-    /// Waits until no call, caller, media session and task is left, and `mohqcalls` is empty.
-    ///
-    /// # Errors
-    /// If that takes more than 15 s; says what is left.
-    pub async fn wait_clean(&self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + CLEAN_LIMIT;
-        loop {
-            let left = self.leftovers().await?;
-            match left.is_empty() {
-                true => return Ok(()),
-                false if Instant::now() > deadline => bail!("left over: {}", left.join(", ")),
-                false => tokio::time::sleep(CLEAN_POLL).await,
-            }
-        }
-    }
-
-    async fn leftovers(&self) -> anyhow::Result<Vec<String>> {
-        let calls = self.sip_edge().list_calls(sip_edge::v1::ListCallsRequest::default()).await?;
-        let sessions = self.media_relay().query(media_relay::v1::QueryRequest::default()).await?;
-        let tasks = self.scheduler().list(scheduler::v1::ListRequest::default()).await?;
-        let mut left = vec![
-            (calls.into_inner().live as usize, "live calls".to_owned()),
-            (sessions.into_inner().total as usize, "media sessions".to_owned()),
-            (tasks.into_inner().tasks.len(), "pending tasks".to_owned()),
-            (self.mohqcalls()?.len(), "rows of mohqcalls".to_owned()),
-        ];
-        let queues = self.queues().list_queues(queue::v1::ListQueuesRequest {}).await?;
-        for queue in queues.into_inner().queues {
-            let request = queue::v1::CountRequest { queue: queue.name.clone() };
-            let count = self.queues().count(request).await?.into_inner();
-            let callers = (count.waiting + count.entering + count.leaving) as usize;
-            left.push((callers, format!("callers in {}", queue.name)));
-        }
-        left.retain(|(count, _)| *count > 0);
-        Ok(left.into_iter().map(|(count, what)| format!("{count} {what}")).collect())
-    }
-
-    /// Rows of the table as `call_id|call_status`, read by sqlite3 from the file, as a dashboard would.
-    pub fn mohqcalls(&self) -> anyhow::Result<Vec<String>> {
-        let sql = "SELECT call_id, call_status FROM mohqcalls ORDER BY id";
-        let mut command = Command::new("sqlite3");
-        command.args(["-readonly", "-cmd", ".timeout 5000"]);
-        let output = command.arg(self.folder.join("queue.db")).arg(sql).output();
-        let output = output.context("run sqlite3")?;
-        if !output.status.success() {
-            bail!("read mohqcalls: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect())
-    }
-
     /// Names of the processes that have ended by themselves.
     pub fn dead(&mut self) -> Vec<&'static str> {
         let services = self.services.iter_mut();
@@ -574,24 +392,4 @@ impl Drop for Stack {
             }
         }
     }
-}
-
-/// Folders, dial plan, music and prompt, where they are not there yet.
-pub(crate) fn prepare(folder: &Path) -> anyhow::Result<()> {
-    let media = folder.join("media");
-    for below in ["moh", "prompts"] {
-        std::fs::create_dir_all(media.join(below)).context("make the media folder")?;
-    }
-    std::fs::create_dir_all(folder.join("nats")).context("make a folder for NATS")?;
-    // Short enough for its seam to be heard within a test.
-    for (name, seed, duration_ms) in [(MUSIC, 1, 6_000), (PROMPT, 2, 1_500)] {
-        if !media.join(name).exists() {
-            tune(seed, duration_ms).write(&media.join(name))?;
-        }
-    }
-    std::fs::write(folder.join("dial-plan.yaml"), DIAL_PLAN).context("write the dial plan")
-}
-
-pub(crate) fn pairs<'a>(flags: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<String> {
-    flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value.to_owned()]).collect()
 }

@@ -43,6 +43,9 @@ const BATCH_MAX: usize = 256;
 const STEPS_MAX: usize = 4096;
 /// How often rows that could not be written are tried again.
 const WRITE_AGAIN: Duration = Duration::from_millis(500);
+/// The shortest time from the beginning of one transaction to that of the next: what comes meanwhile
+/// shares it.
+const GATHER: Duration = Duration::from_millis(5);
 /// How often the table of queues is read for what people changed by hand.
 const TABLE_EVERY: Duration = Duration::from_secs(5);
 /// Questions to sip-edge whether a call is still there, at a time.
@@ -110,6 +113,7 @@ pub(crate) async fn open(
         uncommitted: HashSet::new(),
         steps: Vec::new(),
         writing: None,
+        not_before: Instant::now(),
         store_failed_at: None,
         table_at: Instant::now(),
         table_is_fresh: false,
@@ -177,6 +181,8 @@ struct Work {
     /// What waits for `unwritten`.
     steps: Vec<Step>,
     writing: Option<Flight>,
+    /// When the next transaction may begin.
+    not_before: Instant,
     /// When the last transaction failed; `None` if it did not.
     store_failed_at: Option<Instant>,
     /// When the table of queues was last read.
@@ -268,7 +274,7 @@ impl Work {
     }
 
     fn all_is_written(&self) -> bool {
-        self.unwritten.is_empty() && self.writing.is_none() && self.steps.is_empty()
+        !self.has_rows() && self.writing.is_none()
     }
 
     fn until_due(&self, now: UnixMs) -> Duration {
@@ -286,19 +292,30 @@ impl Work {
             }
             _ => IDLE_MAX,
         };
-        core.min(table).min(again).min(told).min(IDLE_MAX)
+        let gathered = match self.store_failed_at.is_none() && self.writing.is_none() {
+            true if self.has_rows() => self.not_before.saturating_duration_since(Instant::now()),
+            _ => IDLE_MAX,
+        };
+        core.min(table).min(again).min(told).min(gathered)
     }
 
-    /// Starts writing what is unwritten, unless a transaction is on its way or failed just now.
+    fn has_rows(&self) -> bool {
+        !self.unwritten.is_empty() || !self.steps.is_empty()
+    }
+
+    /// Starts writing what is unwritten, unless a transaction is on its way, or began or failed just
+    /// now.
     fn take_off(&mut self) {
+        let now = Instant::now();
         let too_soon = self.store_failed_at.is_some_and(|at| at.elapsed() < WRITE_AGAIN);
-        if self.writing.is_some() || too_soon {
+        if self.writing.is_some() || too_soon || now < self.not_before {
             return;
         }
         let told_is_old = self.told.as_ref().is_some_and(|it| it.since.elapsed() >= TOLD_EVERY);
-        if self.unwritten.is_empty() && self.steps.is_empty() && !told_is_old {
+        if !self.has_rows() && !told_is_old {
             return;
         }
+        self.not_before = now + GATHER;
         let (mut written, steps) = (take(&mut self.unwritten), take(&mut self.steps));
         let carried = written.changes.len();
         written.changes.extend(steps.iter().flat_map(|step| step.changes.iter().cloned()));
@@ -310,7 +327,7 @@ impl Work {
             let result = store.write(fence, &written, told).await;
             (written, result)
         });
-        self.writing = Some(Flight { done, steps, carried, began: Instant::now() });
+        self.writing = Some(Flight { done, steps, carried, began: now });
     }
 
     fn land(&mut self, written: Batch, result: Result<i64, StoreError>) {

@@ -207,6 +207,7 @@ fn offer(nth: usize, side: Side, sdp: String) -> OfferRequest {
             Side::A => Phones::address(2 * nth).ip().to_string(),
             _ => Phones::address(2 * nth + 1).ip().to_string(),
         },
+        music: String::new(),
     }
 }
 

@@ -3,7 +3,9 @@
 
 use anyhow::{Context as _, ensure};
 use e2e::bench::{Percentiles, Report, Usage};
-use e2e::{QUEUE_USER, SERVICES, Scenario, Service, Sipp, Stack, Tally};
+use e2e::{
+    Databases, Ports, Postgres, QUEUE_USER, SERVICES, Scenario, Service, Setup, Sipp, Stack, Tally,
+};
 
 /// Calls a second; what is told by itself is told at [`AT`], or at the highest rate if that is lower.
 const RATES: [u32; 8] = [100, 200, 300, 400, 500, 600, 800, 1_000];
@@ -13,18 +15,29 @@ const SECONDS: u32 = 10;
 /// How long callers stay, with music.
 const STAY_MS: u32 = 2_000;
 
+/// On SQLite, then on PostgreSQL, whose figures have its name in theirs.
 pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
-    let stack = Stack::start()?;
-    stack.create_queue().await?;
+    measure_on(&Databases::default(), "", report).await?;
+    let servers = [Postgres::start()?, Postgres::start()?];
+    let [scheduler, queue] = servers.each_ref().map(Postgres::url);
+    measure_on(&Databases { scheduler, queue }, "postgres_", report).await
+}
+
+async fn measure_on(
+    databases: &Databases,
+    prefix: &str,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let stack = start(databases).await?;
     let mut highest = 0;
     for rate in RATES {
         let run = run(&stack, rate, STAY_MS).await?;
         let ms = &run.answered_ms;
         println!("{rate} calls/s: {:?}; INVITE to 200, ms: {ms}", run.tally);
         if rate == AT {
-            report.add("join_400_answer_p50_ms", ms.at(50.0), "ms");
-            report.add("join_400_answer_p99_ms", ms.at(99.0), "ms");
-            run.report("with_music", report);
+            report.add(&format!("{prefix}join_400_answer_p50_ms"), ms.at(50.0), "ms");
+            report.add(&format!("{prefix}join_400_answer_p99_ms"), ms.at(99.0), "ms");
+            run.report(prefix, "with_music", report);
         }
         if run.tally.failed > 0 {
             break;
@@ -32,17 +45,23 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
         highest = rate;
         stack.wait_clean().await?;
     }
-    report.add("join_calls_per_s_without_failure", f64::from(highest), "1/s");
+    report.add(&format!("{prefix}join_calls_per_s_without_failure"), f64::from(highest), "1/s");
     stack.stop()?;
 
     // Who leaves at once hears no music: what is left is what SIP, the queue and the media session take.
-    let stack = Stack::start()?;
-    stack.create_queue().await?;
+    let stack = start(databases).await?;
     ensure!(highest > 0, "serve {} calls/s without a failure", RATES[0]);
     let run = run(&stack, AT.min(highest), 0).await?;
     ensure!(run.tally.failed == 0, "serve callers who leave at once: {:?}", run.tally);
-    run.report("without_music", report);
+    run.report(prefix, "without_music", report);
     stack.stop()
+}
+
+async fn start(databases: &Databases) -> anyhow::Result<Stack> {
+    let databases = databases.clone();
+    let stack = Stack::start_as(Setup { databases, ..Setup::on(Ports::free()?) })?;
+    stack.create_queue().await?;
+    Ok(stack)
 }
 
 struct Run {
@@ -53,12 +72,12 @@ struct Run {
 }
 
 impl Run {
-    fn report(&self, which: &str, report: &mut Report) {
+    fn report(&self, prefix: &str, which: &str, report: &mut Report) {
         for (service, ms) in &self.cost_ms {
-            report.add(&format!("call_cpu_{which}_{}_ms", service.name()), *ms, "ms");
+            report.add(&format!("{prefix}call_cpu_{which}_{}_ms", service.name()), *ms, "ms");
         }
         let all = self.cost_ms.iter().map(|(_, ms)| ms).sum();
-        report.add(&format!("call_cpu_{which}_ms"), all, "ms");
+        report.add(&format!("{prefix}call_cpu_{which}_ms"), all, "ms");
     }
 }
 
