@@ -311,8 +311,9 @@ impl Work {
         if self.writing.is_some() || too_soon || now < self.not_before {
             return;
         }
-        let told_is_old = self.told.as_ref().is_some_and(|it| it.since.elapsed() >= TOLD_EVERY);
-        if !self.has_rows() && !told_is_old {
+        // Not with every transaction: each time the oldest changes are looked at, too.
+        let told = self.told.take_if(|it| it.since.elapsed() >= TOLD_EVERY);
+        if !self.has_rows() && told.is_none() {
             return;
         }
         self.not_before = now + GATHER;
@@ -321,7 +322,7 @@ impl Work {
         written.changes.extend(steps.iter().flat_map(|step| step.changes.iter().cloned()));
         let keep_ms = UnixMs::try_from(self.retention.as_millis()).unwrap_or(UnixMs::MAX);
         let old_unix_ms = unix_ms().saturating_sub(keep_ms);
-        let told = self.told.take().map(|it| store::Told { revision: it.revision, old_unix_ms });
+        let told = told.map(|it| store::Told { revision: it.revision, old_unix_ms });
         let (store, fence) = (self.store.clone(), self.lease.fence);
         let done = tokio::spawn(async move {
             let result = store.write(fence, &written, told).await;
