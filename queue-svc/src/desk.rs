@@ -132,6 +132,7 @@ struct Flight {
     steps: Vec<Step>,
     /// How many of its changes are of no step that could be taken back.
     carried: usize,
+    told: Option<Told>,
     began: Instant,
 }
 
@@ -146,6 +147,7 @@ struct Unwritten {
 }
 
 /// Which changes NATS has, and since when that is not written.
+#[derive(Clone, Copy)]
 struct Told {
     revision: i64,
     since: Instant,
@@ -312,7 +314,8 @@ impl Work {
             return;
         }
         // Not with every transaction: each time the oldest changes are looked at, too.
-        let told = self.told.take_if(|it| it.since.elapsed() >= TOLD_EVERY);
+        let drains = *self.draining.borrow();
+        let told = self.told.take_if(|it| drains || it.since.elapsed() >= TOLD_EVERY);
         if !self.has_rows() && told.is_none() {
             return;
         }
@@ -322,13 +325,13 @@ impl Work {
         written.changes.extend(steps.iter().flat_map(|step| step.changes.iter().cloned()));
         let keep_ms = UnixMs::try_from(self.retention.as_millis()).unwrap_or(UnixMs::MAX);
         let old_unix_ms = unix_ms().saturating_sub(keep_ms);
-        let told = told.map(|it| store::Told { revision: it.revision, old_unix_ms });
+        let to_write = told.map(|it| store::Told { revision: it.revision, old_unix_ms });
         let (store, fence) = (self.store.clone(), self.lease.fence);
         let done = tokio::spawn(async move {
-            let result = store.write(fence, &written, told).await;
+            let result = store.write(fence, &written, to_write).await;
             (written, result)
         });
-        self.writing = Some(Flight { done, steps, carried, began: now });
+        self.writing = Some(Flight { done, steps, carried, told, began: now });
     }
 
     fn land(&mut self, written: Batch, result: Result<i64, StoreError>) {
@@ -348,6 +351,11 @@ impl Work {
             Err(e) => {
                 if self.store_failed_at.replace(Instant::now()).is_none() {
                     warn!(rows = written.rows(), "failed to write rows; trying again: {e}");
+                }
+                // Tried again also if there is nothing else: only what succeeds tells that it is back.
+                if let Some(Told { revision, since }) = flight.told {
+                    let newer = self.told.map_or(revision, |it| it.revision);
+                    self.told = Some(Told { revision: newer, since });
                 }
                 let failure =
                     Unwritten { why: e.to_string(), in_doubt: matches!(e, StoreError::InDoubt(_)) };

@@ -132,15 +132,54 @@ type Reply<T> = oneshot::Sender<Result<T, Unwritten>>;
 type Moved = Result<Task, Unmoved>;
 
 enum Write {
-    Schedule { new: Vec<New>, reply: Reply<Vec<Scheduled>> },
-    Reschedule { id: TaskId, revision: i64, to: To, reply: Reply<Moved> },
-    Pause { id: TaskId, reply: Reply<Moved> },
-    Resume { id: TaskId, reply: Reply<Moved> },
-    Cancel { id: TaskId, by: String, reply: Reply<Cancelled> },
-    Sweep { scope: Scope, shards: ShardSet, from: TaskId, action: Action, reply: Reply<Swept> },
-    Claim { claims: Vec<Claim>, reply: Reply<Vec<Granted>> },
-    Settle { settlements: Vec<Settlement>, reply: Reply<Vec<Settled>> },
-    Forget { shard: u8, old: Old, commits: u32, reply: Reply<u32> },
+    Schedule {
+        new: Vec<New>,
+        reply: Reply<Vec<Scheduled>>,
+    },
+    Reschedule {
+        id: TaskId,
+        revision: i64,
+        to: To,
+        reply: Reply<Moved>,
+    },
+    Pause {
+        id: TaskId,
+        reply: Reply<Moved>,
+    },
+    Resume {
+        id: TaskId,
+        reply: Reply<Moved>,
+    },
+    Cancel {
+        id: TaskId,
+        by: String,
+        reply: Reply<Cancelled>,
+    },
+    Sweep {
+        scope: Scope,
+        shards: ShardSet,
+        from: TaskId,
+        action: Action,
+        reply: Reply<Swept>,
+    },
+    Claim {
+        claims: Vec<Claim>,
+        reply: Reply<Vec<Granted>>,
+    },
+    Settle {
+        settlements: Vec<Settlement>,
+        reply: Reply<Vec<Settled>>,
+    },
+    Forget {
+        shard: u8,
+        old: Old,
+        commits: u32,
+        reply: Reply<u32>,
+    },
+    /// Nothing, in its turn.
+    Pass {
+        reply: Reply<()>,
+    },
 }
 
 impl Write {
@@ -287,6 +326,11 @@ impl Commits {
     /// `commits` commits have done; how many changes it were.
     pub(crate) async fn forget(&self, shard: u8, old: Old, commits: u32) -> Result<u32, Unwritten> {
         self.ask(1, |reply| Write::Forget { shard, old, commits, reply }).await
+    }
+
+    /// Returns when all that was asked for before is on disk, or refused.
+    pub(crate) async fn pass(&self) -> Result<(), Unwritten> {
+        self.ask(1, |reply| Write::Pass { reply }).await
     }
 
     /// Changes with every commit of this process.

@@ -106,8 +106,15 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
         busy,
     };
     service.spawn_vital("firing tasks", firing.run());
-    let outbox =
-        outbox::Outbox::new(store.clone(), recent, leases.clone(), nats.journal(), is_busy.clone());
+    let outbox = outbox::Outbox::new(outbox::Parts {
+        store: store.clone(),
+        recent,
+        leases: leases.clone(),
+        journal: nats.journal(),
+        busy: is_busy.clone(),
+        draining: service.draining(),
+        untold_max: retention::kept(args.max_tasks) / 4,
+    });
     let (told, mut all_told) = tokio::sync::watch::channel(false);
     let telling = outbox.run(commits.committed(), is_idle.clone(), told);
     service.spawn_vital("telling of tasks", telling);
@@ -117,7 +124,7 @@ async fn serve(service: boot::Service, args: Args) -> anyhow::Result<()> {
     let forward = grpc::Forward::new(leases.clone());
     let draining_leases = leases.clone();
     let api = grpc::Api { clock, commits: commits.clone(), store: store.clone(), forward, watches };
-    let expiring = ends::expire_with_calls(nats, store.clone(), api.clone());
+    let expiring = ends::expire_with_calls(nats, store.clone(), commits.clone(), api.clone());
     service.spawn_vital("reading the ends of calls", expiring);
     service.spawn_vital("checkpointing", checkpoint::keep_up(store.clone(), is_busy));
     let retention = retention::Retention {

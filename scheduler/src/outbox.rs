@@ -46,10 +46,25 @@ pub(crate) struct Outbox {
     remembered_at: Instant,
     /// When the next events may go out.
     not_before: Instant,
-    /// Whether tasks are firing in such numbers that events wait.
     busy: watch::Receiver<bool>,
+    draining: watch::Receiver<bool>,
+    untold_max: i64,
     /// Since when events have been waiting for who makes many changes, with or without pauses.
     held_back: Option<Instant>,
+}
+
+/// What an [`Outbox`] is made of.
+pub(crate) struct Parts {
+    pub(crate) store: Store,
+    pub(crate) recent: Recent,
+    pub(crate) leases: Leases,
+    pub(crate) journal: Journal,
+    /// Whether tasks are firing in such numbers that events wait.
+    pub(crate) busy: watch::Receiver<bool>,
+    /// Events wait no longer then.
+    pub(crate) draining: watch::Receiver<bool>,
+    /// Changes of a shard that may wait for who makes many: well below what is kept of it.
+    pub(crate) untold_max: i64,
 }
 
 #[derive(Clone, Copy)]
@@ -64,26 +79,21 @@ struct Progress {
 }
 
 impl Outbox {
-    pub(crate) fn new(
-        store: Store,
-        recent: Recent,
-        leases: Leases,
-        journal: Journal,
-        busy: watch::Receiver<bool>,
-    ) -> Self {
-        let (progress, now) = (HashMap::new(), Instant::now());
-        let (remembered_at, not_before) = (now, now);
-        let held_back = None;
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { store, recent, leases, journal, busy, draining, untold_max } = parts;
+        let now = Instant::now();
         Self {
             store,
             recent,
             leases,
             journal,
-            progress,
-            remembered_at,
-            not_before,
+            progress: HashMap::new(),
+            remembered_at: now,
+            not_before: now,
             busy,
-            held_back,
+            draining,
+            untold_max,
+            held_back: None,
         }
     }
 
@@ -129,8 +139,19 @@ impl Outbox {
             if since.elapsed() >= HELD_BACK_LIMIT {
                 break;
             }
+            if *self.draining.borrow() || self.is_far_behind() {
+                break;
+            }
             sleep(STILL_MANY).await;
         }
+    }
+
+    /// Whether so many changes of a shard are untold that the oldest might be forgotten before that.
+    fn is_far_behind(&self) -> bool {
+        self.progress.values().any(|it| {
+            let last = self.recent.end(it.held).unwrap_or(it.last);
+            last - it.seq > self.untold_max
+        })
     }
 
     /// Tells what is there now; whether that was all. `last`: remembers at once.

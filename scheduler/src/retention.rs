@@ -19,6 +19,11 @@ const COMMITS_PER_STEP: u32 = 16;
 /// Fewest changes that are kept of a shard.
 const KEPT_MIN: i64 = 1_000;
 
+/// How many changes of a shard are kept, whether NATS has them or not.
+pub(crate) fn kept(tasks_max: u32) -> i64 {
+    (CHANGES_PER_TASK * i64::from(tasks_max) / i64::from(SHARDS)).max(KEPT_MIN)
+}
+
 /// Whose changes are forgotten when.
 pub(crate) struct Retention {
     pub(crate) store: Store,
@@ -53,12 +58,11 @@ impl Retention {
 
     async fn old(&self, Held { shard, .. }: Held) -> store::Result<Old> {
         let retention_ms = i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX);
-        let kept = CHANGES_PER_TASK * i64::from(self.tasks_max) / i64::from(SHARDS);
         let Reach { last, .. } = self.store.reach(&[shard]).await?[0];
         Ok(Old {
             before_unix_ms: self.clock.moment().unix_ms().saturating_sub(retention_ms),
             told_seq: self.store.published(shard).await?,
-            before_seq: last.saturating_sub(kept.max(KEPT_MIN)),
+            before_seq: last.saturating_sub(kept(self.tasks_max)),
         })
     }
 

@@ -149,7 +149,8 @@ impl Media {
                         r#loop: true,
                         ..wire::PlayRequest::default()
                     };
-                    client.play(timed(request)).await?;
+                    let not_played = |e: Status| Status::not_found(e.message().to_owned());
+                    client.play(timed(request)).await.map_err(not_played)?;
                 }
                 Reply::Offered { sdp: reply.sdp.into(), held: reply.held }
             }

@@ -7,7 +7,7 @@ use media::{Audio, Form, Play, Side};
 use proto::media_relay::v1 as wire;
 use std::sync::Arc;
 use std::time::Instant;
-use tonic::Status;
+use tonic::{Code, Status};
 use tracing::info;
 
 impl Grpc {
@@ -82,9 +82,14 @@ impl Grpc {
             r#loop: true,
             ..wire::PlayRequest::default()
         };
-        let (response, call_id) = self.begin_playing(&request, side).await.map_err(|e| {
-            Status::not_found(format!("music {file:?} cannot be played: {}", e.message()))
-        })?;
+        let (response, call_id) =
+            self.begin_playing(&request, side).await.map_err(|e| match e.code() {
+                Code::InvalidArgument | Code::FailedPrecondition | Code::NotFound => {
+                    let why = e.message();
+                    Status::not_found(format!("music {file:?} cannot be played: {why}"))
+                }
+                _ => e, // It may well go in a moment.
+            })?;
         info!(session_id, %call_id, ?side, file, repeat = true, "playing");
         Ok(response.play_id)
     }

@@ -185,7 +185,10 @@ impl<'d> Batch<'d> {
                 Write::Settle { settlements, .. } => {
                     ids.extend(settlements.iter().map(|it| it.task));
                 }
-                Write::Schedule { .. } | Write::Sweep { .. } | Write::Forget { .. } => {}
+                Write::Schedule { .. }
+                | Write::Sweep { .. }
+                | Write::Forget { .. }
+                | Write::Pass { .. } => {}
             }
         }
         ids.retain(|id| self.holds(*id));
@@ -259,6 +262,7 @@ impl<'d> Batch<'d> {
                 };
                 self.answer(reply, forgotten);
             }
+            Write::Pass { reply } => self.answer(reply, Ok(())),
             Write::Schedule { .. } | Write::Claim { .. } | Write::Settle { .. } => {
                 unreachable!("apply has taken them out")
             }

@@ -263,14 +263,18 @@ impl Transaction {
     async fn set_told(&mut self, Told { revision, old_unix_ms }: Told) -> Result<()> {
         let update = "UPDATE queue_log SET told = ? WHERE id = 1 AND told < ?";
         sqlx::query(update).bind(revision).bind(revision).execute(self.to()).await?;
-        // Of the oldest alone it is asked how old they are: there may be millions.
-        let delete = "DELETE FROM queue_changes WHERE revision IN (
-            SELECT revision FROM (
-                SELECT revision, at_unix_ms FROM queue_changes
-                WHERE revision <= (SELECT told FROM queue_log WHERE id = 1)
-                ORDER BY revision LIMIT ?) AS oldest
-            WHERE at_unix_ms < ?)";
-        let delete = sqlx::query(delete).bind(FORGOTTEN_AT_A_TIME).bind(old_unix_ms);
+        // Of the oldest alone it is asked how old they are: there may be millions, in the order of time.
+        // Both ends of the range are numbers: MariaDB would read the whole table for a subquery.
+        let select = "SELECT (SELECT MIN(revision) FROM queue_changes),
+            (SELECT told FROM queue_log WHERE id = 1)";
+        let reach = sqlx::query(select).fetch_one(self.to()).await?;
+        let (first, told) = (reach.try_get::<Option<i64>, _>(0)?, reach.try_get::<i64, _>(1)?);
+        let Some(first) = first else { return Ok(()) };
+        let delete = sqlx::query(
+            "DELETE FROM queue_changes WHERE revision BETWEEN ? AND ? AND at_unix_ms < ?",
+        );
+        let last = told.min(first + i64::from(FORGOTTEN_AT_A_TIME) - 1);
+        let delete = delete.bind(first).bind(last).bind(old_unix_ms);
         delete.execute(self.to()).await?;
         Ok(())
     }

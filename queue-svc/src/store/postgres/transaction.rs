@@ -287,7 +287,7 @@ impl Transaction {
     async fn set_told(&mut self, Told { revision, old_unix_ms }: Told) -> Result<()> {
         let update = "UPDATE queue_log SET told = $1 WHERE id = 1 AND told < $1";
         sqlx::query(update).bind(revision).execute(self.to()).await?;
-        // Of the oldest alone it is asked how old they are: there may be millions.
+        // Of the oldest alone it is asked how old they are: there may be millions, in the order of time.
         let delete = "DELETE FROM queue_changes WHERE revision IN (
             SELECT revision FROM (
                 SELECT revision, at_unix_ms FROM queue_changes

@@ -40,7 +40,7 @@ pub(super) async fn set_told(tx: &mut Transaction, revision: i64) -> Result<(), 
 
 /// Forgets changes that are older and that NATS has, at most [`FORGOTTEN_AT_A_TIME`].
 pub(super) async fn forget(tx: &mut Transaction, before_unix_ms: i64) -> Result<(), sqlx::Error> {
-    // Of the oldest alone it is asked how old they are: there may be millions.
+    // Of the oldest alone it is asked how old they are: there may be millions, in the order of time.
     let delete = "DELETE FROM queue_changes WHERE revision IN (
         SELECT revision FROM (
             SELECT revision, at_unix_ms FROM queue_changes

@@ -216,6 +216,15 @@ impl Transaction {
         &mut self,
         tasks: &[(&Task, &str)],
     ) -> Result<Vec<TaskId>> {
+        // Without a key none can be there already: to say so of each would take as long as a column.
+        let has_keys = tasks.iter().any(|(_, key)| !key.is_empty());
+        let unless_there = match has_keys {
+            true => {
+                "ON CONFLICT (tenant, idempotency_key) WHERE idempotency_key IS NOT NULL
+                 DO NOTHING RETURNING task_id"
+            }
+            false => "",
+        };
         let sql = format!(
             "INSERT INTO tasks (shard, idempotency_key, {COLUMNS})
              SELECT * FROM UNNEST(
@@ -224,8 +233,7 @@ impl Transaction {
                  $13::bigint[], $14::bigint[], $15::bigint[], $16::text[], $17::bigint[],
                  $18::bigint[], $19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[],
                  $23::boolean[], $24::bigint[])
-             ON CONFLICT (tenant, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
-             RETURNING task_id"
+             {unless_there}"
         );
         let each = |value: fn(&Task) -> i64| -> Vec<i64> {
             tasks.iter().map(|(task, _)| value(task)).collect()
@@ -273,7 +281,7 @@ impl Transaction {
                 })
             })
             .await?;
-        if added.len() == tasks.len() {
+        if !has_keys || added.len() == tasks.len() {
             return Ok(Vec::new());
         }
         let added: std::collections::HashSet<u128> = added.iter().map(Uuid::as_u128).collect();
