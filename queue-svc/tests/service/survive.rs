@@ -2,7 +2,7 @@
 
 use crate::edge::{Edge, Seen};
 use crate::world::{World, refused};
-use proto::queue::v1::{LeaveRequest, RetrieveOutcome, RetrieveRequest};
+use proto::queue::v1::{LeaveRequest, QueueEventType, RetrieveOutcome, RetrieveRequest};
 use proto::sip_edge::v1::{CallState, RingOutcome};
 use sqlx::Executor as _;
 use std::time::Duration;
@@ -118,6 +118,27 @@ async fn locked_database_refuses_what_is_new_and_forgets_nothing_else() {
     world.edge.call("c", CallState::Answered);
     world.restart().await;
     assert_eq!(world.list("abc").await, "1 b IN_QUEUE, 2 c IN_QUEUE");
+}
+
+#[tokio::test]
+async fn database_that_is_locked_while_nobody_calls_is_back_before_somebody_does() {
+    let mut world = World::with_queue(0).await;
+    world.join("a").await;
+    world.leave("a").await;
+    while world.event().await.r#type() != QueueEventType::Left {}
+    // All that is left to be written is that NATS has this.
+    let mut other = world.database().await;
+    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    let says = |world: &World, what: &str| {
+        let limit = Duration::from_secs(20);
+        let has = |line: &str| line.contains(what).then_some(());
+        world.process.wait_for(what, limit, has).unwrap();
+    };
+    says(&world, "failed to write rows");
+    refused(world.enqueue("b", false).await, Code::Unavailable, "nothing was done");
+    other.execute("ROLLBACK").await.unwrap();
+    says(&world, "the database is back");
+    world.join("b").await;
 }
 
 #[tokio::test]
