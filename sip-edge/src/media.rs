@@ -3,6 +3,7 @@
 use crate::chain::{DEADLINE, Outcome, persistently};
 use anyhow::Context as _;
 use boot::Channel;
+use bytes::Bytes;
 use call::{Failure, FailureKind, MediaCommand, Reply, Side};
 use futures::StreamExt as _;
 use proto::media_relay::v1 as wire;
@@ -97,8 +98,39 @@ impl Media {
             MediaCommand::Delete { side } => {
                 persistently(|| self.clone().delete(subject.session_id.clone(), side)).await
             }
+            MediaCommand::Offer { side, sdp, music } => {
+                let music = music.unwrap_or_default();
+                self.offer(subject, wire_side(side), sdp.unwrap_or_default(), music).await
+            }
             command => self.perform_once(subject, command).await.map_err(failure),
         }
+    }
+
+    async fn offer(mut self, subject: Subject, side: i32, sdp: Bytes, music: String) -> Outcome {
+        let Subject { session_id, call_id, signalling_source } = subject;
+        let request = wire::OfferRequest {
+            session_id: session_id.clone(),
+            call_id,
+            side,
+            sdp: sdp.to_vec(),
+            owner: self.edge_name.to_string(),
+            signalling_source,
+            music: music.clone(),
+        };
+        let reply = self.client.offer(timed(request)).await.map_err(failure)?.into_inner();
+        if !music.is_empty() && reply.play_id.is_empty() {
+            // A media-relay that is older than `music`. What it cannot play is no fault of the offer.
+            let play = wire::PlayRequest {
+                session_id,
+                side,
+                file: music,
+                r#loop: true,
+                ..wire::PlayRequest::default()
+            };
+            let played = self.client.play(timed(play)).await.map_err(failure);
+            played.map_err(|e| Failure { kind: FailureKind::NotFound, ..e })?;
+        }
+        Ok(Reply::Offered { sdp: reply.sdp.into(), held: reply.held })
     }
 
     async fn delete(mut self, session_id: String, side: Option<Side>) -> Outcome {
@@ -124,36 +156,9 @@ impl Media {
         subject: Subject,
         command: MediaCommand,
     ) -> Result<Reply, Status> {
-        let Subject { session_id, call_id, signalling_source } = subject;
+        let Subject { session_id, .. } = subject;
         let client = &mut self.client;
         Ok(match command {
-            MediaCommand::Offer { side, sdp, music } => {
-                let request = wire::OfferRequest {
-                    session_id,
-                    call_id,
-                    side: wire_side(side),
-                    sdp: sdp.unwrap_or_default().to_vec(),
-                    owner: self.edge_name.to_string(),
-                    signalling_source,
-                    music: music.unwrap_or_default(),
-                };
-                let music = request.music.clone();
-                let again = request.session_id.clone();
-                let reply = client.offer(timed(request)).await?.into_inner();
-                if !music.is_empty() && reply.play_id.is_empty() {
-                    // A media-relay that is older than `music`.
-                    let request = wire::PlayRequest {
-                        session_id: again,
-                        side: wire_side(side),
-                        file: music,
-                        r#loop: true,
-                        ..wire::PlayRequest::default()
-                    };
-                    let not_played = |e: Status| Status::not_found(e.message().to_owned());
-                    client.play(timed(request)).await.map_err(not_played)?;
-                }
-                Reply::Offered { sdp: reply.sdp.into(), held: reply.held }
-            }
             MediaCommand::Answer { side, sdp } => {
                 let side = wire_side(side);
                 let request = wire::AnswerRequest { session_id, side, sdp: sdp.to_vec() };
@@ -210,10 +215,8 @@ impl Media {
                 client.inject_dtmf(timed(request)).await?;
                 Reply::Done
             }
-            MediaCommand::Delete { side } => {
-                let side = side.map_or(0, wire_side);
-                client.delete(timed(wire::DeleteRequest { session_id, side })).await?;
-                Reply::Done
+            MediaCommand::Offer { .. } | MediaCommand::Delete { .. } => {
+                unreachable!("`perform` does these")
             }
         })
     }

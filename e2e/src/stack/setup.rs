@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 /// Users who may register: name and password.
 pub const USERS: [(&str, &str); 2] = [("1000", "secret1000"), ("1001", "secret1001")];
-/// The queue that [`Stack::create_queue`] makes, and the user part of its URI.
+/// The queue that [`super::Stack::create_queue`] makes, and the user part of its URI.
 pub const QUEUE: &str = "abc";
 pub const QUEUE_USER: &str = "1008";
 /// Music and prompt, below the media folder.
