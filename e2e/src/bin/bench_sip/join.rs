@@ -17,18 +17,12 @@ const STAY_MS: u32 = 2_000;
 
 /// On SQLite, then on PostgreSQL, whose figures have its name in theirs.
 pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
-    measure_on(&Databases::default(), "", report).await?;
-    let servers = [Postgres::start()?, Postgres::start()?];
-    let [scheduler, queue] = servers.each_ref().map(Postgres::url);
-    measure_on(&Databases { scheduler, queue }, "postgres_", report).await
+    measure_on(false, "", report).await?;
+    measure_on(true, "postgres_", report).await
 }
 
-async fn measure_on(
-    databases: &Databases,
-    prefix: &str,
-    report: &mut Report,
-) -> anyhow::Result<()> {
-    let stack = start(databases).await?;
+async fn measure_on(postgres: bool, prefix: &str, report: &mut Report) -> anyhow::Result<()> {
+    let (stack, _servers) = start(postgres).await?;
     let mut highest = 0;
     for rate in RATES {
         let run = run(&stack, rate, STAY_MS).await?;
@@ -49,7 +43,7 @@ async fn measure_on(
     stack.stop()?;
 
     // Who leaves at once hears no music: what is left is what SIP, the queue and the media session take.
-    let stack = start(databases).await?;
+    let (stack, _servers) = start(postgres).await?;
     ensure!(highest > 0, "serve {} calls/s without a failure", RATES[0]);
     let run = run(&stack, AT.min(highest), 0).await?;
     ensure!(run.tally.failed == 0, "serve callers who leave at once: {:?}", run.tally);
@@ -57,11 +51,16 @@ async fn measure_on(
     stack.stop()
 }
 
-async fn start(databases: &Databases) -> anyhow::Result<Stack> {
-    let databases = databases.clone();
+/// With databases that are new: a queue has the port of its stack in its URI.
+async fn start(postgres: bool) -> anyhow::Result<(Stack, Vec<Postgres>)> {
+    let (mut databases, mut servers) = (Databases::default(), Vec::new());
+    if postgres {
+        servers = vec![Postgres::start()?, Postgres::start()?];
+        databases = Databases { scheduler: servers[0].url(), queue: servers[1].url() };
+    }
     let stack = Stack::start_as(Setup { databases, ..Setup::on(Ports::free()?) })?;
     stack.create_queue().await?;
-    Ok(stack)
+    Ok((stack, servers))
 }
 
 struct Run {
