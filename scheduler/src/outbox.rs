@@ -48,9 +48,14 @@ pub(crate) struct Outbox {
     not_before: Instant,
     busy: watch::Receiver<bool>,
     draining: watch::Receiver<bool>,
+    patience: Patience,
+}
+
+/// How long events wait for who makes many changes.
+struct Patience {
     untold_max: i64,
-    /// Since when events have been waiting for who makes many changes, with or without pauses.
-    held_back: Option<Instant>,
+    /// Since when they have been waiting, with or without pauses; until all are told.
+    since: Option<Instant>,
 }
 
 /// What an [`Outbox`] is made of.
@@ -92,8 +97,7 @@ impl Outbox {
             not_before: now,
             busy,
             draining,
-            untold_max,
-            held_back: None,
+            patience: Patience { untold_max, since: None },
         }
     }
 
@@ -134,24 +138,21 @@ impl Outbox {
     async fn yield_to_others(&mut self) {
         let quiet = self.busy.wait_for(|busy| !busy);
         let _ = tokio::time::timeout(YIELD_LIMIT, quiet).await; // Either way it goes on.
-        while self.recent.are_many() {
-            let since = *self.held_back.get_or_insert_with(Instant::now);
-            if since.elapsed() >= HELD_BACK_LIMIT {
-                break;
-            }
-            if *self.draining.borrow() || self.is_far_behind() {
-                break;
-            }
+        while self.recent.are_many()
+            && !*self.draining.borrow()
+            && self.patience.lasts(Instant::now(), self.untold())
+        {
             sleep(STILL_MANY).await;
         }
     }
 
-    /// Whether so many changes of a shard are untold that the oldest might be forgotten before that.
-    fn is_far_behind(&self) -> bool {
-        self.progress.values().any(|it| {
+    /// Changes of a shard that the world is not told of: of the one that has most.
+    fn untold(&self) -> i64 {
+        let untold = self.progress.values().map(|it| {
             let last = self.recent.end(it.held).unwrap_or(it.last);
-            last - it.seq > self.untold_max
-        })
+            last - it.seq
+        });
+        untold.max().unwrap_or(0)
     }
 
     /// Tells what is there now; whether that was all. `last`: remembers at once.
@@ -159,6 +160,10 @@ impl Outbox {
         let held = self.leases.all_held();
         self.progress.retain(|_, progress| held.contains(&progress.held));
         self.recent.retain(&held);
+        for held in held.iter().copied() {
+            let progress = self.progress(held).await?;
+            self.progress.insert(held.shard, progress);
+        }
         self.yield_to_others().await;
         for held in held.iter().copied() {
             let mut progress = self.progress(held).await?;
@@ -181,7 +186,7 @@ impl Outbox {
         };
         let all_told = held.iter().all(told);
         if all_told {
-            self.held_back = None;
+            self.patience.since = None;
         }
         Ok(all_told)
     }
@@ -260,6 +265,15 @@ impl Outbox {
     }
 }
 
+impl Patience {
+    /// Whether they wait on at `now`, while so many changes of one shard are untold: the oldest must not
+    /// be forgotten before they are.
+    fn lasts(&mut self, now: Instant, untold: i64) -> bool {
+        let since = *self.since.get_or_insert(now);
+        now.saturating_duration_since(since) < HELD_BACK_LIMIT && untold <= self.untold_max
+    }
+}
+
 /// The event that a change is.
 fn event(change: &Changed) -> Event {
     let event = grpc::event(change);
@@ -267,4 +281,20 @@ fn event(change: &Changed) -> Event {
     let subject = subjects::task(task.state(), &task.call_id);
     let json = task_event_json(&event);
     Event { subject, id: event.event_id, json }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_wait_for_a_minute_at_most_and_not_until_they_are_forgotten() {
+        let mut patience = Patience { untold_max: 100, since: None };
+        let start = Instant::now();
+        let mut lasts = |s, untold| patience.lasts(start + Duration::from_secs(s), untold);
+        assert!(lasts(0, 0) && lasts(30, 100));
+        assert!(!lasts(31, 101), "too many are untold");
+        assert!(lasts(59, 100));
+        assert!(!lasts(60, 0) && !lasts(200, 0), "not again before all are told");
+    }
 }

@@ -48,15 +48,15 @@ impl Grpc {
             offset_ms: request.offset_ms,
             radio: is_radio(request)?,
         };
-        let encoded = play.clone();
+        let at_once = play.clone();
         let begun = self.command(session_id.clone(), move |it, id| {
             match it
                 .relay
                 .form(id, side, repeat)?
-                .filter(|form| encoded.audio.encoded(*form).is_none())
+                .filter(|form| at_once.audio.encoded(*form).is_none())
             {
                 Some(form) => Ok(Some(form)),
-                None => it.relay.play(Instant::now(), id, side, encoded).map(|()| None),
+                None => it.relay.play(Instant::now(), id, side, at_once).map(|()| None),
             }
         });
         let (missing, call_id) = begun.await?;

@@ -232,6 +232,21 @@ async fn one_key_is_one_task_however_many_ask_at_once() {
 }
 
 #[tokio::test]
+async fn who_has_passed_the_writer_sees_what_was_scheduled_before() {
+    for database in Database::each() {
+        let bench = Bench::alone(&database).await;
+        let seen = async {
+            bench.commits.pass().await.unwrap();
+            bench.store.live_of_calls(&["call", "other"]).await.unwrap()
+        };
+        // The first is asked first.
+        let (scheduled, seen) = tokio::join!(bench.schedule(1, "call", ""), seen);
+        scheduled.unwrap();
+        assert_eq!(seen, [("call".to_owned(), 1)]);
+    }
+}
+
+#[tokio::test]
 async fn a_known_key_is_answered_also_when_the_limits_are_reached_and_the_task_has_ended() {
     for database in Database::each() {
         let limits = Limits { tasks_max: 1, tasks_per_call_max: 1, ..limits() };
