@@ -15,8 +15,9 @@ use tempfile::TempDir;
 
 /// How long it may take to start, register, or answer a command.
 const READY_LIMIT: Duration = Duration::from_secs(20);
-/// RTP ports of one instance.
-const RTP_PORTS: u16 = 10;
+/// RTP ports of one instance, of which it takes one at random for each call. What is still on its way
+/// to the port of a call that it has just left makes version 1.0 deaf in the next call on that port.
+const RTP_PORTS: u16 = 200;
 /// What a recording without sound has at most.
 const WAV_HEADER_BYTES: u64 = 128;
 /// baresip plays its file once; longer calls of it fall silent.
@@ -64,6 +65,13 @@ impl Baresip {
         process.wait_for("that it is ready", READY_LIMIT, |line| {
             line.contains("baresip is ready").then_some(())
         })?;
+        // It would offer all that it has.
+        ensure!(
+            !process.output().contains("codec not found"),
+            "baresip has no codec {:?}:\n{}",
+            account.codec,
+            process.output()
+        );
         if account.password.is_some() {
             process.wait_for("that it has registered", READY_LIMIT, |line| {
                 line.contains("200 OK").then_some(())
@@ -276,6 +284,13 @@ fn configure(
     let outbound = match (transport, proxy == *registrar) {
         ("udp", true) => String::new(),
         _ => format!("outbound=\"sip:{proxy};transport={transport}\";"),
+    };
+    // Without the rate and channels it looks for one of 8 kHz and one channel.
+    let codec = match *codec {
+        "g722" => "g722/16000/1",
+        "opus" => "opus/48000/2",
+        "l16" => "l16/44100/1",
+        codec => codec,
     };
     let account = format!(
         "<sip:{user}@{registrar};transport={transport}>;{registration};{outbound}answermode=auto;audio_codecs={codec};dtmfmode=rtpevent\n"
