@@ -8,6 +8,7 @@ use proto::scheduler::v1::{Task, TaskState};
 use proto::sip_edge::v1::{
     BridgeRequest, Call, CallState, GetCallRequest, ListCallsRequest, OriginateRequest,
 };
+use proto::subjects::CALLS_BUCKET;
 use std::fmt::Debug;
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -124,6 +125,18 @@ impl Stack {
     /// Joining is confirmed a moment after the answer: waits until `count` callers wait.
     pub async fn wait_waiting(&self, count: u32) -> anyhow::Result<u32> {
         wait(|| self.waiting(), |waiting| *waiting == count).await
+    }
+
+    /// A call can be gone on with after the loss of its sip-edge as soon as it is kept, a moment after
+    /// its answer: waits until each of the present ones is.
+    pub async fn wait_kept(&self) -> anyhow::Result<()> {
+        let bus = async_nats::connect(format!("127.0.0.1:{}", self.ports().nats)).await?;
+        let bucket = async_nats::jetstream::new(bus).get_key_value(CALLS_BUCKET).await?;
+        for call in self.calls().await? {
+            let entry = || async { Ok(bucket.entry(call.call_id.as_str()).await?) };
+            wait(entry, Option::is_some).await?;
+        }
+        Ok(())
     }
 }
 

@@ -139,6 +139,7 @@ async fn a_sip_edge_killed_while_an_agent_rings_keeps_the_caller_in_line() -> an
     let line = stack.line().await?;
     let retrieving = stack.start_retrieve(&agent.uri(), 5_000);
     agent.invited()?.ring();
+    stack.wait_kept().await?;
     stack.kill(Service::SipEdge);
     stack.start_service(Service::SipEdge)?;
     let told = retrieving.await?;

@@ -20,6 +20,7 @@ async fn lose(services: &[Service]) -> anyhow::Result<()> {
     let originating = stack.start_originate(&bob.uri(), PARK);
     let parks = bob.invited()?.answer()?;
     let task_id = originating.await??.tasks["limit"].clone();
+    stack.wait_kept().await?;
     for service in services {
         stack.kill(*service);
     }

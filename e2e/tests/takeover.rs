@@ -9,7 +9,6 @@ use e2e::{MUSIC, QUEUE_USER, Service, Stack};
 use proto::queue::v1::RetrieveOutcome;
 use proto::scheduler::v1::{HangupCall, ScheduleRequest, TaskState, schedule_request};
 use proto::sip_edge::v1::{CallState, GetCallRequest, HangupRequest, ListCallsRequest};
-use proto::subjects::CALLS_BUCKET;
 use std::time::Instant;
 
 /// Hung up 15 s after the answer: after the take-over.
@@ -18,17 +17,6 @@ const LIMITED: &str = r#"{"actions": [
 
 fn phones(name: &str, count: usize) -> anyhow::Result<Vec<Phone>> {
     (0..count).map(|nth| Phone::start(&format!("{name}{nth}"), Codec::Pcmu)).collect()
-}
-
-/// The other sip-edge can go on with a call as soon as it is kept.
-async fn wait_kept(stack: &Stack, call_id: &str) -> anyhow::Result<()> {
-    let bus = async_nats::connect(format!("127.0.0.1:{}", stack.ports().nats)).await?;
-    let bucket = async_nats::jetstream::new(bus).get_key_value(CALLS_BUCKET).await?;
-    let deadline = Instant::now() + PATIENCE;
-    while bucket.entry(call_id).await?.is_none() {
-        anyhow::ensure!(Instant::now() < deadline, "{call_id} is not kept in time");
-    }
-    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,9 +39,7 @@ async fn calls_of_a_killed_sip_edge_go_on_at_the_other() -> anyhow::Result<()> {
     let bobs_call = bob.invited()?.answer()?;
     let task_id = originating.await??.tasks["limit"].clone();
 
-    for call in stack.calls().await? {
-        wait_kept(&stack, &call.call_id).await?;
-    }
+    stack.wait_kept().await?;
     second.ear().clear();
     stack.kill(Service::SipEdge);
     for call in [&talking, &agents_call, &waits, &leaves, &bobs_call] {
@@ -125,7 +111,7 @@ async fn either_sip_edge_answers_for_the_calls_of_both() -> anyhow::Result<()> {
     // Nobody says that a call is not there while it is on its way from one to the other.
     let _one = here.dial(stack.sip(), &stack.uri("service"))?;
     let [call] = stack.calls().await?.try_into().unwrap();
-    wait_kept(&stack, &call.call_id).await?;
+    stack.wait_kept().await?;
     stack.kill(Service::SipEdge);
     let request = || GetCallRequest { call_id: call.call_id.clone() };
     let refused = stack.other_edge().get_call(request()).await.unwrap_err();
@@ -144,7 +130,7 @@ async fn a_sip_edge_that_was_frozen_lets_go_of_what_the_other_has_taken() -> any
     let phone = Phone::start("alice", Codec::Pcmu)?;
     let call = phone.dial(stack.sip(), &stack.uri("service"))?;
     let [shown] = stack.calls().await?.try_into().unwrap();
-    wait_kept(&stack, &shown.call_id).await?;
+    stack.wait_kept().await?;
     stack.freeze(Service::SipEdge)?;
     call.wait_moved(stack.other_sip())?;
     stack.thaw(Service::SipEdge)?;
@@ -162,7 +148,7 @@ async fn a_sip_edge_that_is_told_to_end_leaves_its_calls_to_the_other() -> anyho
     let phone = Phone::start("alice", Codec::Pcmu)?;
     let call = phone.dial(stack.sip(), &stack.uri(QUEUE_USER))?;
     stack.wait_waiting(1).await?;
-    wait_kept(&stack, &stack.line().await?[0]).await?;
+    stack.wait_kept().await?;
     stack.terminate(Service::SipEdge)?;
     call.wait_moved(stack.other_sip())?;
     assert!(!phone.has_bye());
@@ -183,9 +169,7 @@ async fn callers_of_a_killed_sip_edge_are_bridged_by_the_other() -> anyhow::Resu
     let other = bob.dial(stack.sip(), &stack.uri(QUEUE_USER))?;
     stack.wait_waiting(2).await?;
     let line = stack.line().await?;
-    for call_id in &line {
-        wait_kept(&stack, call_id).await?;
-    }
+    stack.wait_kept().await?;
     stack.kill(Service::SipEdge);
     call.wait_moved(stack.other_sip())?;
     other.wait_moved(stack.other_sip())?;
@@ -221,9 +205,7 @@ async fn no_call_of_many_is_lost() -> anyhow::Result<()> {
     let before = stack.calls().await?;
     assert_eq!(before.len(), 2 * half);
 
-    for call in &before {
-        wait_kept(&stack, &call.call_id).await?;
-    }
+    stack.wait_kept().await?;
     let killed = Instant::now();
     stack.kill(Service::SipEdge);
     for dialog in &dialogs {
