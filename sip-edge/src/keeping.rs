@@ -1,8 +1,8 @@
 //! Keeping calls for when this process dies, going on with those of one that has died, and letting go
 //! of those that another sip-edge has taken.
 //!
-//! A call is kept from our 200 to its leg A on, some milliseconds after each change of it, so that
-//! changes that belong together are written once. Some things wait until it is written, for a while, as
+//! A call is kept from our 200 to its leg A on, at once, and some milliseconds after each change of it
+//! from then on, so that changes that belong together are written once. Some things wait until it is written, for a while, as
 //! nobody could repeat them: a task is scheduled, so that it is made once; queue-svc is told that an
 //! agent has answered, so that the caller is not put in line again; and a client is told that its call
 //! is up, bridged, transferred or in another plan.
@@ -69,11 +69,16 @@ impl Keeping {
 impl Edge {
     /// A call may have changed.
     pub(crate) fn note(&mut self, id: &CallId) {
-        let keeping = &mut self.keeping;
         if self.calls.is_live(id) {
+            let is_kept = self.calls.get(id).is_some_and(|entry| entry.kept.is_some());
+            if !is_kept && self.keep_now(id).is_some() {
+                return; // Its first: who was answered a moment ago must not be lost.
+            }
+            let keeping = &mut self.keeping;
             keeping.changed.insert(id.clone());
             keeping.due.get_or_insert_with(|| Instant::now() + GATHER);
         } else if self.calls.get(id).is_some() {
+            let keeping = &mut self.keeping;
             keeping.changed.remove(id);
             keeping.snapshots.delete(id); // It has ended.
         }
