@@ -5,6 +5,7 @@ use anyhow::{Context as _, bail};
 use proto::queue::v1::{CountRequest, ListRequest, RetrieveRequest, RetrieveResponse};
 use proto::scheduler::v1 as scheduler;
 use proto::scheduler::v1::{Task, TaskState};
+use proto::sip_edge::v1::sip_edge_client::SipEdgeClient;
 use proto::sip_edge::v1::{
     BridgeRequest, Call, CallState, GetCallRequest, ListCallsRequest, OriginateRequest,
 };
@@ -12,6 +13,7 @@ use proto::subjects::CALLS_BUCKET;
 use std::fmt::Debug;
 use std::time::Duration;
 use tokio::task::JoinHandle;
+use tonic::transport::Channel;
 
 /// How long what must follow may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -25,14 +27,7 @@ impl Stack {
 
     /// As [`Stack::originate`], while the test goes on.
     pub fn start_originate(&self, target: &str, plan: &str) -> JoinHandle<anyhow::Result<Call>> {
-        let (mut client, target, plan) = (self.sip_edge(), target.to_owned(), plan.to_owned());
-        tokio::spawn(async move {
-            let plan = proto::json::from_json(&plan).context("read the plan")?;
-            let request =
-                OriginateRequest { target, plan: Some(plan), ..OriginateRequest::default() };
-            let reply = client.originate(request).await.context("originate")?;
-            reply.into_inner().call.context("find the call in the reply")
-        })
+        start_originate_at(self.sip_edge(), target, plan)
     }
 
     pub async fn call(&self, call_id: &str) -> anyhow::Result<Call> {
@@ -97,16 +92,7 @@ impl Stack {
         call_id: &str,
         other_call_id: &str,
     ) -> JoinHandle<anyhow::Result<Call>> {
-        let mut client = self.sip_edge();
-        let request = BridgeRequest {
-            call_id: call_id.into(),
-            other_call_id: other_call_id.into(),
-            ..BridgeRequest::default()
-        };
-        tokio::spawn(async move {
-            let bridged = client.bridge(request).await.context("bridge")?.into_inner();
-            bridged.call.context("find the call that is left")
-        })
+        start_bridge_at(self.sip_edge(), call_id, other_call_id)
     }
 
     /// Call ids in [`QUEUE`], in the order in which they wait.
@@ -138,6 +124,38 @@ impl Stack {
         }
         Ok(())
     }
+}
+
+/// As [`Stack::start_originate`], asked of this sip-edge.
+pub fn start_originate_at(
+    mut edge: SipEdgeClient<Channel>,
+    target: &str,
+    plan: &str,
+) -> JoinHandle<anyhow::Result<Call>> {
+    let (target, plan) = (target.to_owned(), plan.to_owned());
+    tokio::spawn(async move {
+        let plan = proto::json::from_json(&plan).context("read the plan")?;
+        let request = OriginateRequest { target, plan: Some(plan), ..OriginateRequest::default() };
+        let reply = edge.originate(request).await.context("originate")?;
+        reply.into_inner().call.context("find the call in the reply")
+    })
+}
+
+/// As [`Stack::start_bridge`], asked of this sip-edge.
+pub fn start_bridge_at(
+    mut edge: SipEdgeClient<Channel>,
+    call_id: &str,
+    other_call_id: &str,
+) -> JoinHandle<anyhow::Result<Call>> {
+    let request = BridgeRequest {
+        call_id: call_id.into(),
+        other_call_id: other_call_id.into(),
+        ..BridgeRequest::default()
+    };
+    tokio::spawn(async move {
+        let bridged = edge.bridge(request).await.context("bridge")?.into_inner();
+        bridged.call.context("find the call that is left")
+    })
 }
 
 /// The value of `look`, once it is as `wanted`.

@@ -39,6 +39,7 @@ pub use collector::{Collector, Spans, attribute_text};
 pub use cut::Cut;
 pub use dispatcher::Dispatcher;
 pub use dnsmasq::Dnsmasq;
+pub use drive::{start_bridge_at, start_originate_at};
 pub use fleet::{Fleet, REPLICAS};
 pub use free_port::{free_port, free_ports};
 pub use front::Front;

@@ -263,9 +263,14 @@ impl Stack {
         self.services[&service].signal("CONT")
     }
 
+    /// SIGKILL to nats-server.
+    pub fn kill_nats(&mut self) {
+        self.nats.process().kill();
+    }
+
     /// SIGKILL to nats-server, and a new one on the same port and store.
     pub fn restart_nats(&mut self) -> anyhow::Result<()> {
-        self.nats.process().kill();
+        self.kill_nats();
         self.nats = NatsServer::start_at(&self.folder.join("nats"), Some(self.ports.nats))?;
         Ok(())
     }

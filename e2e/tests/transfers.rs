@@ -1,25 +1,9 @@
 //! Calls that change hands: transfers by the phones, and two calls that become one.
 
 use e2e::audio::Codec;
-use e2e::phone::{Dialog, PATIENCE, Phone};
+use e2e::phone::{PATIENCE, Phone, wait_talk};
 use e2e::{QUEUE_USER, Stack};
 use proto::sip_edge::v1::CallState;
-
-/// Packets that somebody has to hear of a talk: half a second.
-const TALK_PACKETS: usize = 25;
-
-/// Both hear each other, and nothing else does it: no music plays in a talk.
-fn assert_talk(a: (&Phone, &Dialog<'_>), b: (&Phone, &Dialog<'_>)) -> anyhow::Result<()> {
-    for ((speaker, dialog), (listener, _)) in [(a, b), (b, a)] {
-        speaker.ear().clear();
-        listener.ear().clear();
-        let tone: Vec<f32> = (0..800).map(|n| (n as f32 * 0.35).sin() * 0.3).collect();
-        dialog.speak(&tone);
-        listener.ear().wait_for_packets(TALK_PACKETS, PATIENCE)?;
-        dialog.hush();
-    }
-    Ok(())
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_transfers_a_caller_blindly() -> anyhow::Result<()> {
@@ -42,7 +26,7 @@ async fn an_agent_transfers_a_caller_blindly() -> anyhow::Result<()> {
     let bye = agent.wait_bye(PATIENCE)?;
     assert!(bye.reason.contains("BLIND_TRANSFER"), "{bye:?}");
     stack.wait_call(&call_id, |it| it.legs[1].remote_uri == carol.uri()).await?;
-    assert_talk((&caller, &call), (&carol, &talking))?;
+    wait_talk((&caller, &call), (&carol, &talking))?;
     call.bye()?;
     carol.wait_bye(PATIENCE)?;
     stack.wait_clean().await?;
@@ -78,7 +62,7 @@ async fn an_agent_transfers_a_caller_after_asking() -> anyhow::Result<()> {
     let joined =
         stack.wait_call(&second, |it| it.legs[0].sip_call_id == call.sip_call_id()).await?;
     assert_eq!(joined.state(), CallState::Connected);
-    assert_talk((&caller, &call), (&carol, &talking))?;
+    wait_talk((&caller, &call), (&carol, &talking))?;
     talking.bye()?;
     caller.wait_bye(PATIENCE)?;
     stack.wait_clean().await?;
@@ -101,7 +85,7 @@ async fn two_callers_who_wait_are_bridged() -> anyhow::Result<()> {
     assert_eq!((bridged.state(), &bridged.call_id), (CallState::Connected, &line[0]));
     assert_eq!(stack.wait_ended(&line[1]).await?.cause, "ATTENDED_TRANSFER");
     stack.wait_waiting(0).await?;
-    assert_talk((&alice, &call), (&bob, &other))?;
+    wait_talk((&alice, &call), (&bob, &other))?;
     other.bye()?;
     alice.wait_bye(PATIENCE)?;
     stack.wait_clean().await?;

@@ -107,6 +107,12 @@ impl Chains {
         }
     }
 
+    /// Whether nothing is under way for a call.
+    pub(crate) fn is_idle(&self, call: &CallId) -> bool {
+        let all = [Service::MediaRelay, Service::QueueSvc, Service::Scheduler];
+        all.into_iter().all(|service| !self.waiting.contains_key(&(call.clone(), service)))
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }

@@ -6,7 +6,8 @@ pub(crate) use forward::Replicated;
 
 use crate::events::{BEHIND_MAX, Events, Shown};
 use crate::plan::{self, Invalid};
-use crate::requests::{Answered, List, Originate, Request as Order, Unmet};
+use crate::requests::{Answered, HandedOver, List, Originate, Request as Order, Unmet};
+use crate::snapshots::Record;
 use crate::target::SipUri;
 use crate::transfer::Bridge;
 use call::{
@@ -18,15 +19,16 @@ use futures::stream::BoxStream;
 use proto::sip_edge::v1::sip_edge_server::SipEdge;
 use proto::sip_edge::v1::{
     BridgeRequest, BridgeResponse, Call, CallEvent, CollectRequest, CollectResponse,
-    GetCallRequest, HangupRequest, HangupResponse, ListCallsRequest, ListCallsResponse,
-    ListRegistrationsRequest, ListRegistrationsResponse, OriginateRequest, OriginateResponse,
-    PlayRequest, PlayResponse, Registration, RingRequest, RingResponse, RunPlanRequest,
-    RunPlanResponse, StopRingingRequest, StopRingingResponse, TransferRequest, TransferResponse,
-    WatchCallsRequest, transfer_request,
+    GetCallRequest, HandOverRequest, HandOverResponse, HangupRequest, HangupResponse,
+    ListCallsRequest, ListCallsResponse, ListRegistrationsRequest, ListRegistrationsResponse,
+    OriginateRequest, OriginateResponse, PlayRequest, PlayResponse, Registration, RingRequest,
+    RingResponse, RunPlanRequest, RunPlanResponse, StopRingingRequest, StopRingingResponse,
+    TransferRequest, TransferResponse, WatchCallsRequest, transfer_request,
 };
 use proto::sip_edge::v1::{CollectOutcome as WireCollected, RingOutcome as WireRing};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use tonic::{Request, Response, Status};
@@ -36,9 +38,14 @@ const LIST_DEFAULT: u32 = 1_000;
 /// Targets that are rung beside the first one.
 const ALSO_MAX: usize = 15;
 const DISPLAY_BYTES_MAX: usize = 128;
+/// How long a call that goes to another sip-edge may take to come to rest and be written, and the wait
+/// between looks.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
+const HAND_OVER_LOOK: Duration = Duration::from_millis(50);
 /// Longest id that a client may choose, in bytes.
 const ID_BYTES_MAX: usize = 128;
 
+#[derive(Clone)]
 pub(crate) struct Api {
     orders: mpsc::Sender<Order>,
     events: Events,
@@ -60,6 +67,12 @@ impl Api {
         required("call_id", &call_id)?;
         let asked = |reply| Order::Ask { call_id, ask, reply };
         self.order(asked).await?.map_err(unmet)
+    }
+
+    /// Goes on with a call that another sip-edge has left to us.
+    async fn take_over(&self, record: Record) -> Result<(), Status> {
+        let record = Box::new(record);
+        self.order(|reply| Order::TakeOver { record, reply }).await
     }
 
     fn call(&self, shown: Shown) -> Option<Call> {
@@ -232,6 +245,46 @@ impl SipEdge for Api {
         Ok(Response::new(BridgeResponse { call: self.call(answered.call) }))
     }
 
+    async fn hand_over(
+        &self,
+        request: Request<HandOverRequest>,
+    ) -> Result<Response<HandOverResponse>, Status> {
+        let HandOverRequest { call_id } = request.into_inner();
+        required("call_id", &call_id)?;
+        let deadline = Instant::now() + HAND_OVER_TIMEOUT;
+        let mut keep = true;
+        loop {
+            let unwritten = if keep {
+                self.order(|reply| Order::Keep { call_id: call_id.clone(), reply }).await?
+            } else {
+                let ordered = |reply| Order::HandOver { call_id: call_id.clone(), reply };
+                match self.order(ordered).await? {
+                    Ok(HandedOver::At(revision)) => {
+                        return Ok(Response::new(HandOverResponse { revision }));
+                    }
+                    Ok(HandedOver::NotYet(written)) => Ok(Some(written)),
+                    Err(e) => Err(e),
+                }
+            };
+            match unwritten {
+                Ok(Some(written)) => {
+                    let written = timeout_at(deadline, written).await.ok().and_then(Result::ok);
+                    let stays = "NATS has not taken the call, which goes on here: try again";
+                    written.ok_or_else(|| Status::unavailable(stays))?;
+                    keep = false;
+                }
+                Ok(None) => {
+                    let message = "the call cannot be kept: the log of its sip-edge says why";
+                    return Err(Status::failed_precondition(message));
+                }
+                Err(Unmet::Underway) if Instant::now() < deadline => {
+                    tokio::time::sleep(HAND_OVER_LOOK).await;
+                }
+                Err(e) => return Err(unmet(e)),
+            }
+        }
+    }
+
     async fn collect(
         &self,
         request: Request<CollectRequest>,
@@ -401,6 +454,8 @@ fn unmet(e: Unmet) -> Status {
         Unmet::NoSuchCall => Status::not_found(message),
         Unmet::CallIdInUse => Status::already_exists(message),
         Unmet::Moved | Unmet::Draining => Status::unavailable(message),
+        Unmet::Underway => Status::aborted(message),
+        Unmet::Bound => Status::failed_precondition(message),
         Unmet::TooManyCalls { .. } => Status::resource_exhausted(message),
         Unmet::Refused(refusal) => refused(&refusal, message),
     }

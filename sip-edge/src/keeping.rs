@@ -12,22 +12,25 @@ use crate::edge::{Done, Edge, now};
 use crate::media::Media;
 use crate::metrics;
 use crate::peers::Peers;
-use crate::requests::Unmet;
+use crate::requests::{HandedOver, Unmet, Written};
 use crate::snapshots::{Kept, Record, Snapshots};
-use call::{Call, Cause, Failure, FailureKind, Input, LegEnd, LegNumber, LegSignal, Output};
+use call::{
+    Call, Cause, Failure, FailureKind, Input, LegEnd, LegNumber, LegSignal, Output, Refusal,
+};
 use futures::future::join_all;
 use proto::sip_edge::v1::OriginateRequest;
 use sip::{Credentials, Hangup, LegId};
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 /// How long changes are gathered before they are written.
 const GATHER: Duration = Duration::from_millis(25);
 /// How long NATS may hold up what waits until a call is written.
 const WAIT_MAX: Duration = Duration::from_millis(500);
+/// How long a call that was let go of waits to be taken.
+const TAKE_WITHIN: Duration = Duration::from_secs(5);
 /// Media-relays beside our own whose sessions we go on with.
 const RELAYS_MAX: usize = 64;
 
@@ -95,7 +98,7 @@ impl Edge {
 
     /// Keeps the call as it is now. The receiver hears when it is written; `None` if it is, or is not
     /// to be kept.
-    pub(crate) fn keep_now(&mut self, id: &CallId) -> Option<oneshot::Receiver<()>> {
+    pub(crate) fn keep_now(&mut self, id: &CallId) -> Option<Written> {
         let entry = self.calls.get(id).filter(|entry| !entry.call.has_ended())?;
         let call = entry.call.snapshot(now())?;
         let live = entry.legs.iter().filter_map(|(number, slot)| match slot {
@@ -103,13 +106,14 @@ impl Edge {
             Slot::Resolving | Slot::Borrowed(_) => None,
         });
         let kept = Kept { call, legs: live.collect() };
-        let snapshots = &self.keeping.snapshots;
-        let record = Record::new(&snapshots.owner, &snapshots.process, kept, entry);
-        let json = match record.write() {
+        let json = match Record::new(self.keeping.snapshots.us(), kept, entry).write() {
             Ok(json) => json,
             Err(e) => {
                 metrics::snapshot_too_large();
                 warn!(call_id = %id, "failed to keep the call: {e:#}");
+                if let Some(entry) = self.calls.get_mut(id) {
+                    entry.kept.get_or_insert(0); // Not at once again.
+                }
                 return None;
             }
         };
@@ -124,10 +128,80 @@ impl Edge {
         }
     }
 
-    /// Goes on with a call of another sip-edge, which is dead.
+    /// Keeps a call before it is handed over, as if it had never been: that NATS takes it shows that it
+    /// is there.
+    ///
+    /// # Errors
+    /// If the call cannot go on elsewhere.
+    pub(crate) fn keep(&mut self, call_id: &str) -> Result<Option<Written>, Unmet> {
+        let id = self.movable(call_id)?;
+        if let Some(entry) = self.calls.get_mut(&id) {
+            entry.kept = None;
+        }
+        Ok(self.keep_now(&id))
+    }
+
+    /// Lets go of a call that is kept as it is: whoever wants it takes it from its entry. If nobody has
+    /// after [`TAKE_WITHIN`], it goes on here, like one of a dead sip-edge: it is never nobody's.
+    ///
+    /// # Errors
+    /// If the call cannot go on elsewhere.
+    pub(crate) fn let_go_of(&mut self, call_id: &str) -> Result<HandedOver, Unmet> {
+        let id = self.movable(call_id)?;
+        if let Some(written) = self.keep_now(&id) {
+            return Ok(HandedOver::NotYet(written));
+        }
+        let snapshots = self.keeping.snapshots.clone();
+        let revision = snapshots.revision(&id).ok_or(Unmet::Underway)?;
+        info!(call_id = %id, revision, "leaving the call to another sip-edge");
+        self.keeping.changed.remove(&id);
+        snapshots.forget(&id);
+        self.leave(&id);
+        let done = self.done.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(TAKE_WITHIN).await;
+            if let Some(record) = snapshots.take_at(&id, revision).await {
+                warn!(call_id = %id, "no other sip-edge has taken the call");
+                let _ = done.send(Done::CallTaken(Box::new(record))).await; // The process is ending.
+            }
+        });
+        Ok(HandedOver::At(revision))
+    }
+
+    /// A call of which another sip-edge loses nothing: all its legs stand, nothing is under way, and its
+    /// phones can be reached from elsewhere.
+    fn movable(&self, call_id: &str) -> Result<CallId, Unmet> {
+        let id = self.calls.id_of(call_id).ok_or(Unmet::NoSuchCall)?;
+        let entry = self.calls.get(&id).ok_or(Unmet::NoSuchCall)?;
+        if entry.call.has_ended() || entry.call.snapshot(now()).is_none() {
+            return Err(Unmet::Refused(Refusal::NotAnsweredYet));
+        }
+        let mut bound = false;
+        for slot in entry.legs.values() {
+            let Slot::Live(leg) = slot else { return Err(Unmet::Underway) };
+            if self.borrowed.contains_key(leg) || !self.user_agent.is_at_rest(*leg) {
+                return Err(Unmet::Underway);
+            }
+            bound |= !self.user_agent.is_reachable_elsewhere(*leg);
+        }
+        match bound {
+            _ if !self.chains.is_idle(&id) => Err(Unmet::Underway),
+            true => Err(Unmet::Bound),
+            false => Ok(id),
+        }
+    }
+
+    /// Goes on with a call of another sip-edge, which is dead or has left it to us.
     pub(crate) fn take_over(&mut self, record: Record) {
         let (call, session_id) = (record.call_id(), record.session_id.clone());
         let url = record.media_relay.clone();
+        let is_live = self.calls.is_live(&call);
+        if is_live || self.calls.get(&call).is_some_and(|it| it.session_id == session_id) {
+            if !is_live {
+                self.keeping.snapshots.delete(&call); // It has come before, and ended.
+            }
+            return;
+        }
         self.restore(record);
         if let Some(entry) = self.calls.get_mut(&call) {
             entry.media_since = None; // Until media-relay counts the session as ours.
@@ -279,9 +353,15 @@ impl Edge {
         }
         let Some(entry) = self.calls.remove(id) else { return };
         for (number, slot) in entry.legs {
-            let Slot::Live(leg) = slot else { continue };
-            for leg in self.branches(id, number, leg) {
-                self.let_go(leg);
+            match slot {
+                Slot::Live(leg) => {
+                    self.tell_borrower(leg, LegSignal::Ended(LegEnd::TransportFailed));
+                    for leg in self.branches(id, number, leg) {
+                        self.let_go(leg);
+                    }
+                }
+                Slot::Borrowed(leg) => self.give_back(leg, 480),
+                Slot::Resolving => (),
             }
         }
     }
@@ -304,10 +384,7 @@ fn unwanted() -> Hangup {
 }
 
 /// Does the work once the call is written, or NATS has had its time.
-pub(crate) async fn after<T>(
-    written: Option<oneshot::Receiver<()>>,
-    work: impl Future<Output = T>,
-) -> T {
+pub(crate) async fn after<T>(written: Option<Written>, work: impl Future<Output = T>) -> T {
     if let Some(written) = written {
         let _ = tokio::time::timeout(WAIT_MAX, written).await; // Calls do not depend on NATS.
     }

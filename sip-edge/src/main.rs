@@ -186,7 +186,7 @@ async fn run(service: Service, args: Args) -> anyhow::Result<()> {
 async fn had_before(snapshots: &Snapshots) -> anyhow::Result<Vec<Record>> {
     let until = Instant::now() + READ_LIMIT;
     loop {
-        match snapshots.take_over(&snapshots.owner, "").await {
+        match snapshots.take_over(&snapshots.us().owner, "").await {
             Err(e) if Instant::now() < until => {
                 warn!("failed to {e:#}; trying again");
                 tokio::time::sleep(READ_RETRY).await;

@@ -5,6 +5,7 @@ use crate::edge::{Edge, now};
 use crate::events::Shown;
 use crate::keeping;
 use crate::metrics;
+use crate::snapshots::Record;
 use crate::transfer::Bridge;
 use call::{Answer, Ask, Call, Facts, Originated, Plan, Refusal, RequestNumber, RingOutcome};
 use proto::sip_edge::v1 as wire;
@@ -19,10 +20,25 @@ pub(crate) enum Request {
     Ask { call_id: String, ask: Ask, reply: oneshot::Sender<Result<Answered, Unmet>> },
     Originate { originate: Box<Originate>, reply: oneshot::Sender<Result<Answered, Unmet>> },
     Bridge { bridge: Bridge, reply: oneshot::Sender<Result<Answered, Unmet>> },
+    Keep { call_id: String, reply: oneshot::Sender<Result<Option<Written>, Unmet>> },
+    HandOver { call_id: String, reply: oneshot::Sender<Result<HandedOver, Unmet>> },
+    TakeOver { record: Box<Record>, reply: oneshot::Sender<()> },
     Get { call_id: String, reply: oneshot::Sender<Option<Shown>> },
     List { list: List, reply: oneshot::Sender<Listed> },
     Registrations { reply: oneshot::Sender<Vec<Registration>> },
     ShutDown { reply: oneshot::Sender<()> },
+}
+
+/// Completes when a call is kept as it was.
+pub(crate) type Written = oneshot::Receiver<()>;
+
+/// What came of letting go of a call.
+#[derive(Debug)]
+pub(crate) enum HandedOver {
+    /// It goes on from this revision of its entry.
+    At(u64),
+    /// It has changed, and is being written.
+    NotYet(Written),
 }
 
 /// An answer of a call, and the call after it as the shell can show it.
@@ -41,6 +57,10 @@ pub(crate) enum Unmet {
     CallIdInUse,
     #[error("another sip-edge goes on with the call: ask again")]
     Moved,
+    #[error("something is under way on the call: try again")]
+    Underway,
+    #[error("a phone of the call can be reached from its sip-edge alone")]
+    Bound,
     #[error("sip-edge drains and takes no new calls")]
     Draining,
     #[error("{max} live calls are the most (--max-calls)")]
@@ -110,6 +130,15 @@ impl Edge {
             },
             Request::Originate { originate, reply } => self.originate(*originate, reply),
             Request::Bridge { bridge, reply } => self.bridge(&bridge, reply),
+            // Whoever does not wait any more does not take it.
+            Request::Keep { reply, .. } if reply.is_closed() => (),
+            Request::HandOver { reply, .. } if reply.is_closed() => (),
+            Request::Keep { call_id, reply } => drop(reply.send(self.keep(&call_id))),
+            Request::HandOver { call_id, reply } => drop(reply.send(self.let_go_of(&call_id))),
+            Request::TakeOver { record, reply } => {
+                self.take_over(*record);
+                let _ = reply.send(()); // Who brought it may have gone.
+            }
             Request::Get { call_id, reply } => {
                 let entry = self.calls.get(&call_id);
                 drop(reply.send(entry.map(|entry| entry.show(entry.call.view()))));

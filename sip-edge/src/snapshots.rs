@@ -13,7 +13,7 @@ mod writer;
 pub(crate) use record::{Kept, Record};
 
 use crate::calls::CallId;
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use async_nats::jetstream::kv::{Entry, Operation, Store, UpdateErrorKind};
 use async_nats::jetstream::{self, stream};
 use futures::StreamExt as _;
@@ -30,15 +30,15 @@ use tracing::warn;
 const RECORD_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// Requests to NATS at the same time.
 const CONCURRENT_MAX: usize = 64;
+/// Wait after an attempt to take one call.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 /// How long NATS may take for one of them.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What is to be written, and what of it has been. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Snapshots {
-    /// Who we are: name and process.
-    pub(crate) owner: Arc<str>,
-    pub(crate) process: Arc<str>,
+    us: Arc<Owner>,
     context: jetstream::Context,
     slots: Arc<Mutex<HashMap<CallId, Slot>>>,
     changed: Arc<Notify>,
@@ -63,13 +63,13 @@ enum Change {
 
 impl Snapshots {
     pub(crate) fn new(context: jetstream::Context, owner: &str) -> Self {
-        Self {
-            owner: owner.into(),
-            process: boot::new_id().into(),
-            context,
-            slots: Arc::default(),
-            changed: Arc::default(),
-        }
+        let us = Owner { owner: owner.to_owned(), process: boot::new_id() };
+        Self { us: us.into(), context, slots: Arc::default(), changed: Arc::default() }
+    }
+
+    /// Who we are.
+    pub(crate) fn us(&self) -> &Owner {
+        &self.us
     }
 
     /// Has this state written, in place of one that waits; the receiver hears when it, or a later one,
@@ -131,33 +131,102 @@ impl Snapshots {
 
     fn is_theirs(&self, entry: &Entry, owner: &str, process: &str) -> bool {
         let said = serde_json::from_slice::<Owner>(&entry.value);
-        let is_meant = |it: &str| it != &*self.process && (process.is_empty() || it == process);
+        let is_meant = |it: &str| it != self.us.process && (process.is_empty() || it == process);
         said.is_ok_and(|it| it.owner == owner && is_meant(&it.process))
     }
 
     /// `None` if somebody was faster, or it cannot be read.
     async fn take(&self, store: &Store, entry: Entry) -> Option<Record> {
-        let taken = async {
-            let mut record = Record::read(&entry.value)?;
-            (record.owner, record.process) = (self.owner.to_string(), self.process.to_string());
-            let json = record.write()?;
-            match timed(store.update(&entry.key, json.into(), entry.revision)).await {
-                Ok(revision) => Ok(Some((record, revision))),
-                Err(e) if is_too_late(&e) => Ok(None),
-                Err(e) => Err(e),
-            }
-        };
-        match taken.await {
-            Ok(taken) => taken.map(|(record, revision)| {
-                let mut slots = self.slots.lock().expect("never poisoned");
-                slots.entry(record.call_id()).or_default().revision = Some(revision);
-                record
-            }),
+        let record = match Record::read(&entry.value) {
+            Ok(record) => record,
             Err(e) => {
                 warn!(call_id = entry.key, "failed to take a call over: {e:#}");
-                None
+                return None;
             }
+        };
+        match self.try_take(store, record, entry.revision).await {
+            Ok(Some(record)) => Some(record),
+            _ => self.take_tried(&entry.key, entry.revision, true).await,
         }
+    }
+
+    /// `None` if the entry is at another revision.
+    async fn try_take(
+        &self,
+        store: &Store,
+        mut record: Record,
+        revision: u64,
+    ) -> anyhow::Result<Option<Record>> {
+        (record.owner, record.process) = (self.us.owner.clone(), self.us.process.clone());
+        let (id, json) = (record.call_id(), record.write()?);
+        match timed(store.update(&*id, json.into(), revision)).await {
+            Ok(revision) => {
+                self.own(&id, revision);
+                Ok(Some(record))
+            }
+            Err(e) if is_too_late(&e) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The revision of a call's entry, if it is ours and written.
+    pub(crate) fn revision(&self, id: &CallId) -> Option<u64> {
+        self.slots.lock().expect("never poisoned").get(id)?.revision
+    }
+
+    /// Takes a call whose sip-edge has let go of it, or had, at `revision`; `None` if somebody else
+    /// was faster, or it has ended. Asks NATS until it says.
+    pub(crate) async fn take_at(&self, call_id: &str, revision: u64) -> Option<Record> {
+        self.take_tried(call_id, revision, false).await
+    }
+
+    /// If it was `tried` before, what is ours now is that: NATS has taken it and we did not hear.
+    async fn take_tried(&self, call_id: &str, revision: u64, mut tried: bool) -> Option<Record> {
+        loop {
+            match self.try_take_at(call_id, revision, &mut tried).await {
+                Ok(taken) => return taken,
+                Err(e) => warn!(call_id, "failed to take a call over: {e:#}; trying again"),
+            }
+            tokio::time::sleep(RETRY_DELAY).await;
+        }
+    }
+
+    async fn try_take_at(
+        &self,
+        call_id: &str,
+        revision: u64,
+        tried: &mut bool,
+    ) -> anyhow::Result<Option<Record>> {
+        let store = self.open().await?;
+        let entry = timed(store.entry(call_id)).await.context("read a call")?;
+        let Some(entry) = entry.filter(|it| it.operation == Operation::Put) else {
+            return Ok(None);
+        };
+        ensure!(entry.revision >= revision, "got revision {}, wanted {revision}", entry.revision);
+        let record = match Record::read(&entry.value) {
+            Ok(record) => record,
+            Err(e) => {
+                warn!(call_id, "failed to read a call: {e:#}");
+                return Ok(None); // It stays so.
+            }
+        };
+        if entry.revision == revision {
+            *tried = true;
+            let taken = self.try_take(&store, record, revision).await?;
+            // Somebody was faster, or an attempt of ours that was slow.
+            return taken.map(Some).context("take it before somebody else");
+        }
+        let id = record.call_id();
+        if !*tried || !self.is_ours(&entry.value) || self.revision(&id).is_some() {
+            return Ok(None);
+        }
+        self.own(&id, entry.revision);
+        Ok(Some(record))
+    }
+
+    fn own(&self, id: &CallId, revision: u64) {
+        let mut slots = self.slots.lock().expect("never poisoned");
+        slots.entry(id.clone()).or_default().revision = Some(revision);
     }
 
     /// Calls that we had and that others have taken over.
@@ -174,7 +243,7 @@ impl Snapshots {
 
     fn is_ours(&self, json: &[u8]) -> bool {
         let owner = serde_json::from_slice::<Owner>(json);
-        owner.is_ok_and(|it| it.owner == *self.owner && it.process == *self.process)
+        owner.is_ok_and(|it| it == *self.us)
     }
 
     /// Who has this call; `None` if nobody.

@@ -268,6 +268,22 @@ fn authorize(
     ))
 }
 
+/// Packets that somebody has to hear of a talk: half a second.
+const TALK_PACKETS: usize = 25;
+
+/// Waits until each hears the other, who speaks only then: no music plays in a talk.
+pub fn wait_talk(a: (&Phone, &Dialog<'_>), b: (&Phone, &Dialog<'_>)) -> anyhow::Result<()> {
+    for ((speaker, dialog), (listener, _)) in [(a, b), (b, a)] {
+        speaker.ear().clear();
+        listener.ear().clear();
+        let tone: Vec<f32> = (0..800).map(|n| (n as f32 * 0.35).sin() * 0.3).collect();
+        dialog.speak(&tone);
+        listener.ear().wait_for_packets(TALK_PACKETS, PATIENCE)?;
+        dialog.hush();
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -281,6 +281,13 @@ impl SipEdge for Fake {
         Err(not_for_queues())
     }
 
+    async fn hand_over(
+        &self,
+        _: Request<HandOverRequest>,
+    ) -> Result<Response<HandOverResponse>, Status> {
+        Err(not_for_queues())
+    }
+
     async fn transfer(
         &self,
         request: Request<TransferRequest>,

@@ -239,6 +239,7 @@ impl SipEdge for Edge {
         ring: RingRequest => RingResponse;
         stop_ringing: StopRingingRequest => StopRingingResponse;
         bridge: BridgeRequest => BridgeResponse;
+        hand_over: HandOverRequest => HandOverResponse;
         collect: CollectRequest => CollectResponse;
         run_plan: RunPlanRequest => RunPlanResponse;
         list_registrations: ListRegistrationsRequest => ListRegistrationsResponse;

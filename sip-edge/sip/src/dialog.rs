@@ -205,6 +205,18 @@ impl Dialog {
         self
     }
 
+    /// Whether the peer can be reached by others as by us: by a proxy, or because its messages come
+    /// from where its Contact says. A name is that of a server.
+    pub(crate) fn is_reachable_elsewhere(&self) -> bool {
+        if self.peer.transport.is_reliable() && self.target_peer().is_none() {
+            return false; // Names are not looked up within a dialog.
+        }
+        !self.route_set.is_empty()
+            || self.target_peer().is_none_or(|target| {
+                !self.peer.transport.is_reliable() && target.addr == self.peer.addr
+            })
+    }
+
     /// Contact of the peer.
     pub(crate) fn remote_target(&self) -> &str {
         &self.remote_target
@@ -250,6 +262,49 @@ fn is_private(ip: IpAddr) -> bool {
                 || ip.is_unspecified()
                 || ip.is_unique_local()
                 || ip.is_unicast_link_local()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::Transport;
+
+    /// A dialog with who sends from `addr` and says `contact` and these Routes.
+    fn dialog(transport: Transport, addr: &str, contact: &str, routes: &[&str]) -> Dialog {
+        Dialog {
+            call_id: "c".to_owned(),
+            local_tag: "l".to_owned(),
+            remote_tag: Some("r".to_owned()),
+            local: "<sip:us@h>;tag=l".to_owned(),
+            remote: "<sip:them@h>;tag=r".to_owned(),
+            local_cseq: 1,
+            remote_cseq: None,
+            route_set: routes.iter().map(|it| (*it).to_owned()).collect(),
+            remote_target: contact.to_owned(),
+            remote_instance: None,
+            peer: Peer::new(transport, addr.parse().unwrap()),
+        }
+    }
+
+    #[test]
+    fn who_is_reached_by_its_own_connection_or_behind_nat_is_bound_to_this_process() {
+        let at = "192.0.2.7:5060";
+        let of = |transport, contact: &str, routes: &[&str]| {
+            dialog(transport, at, contact, routes).is_reachable_elsewhere()
+        };
+        assert!(of(Transport::Udp, "sip:them@192.0.2.7", &[]));
+        assert!(of(Transport::Udp, "sip:them@carrier.example", &[]), "a server's name");
+        assert!(!of(Transport::Udp, "sip:them@10.0.0.2", &[]), "behind NAT");
+        assert!(!of(Transport::Udp, "sip:them@192.0.2.7:5062", &[]), "behind NAT of ports");
+        assert!(!of(Transport::Tcp, "sip:them@192.0.2.7;transport=tcp", &[]));
+        let by_name = ["sip:them@phone.invalid;transport=tcp", "sip:them@carrier.example"];
+        assert!(by_name.iter().all(|contact| !of(Transport::Tcp, contact, &[])));
+        let named = ["<sip:proxy.example;transport=tcp;lr>"];
+        assert!(!of(Transport::Tcp, "sip:them@192.0.2.7", &named));
+        for transport in [Transport::Udp, Transport::Tcp] {
+            assert!(of(transport, "sip:them@10.0.0.2", &["<sip:192.0.2.1;lr>"]), "by a proxy");
         }
     }
 }

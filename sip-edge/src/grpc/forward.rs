@@ -1,8 +1,9 @@
 //! Any sip-edge answers for any call: what is asked here about a call of another one is forwarded to
 //! it, once.
 
-use super::{Api, page};
+use super::{Api, page, side, unmet};
 use crate::peers::Peers;
+use crate::requests::Unmet;
 use crate::snapshots::Snapshots;
 use boot::Channel;
 use futures::StreamExt as _;
@@ -27,6 +28,10 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(3);
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Connections that are kept; more than there are sip-edges in any deployment.
 const CLIENTS_MAX: usize = 64;
+
+/// How long another one may take to let go of a call.
+const COMING_TIMEOUT: Duration = Duration::from_secs(4);
+const OWNER_GONE: &str = "the sip-edge that had the call is gone: try again";
 
 type Client = SipEdgeClient<Channel>;
 
@@ -59,11 +64,14 @@ impl Replicated {
         let is_forwarded = request.metadata().contains_key(FORWARDED);
         let again = request.get_ref().clone();
         let refused = match here(request).await {
-            Err(status) if status.code() == Code::NotFound && !is_forwarded => status,
+            Err(status) if status.code() == Code::NotFound => status,
             answered => return answered,
         };
+        if is_forwarded {
+            return Err(self.or_coming(call_id(&again), refused).await);
+        }
         let Some(client) = self.client_of(call_id(&again), refused).await? else {
-            return Err(Status::unavailable("the sip-edge that had the call is gone: try again"));
+            return Err(Status::unavailable(OWNER_GONE));
         };
         let mut request = Request::new(again);
         request.metadata_mut().insert(FORWARDED, MetadataValue::from_static("1"));
@@ -71,6 +79,32 @@ impl Replicated {
             request.metadata_mut().insert(DEADLINE, deadline);
         }
         there(client, request).await
+    }
+
+    /// What is said to another sip-edge of a call that is not here: it may be on its way from here, or
+    /// about to come. Who hears that it is nowhere forgets it.
+    async fn or_coming(&self, call_id: &str, refused: Status) -> Status {
+        match self.snapshots.owner_of(call_id).await {
+            Ok(None) => refused,
+            _ => Status::unavailable(OWNER_GONE),
+        }
+    }
+
+    async fn is_here(&self, call_id: &str, wanted: impl FnOnce(&Call) -> bool) -> bool {
+        let request = GetCallRequest { call_id: call_id.to_owned() };
+        let call = self.here.get_call(Request::new(request)).await;
+        call.is_ok_and(|call| wanted(call.get_ref()))
+    }
+
+    /// Has a call of another sip-edge go on here.
+    async fn bring(&self, call_id: &str) -> Result<(), Status> {
+        let client = self.client_of(call_id, unmet(Unmet::NoSuchCall)).await?;
+        let client = client.ok_or_else(|| Status::unavailable(OWNER_GONE))?;
+        let request = HandOverRequest { call_id: call_id.to_owned() };
+        // Whoever wants it may go: a call that is on its way must arrive.
+        let coming = come(self.here.clone(), self.snapshots.clone(), client, request);
+        let come = tokio::spawn(coming).await;
+        come.unwrap_or_else(|_| Err(Status::unavailable("sip-edge is ending")))
     }
 
     /// The way to the one that has the call; `None` if it is being taken over. `refused` is what we
@@ -128,6 +162,31 @@ impl Replicated {
             listed.ok().map(Response::into_inner)
         });
         join_all(listed).await.into_iter().flatten().collect()
+    }
+}
+
+/// Asks who has the call to let go of it, and goes on with it. After an error it goes on there: at once,
+/// or when nobody has taken it.
+async fn come(
+    here: Api,
+    snapshots: Snapshots,
+    mut client: Client,
+    request: HandOverRequest,
+) -> Result<(), Status> {
+    let call_id = request.call_id.clone();
+    let mut request = Request::new(request);
+    request.set_timeout(COMING_TIMEOUT);
+    let handed = client.hand_over(request).await.map_err(|e| match e.code() {
+        Code::FailedPrecondition | Code::Aborted => e,
+        Code::Unimplemented => Status::failed_precondition(
+            "the sip-edge of the other call is too old to let go of it: update it",
+        ),
+        _ => Status::unavailable(format!("the other call has not come: {}", e.message())),
+    })?;
+    let revision = handed.into_inner().revision;
+    match snapshots.take_at(&call_id, revision).await {
+        Some(record) => here.take_over(record).await,
+        None => Err(Status::unavailable(OWNER_GONE)),
     }
 }
 
@@ -210,8 +269,26 @@ impl SipEdge for Replicated {
         &self,
         request: Request<BridgeRequest>,
     ) -> Result<Response<BridgeResponse>, Status> {
+        // Both calls must be here: who has the one that goes on has the other one come.
+        let BridgeRequest { call_id, legs, other_call_id, other_legs } = request.get_ref();
+        let is_sound = side("legs", *legs).is_ok() && side("other_legs", *other_legs).is_ok();
+        let is_live = |it: &Call| it.state() != CallState::Ended;
+        if is_sound
+            && !other_call_id.is_empty()
+            && self.is_here(call_id, is_live).await
+            && !self.is_here(other_call_id, |_| true).await
+        {
+            self.bring(other_call_id).await?;
+        }
         let there = async |mut to: Client, it| to.bridge(it).await;
         self.by_owner(|it| &it.call_id, request, |it| self.here.bridge(it), there).await
+    }
+
+    async fn hand_over(
+        &self,
+        request: Request<HandOverRequest>,
+    ) -> Result<Response<HandOverResponse>, Status> {
+        self.here.hand_over(request).await
     }
 
     async fn collect(

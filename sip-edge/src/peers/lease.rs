@@ -92,7 +92,7 @@ impl Lease {
             Some(opened) => opened,
             None => open(&self.context).await?,
         };
-        let entry = Entry { url: self.url.clone(), process: self.snapshots.process.to_string() };
+        let entry = Entry { url: self.url.clone(), process: self.snapshots.us().process.clone() };
         let json = serde_json::to_vec(&entry).context("write the lease as JSON")?;
         opened.put(self.peers.own_name(), json.into()).await.context("renew the lease")?;
         *store = Some(opened);

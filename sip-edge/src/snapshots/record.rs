@@ -44,11 +44,11 @@ pub(crate) struct Kept {
 }
 
 impl Record {
-    pub(crate) fn new(owner: &str, process: &str, kept: Kept, entry: &crate::calls::Entry) -> Self {
+    pub(crate) fn new(owner: &Owner, kept: Kept, entry: &crate::calls::Entry) -> Self {
         Self {
             version: VERSION,
-            owner: owner.to_owned(),
-            process: process.to_owned(),
+            owner: owner.owner.clone(),
+            process: owner.process.clone(),
             call: kept.call,
             legs: kept.legs,
             session_id: entry.session_id.clone(),
@@ -91,8 +91,8 @@ impl Record {
     }
 }
 
-/// Whose call it is, without reading all of it.
-#[derive(Debug, Deserialize)]
+/// Whose call it is: a sip-edge's `--edge-name`, and which process of it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub(crate) struct Owner {
     pub(crate) owner: String,
     pub(crate) process: String,

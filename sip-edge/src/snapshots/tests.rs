@@ -34,7 +34,7 @@ impl Edge {
         let media = Media::new("http://127.0.0.1:1", "edge", Duration::ZERO).unwrap();
         let entry = Entry::new(parked(call_id), media, from.to_owned(), "sip:us@h".to_owned());
         let kept = Kept { call: entry.call.snapshot(now()).unwrap(), legs: Vec::new() };
-        Record::new(&self.snapshots.owner, &self.snapshots.process, kept, &entry)
+        Record::new(self.snapshots.us(), kept, &entry)
     }
 
     /// The calls that it takes from `owner`, as `CALL_ID FROM`, in order.
@@ -135,13 +135,38 @@ async fn of_many_that_want_a_call_one_gets_it_and_who_had_it_hears_of_that() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_let_go_of_is_taken_once_by_whoever_is_first() {
+    let nats = NatsServer::start().unwrap();
+    let (mut a, b) = (Edge::start(&nats, "a").await, Edge::start(&nats, "b").await);
+    a.keep("c", "before").await;
+    let old = a.snapshots.revision(&"c".into()).unwrap();
+    a.keep("c", "let go of").await;
+    let revision = a.snapshots.revision(&"c".into()).unwrap();
+    a.snapshots.forget(&"c".into());
+    assert!(b.snapshots.take_at("c", old).await.is_none(), "it has changed since");
+    let (by_a, by_b) =
+        tokio::join!(a.snapshots.take_at("c", revision), b.snapshots.take_at("c", revision));
+    assert_eq!([&by_a, &by_b].into_iter().flatten().count(), 1);
+    let taken = by_a.as_ref().or(by_b.as_ref()).unwrap();
+    let (taker, name) = if by_a.is_some() { (&a, "a") } else { (&b, "b") };
+    assert_eq!((taken.from.as_str(), taken.owner.as_str()), ("let go of", name));
+    assert!(taker.snapshots.take_at("c", revision).await.is_none(), "it has it already");
+    taker.keep("c", "on").await; // It goes on from the revision that it took.
+    taker.snapshots.forget(&"c".into());
+    assert!(taker.snapshots.take_at("c", revision).await.is_none(), "it did not take it there");
+    let again = taker.snapshots.take_tried("c", revision, true).await;
+    assert_eq!(again.unwrap().from, "on", "it did not hear that it had taken it");
+    assert!(a.done.try_recv().is_err());
+}
+
+#[tokio::test]
 async fn what_the_next_process_of_a_name_has_is_not_taken_for_that_of_the_dead_one() {
     let nats = NatsServer::start().unwrap();
     let (dead, next) = (Edge::start(&nats, "a").await, Edge::start(&nats, "a").await);
     dead.keep("old", "f").await;
     next.keep("new", "f").await;
     let other = Edge::start(&nats, "b").await;
-    assert_eq!(other.take_of("a", &dead.snapshots.process).await, ["old f"]);
+    assert_eq!(other.take_of("a", &dead.snapshots.us().process).await, ["old f"]);
     assert_eq!(next.snapshots.owner_of("new").await.unwrap().as_deref(), Some("a"));
 }
 

@@ -71,6 +71,28 @@ impl UserAgent {
         })
     }
 
+    /// Whether a leg stands and nothing is under way on it: what another process goes on with is then all
+    /// that there is.
+    pub fn is_at_rest(&self, leg: LegId) -> bool {
+        self.legs.get(&leg).is_some_and(|leg| {
+            leg.state == State::Confirmed
+                && leg.hangup.is_none()
+                && leg.pending.is_none()
+                && leg.unacked.is_none()
+                && leg.ours.is_none()
+                && leg.refer.is_none()
+                && leg.subscription.is_none()
+                && leg.referring.is_none()
+                && !leg.is_refreshing
+        })
+    }
+
+    /// Whether another process on another host can reach the peer of a leg as we do: by a proxy, or
+    /// where its Contact says, over UDP and without NAT.
+    pub fn is_reachable_elsewhere(&self, leg: LegId) -> bool {
+        self.legs.get(&leg).is_some_and(|leg| leg.dialog.is_reachable_elsewhere())
+    }
+
     /// Goes on with a leg of another process, as if its session had been refreshed just now. Limits
     /// do not hold it up: the call is there.
     ///
