@@ -73,7 +73,8 @@ pub(crate) struct Args {
     pub codecs: Vec<CodecName>,
 
     /// After how long without RTP and RTCP a side is reported INACTIVE, while somebody needs to
-    /// hear it; listeners to music may be silent for ever. At most 24h; 0s: never.
+    /// hear it; phones that hold, and listeners to music, may be silent for ever. At most 24h; 0s:
+    /// never.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     pub inactivity: Duration,
 

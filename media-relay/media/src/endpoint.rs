@@ -534,8 +534,8 @@ impl Endpoint {
         Some(self.last_arrival.map_or(needed, |it| it.max(needed)) + limit)
     }
 
-    /// The remote says that it sends.
-    pub(crate) fn sends(&self) -> bool {
-        self.remote.as_ref().is_some_and(|it| it.audio.direction.sends())
+    /// The remote says that it sends, and does not hold: many phones are silent then, whatever they say.
+    pub(crate) fn is_due(&self) -> bool {
+        self.remote.as_ref().is_some_and(|it| it.audio.direction.sends() && !it.held())
     }
 }

@@ -118,7 +118,7 @@ impl Relay {
             let in_conference = matches!(endpoint.hears, Hears::Conference(_));
             // Whoever negotiates for it has an eye on it.
             let is_ours = !endpoint.is_verbatim;
-            let needed = is_ours && endpoint.sends() && (other_listens || in_conference);
+            let needed = is_ours && endpoint.is_due() && (other_listens || in_conference);
             if needed != endpoint.needed_since.is_some() {
                 endpoint.needed_since = needed.then_some(now);
                 endpoint.reported_inactive = false;

@@ -46,13 +46,23 @@ fn ports_and_stream_stay_when_an_offer_comes_again() {
 
 #[test]
 fn nothing_is_relayed_to_a_side_on_hold_and_nobody_is_due() {
-    let mut bench = Bench::connected("0 101");
-    bench.offer(SESSION, Side::B, Some(&sdp_with(B, "0 101", "inactive"))).unwrap();
-    let voice = rtp(77, 1, 160, 0, &[1; 160]);
-    assert_eq!(bench.receive(Side::A, A, &voice).as_deref(), Some("on_hold"));
-    assert_eq!(bench.take_rtp(B), []);
-    bench.run(600_000);
-    assert_eq!(bench.count(&EventKind::Inactive), 0);
+    let holds = [
+        sdp_with(B, "0 101", "inactive"),
+        sdp_with(B, "0 101", "sendonly"),
+        sdp("0.0.0.0:5000", "0 101"),
+    ];
+    for hold in holds {
+        let mut bench = Bench::connected("0 101");
+        bench.offer(SESSION, Side::B, Some(&hold)).unwrap();
+        let voice = rtp(77, 1, 160, 0, &[1; 160]);
+        assert_eq!(bench.receive(Side::A, A, &voice).as_deref(), Some("on_hold"));
+        assert_eq!(bench.take_rtp(B), []);
+        bench.run(600_000);
+        assert_eq!(bench.count(&EventKind::Inactive), 0, "{hold}");
+        bench.offer(SESSION, Side::B, Some(&sdp(B, "0 101"))).unwrap();
+        bench.run(600_000);
+        assert_eq!(bench.count(&EventKind::Inactive), 2, "both are due again: {hold}");
+    }
 }
 
 #[test]
