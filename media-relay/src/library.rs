@@ -4,8 +4,8 @@ use crate::ingest::{self, EXTENSIONS, Unusable, Wishes};
 use media::{Audio, Codec, Form};
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
@@ -21,6 +21,11 @@ const PREENCODED_PTIME_MS: u32 = 20;
 /// Files that are looked at then, and how deep in folders.
 const PRELOADED_FILES_MAX: usize = 1_000;
 const PRELOADED_DEPTH_MAX: usize = 8;
+/// How long a name means what it meant: many callers ask for the same music at a time, and whoever looks
+/// for a file waits for a disk.
+const FOUND_FRESH: Duration = Duration::from_millis(250);
+/// Names that are remembered so.
+const FOUND_MAX: usize = 1_000;
 /// Longest file name of a request, in bytes.
 const NAME_BYTES_MAX: usize = 1_024;
 /// Files that are played one after the other as one.
@@ -50,7 +55,16 @@ pub(crate) struct Library {
     codecs: Arc<[Codec]>,
     bytes_max: usize,
     cache: Arc<Mutex<Cache>>,
+    found: Arc<Mutex<HashMap<String, Found>>>,
     decodings: Arc<Semaphore>,
+}
+
+/// Where a file was.
+#[derive(Clone)]
+struct Found {
+    at: Instant,
+    path: PathBuf,
+    version: Version,
 }
 
 /// Who last asked for what, by a count of askings.
@@ -78,8 +92,8 @@ impl Library {
     /// `codecs`.
     pub(crate) fn new(dir: &Path, wishes: Wishes, codecs: &[Codec], bytes_max: usize) -> Self {
         let decodings = Arc::new(Semaphore::new(DECODINGS_MAX));
-        let codecs = codecs.into();
-        Self { dir: dir.into(), wishes, codecs, bytes_max, cache: Arc::default(), decodings }
+        let (cache, found) = (Arc::default(), Arc::default());
+        Self { dir: dir.into(), wishes, codecs: codecs.into(), bytes_max, cache, found, decodings }
     }
 
     /// The audio that `name` means: that of a file, or of several one after the other, their names
@@ -135,9 +149,25 @@ impl Library {
     }
 
     async fn load_one(&self, name: &str) -> Result<Arc<Audio>, LoadError> {
-        let (dir, name) = (self.dir.clone(), name.to_owned());
-        let (path, version) = blocking(move || find(&dir, &name)).await?;
+        let at = Instant::now();
+        let known = self.found().get(name).filter(|it| at - it.at < FOUND_FRESH).cloned();
+        if let Some(Found { path, version, .. }) = known {
+            return self.load_found(path, version).await;
+        }
+        let (dir, wanted) = (self.dir.clone(), name.to_owned());
+        let (path, version) = blocking(move || find(&dir, &wanted)).await?;
+        {
+            let mut found = self.found();
+            if found.len() >= FOUND_MAX {
+                found.clear();
+            }
+            found.insert(name.to_owned(), Found { at, path: path.clone(), version });
+        }
         self.load_found(path, version).await
+    }
+
+    fn found(&self) -> MutexGuard<'_, HashMap<String, Found>> {
+        self.found.lock().expect("nobody panics with it")
     }
 
     /// The audio of a file, decoded away from the packet thread if it is not kept.

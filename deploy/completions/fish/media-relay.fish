@@ -9,7 +9,7 @@ g722\t''
 opus\t''
 l16\t''
 gsm\t''"
-complete -c media-relay -l inactivity -d 'After how long without RTP and RTCP a side is reported INACTIVE, while somebody needs to hear it; listeners to music may be silent for ever. At most 24h; 0s: never' -r
+complete -c media-relay -l inactivity -d 'After how long without RTP and RTCP a side is reported INACTIVE, while somebody needs to hear it; phones that hold, and listeners to music, may be silent for ever. At most 24h; 0s: never' -r
 complete -c media-relay -l max-sessions -d 'Most media sessions at a time; further ones get RESOURCE_EXHAUSTED. Each side of one takes a port pair of --rtp-ports: their 5,000 pairs are 5,000 callers on hold, or 2,500 talks. Default: as many as there are pairs, which is also the most' -r
 complete -c media-relay -l recordings-dir -d 'Folder that recordings go to, and stay below; made if it is not there. Default: none, and StartRecording is refused' -r -F
 complete -c media-relay -l max-recording -d 'Longest recording; it ends by itself then. At most 4h' -r

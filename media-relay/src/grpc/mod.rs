@@ -19,6 +19,7 @@ use futures::stream::{self, BoxStream, StreamExt as _};
 use media::sdp::Remote;
 use media::{Audio, Detection, Digit, Error, LeaveReason, Offer, SendDigits};
 use messages::{event, owner, session};
+use playing::{Prepared, unplayable};
 use proto::media_relay::v1 as wire;
 use proto::media_relay::v1::media_relay_server::MediaRelay;
 use refusals::{busy, failed, load_failed, offer_failed, refused};
@@ -80,18 +81,21 @@ impl MediaRelay for Grpc {
         };
         let source = request.signalling_source.parse().ok();
         let remote = remote.map(|it| it.signalled_from(source));
-        let draining = *self.draining.borrow();
         let (session_id, call_id) = (request.session_id.clone(), request.call_id.clone());
-        let music = request.music.clone();
+        let music = self.prepare_music(side, &request.music).await;
+        let (file, to_begin) = (request.music.clone(), music.clone().ok().flatten());
+        let draining = *self.draining.borrow();
         let offered = self.packets.call(move |thread| {
             let session_id = request.session_id.as_str();
             if draining && !thread.relay.has_session(session_id) {
                 return None;
             }
             let (call_id, owner) = (request.call_id.as_str(), request.owner.as_str());
-            Some(thread.offer(Offer { session_id, call_id, owner, side, remote }))
+            let described = thread.offer(Offer { session_id, call_id, owner, side, remote });
+            let begin = |it: Prepared| it.begin(&mut thread.relay, session_id);
+            Some(described.map(|it| (it, to_begin.map(begin).transpose())))
         });
-        let described = offered
+        let (described, begun) = offered
             .await
             .map_err(busy)?
             .ok_or_else(|| Status::unavailable("draining: no new media sessions"))?
@@ -99,10 +103,14 @@ impl MediaRelay for Grpc {
         let codec = described.codec.map_or("", |it| it.rtpmap());
         info!(%session_id, %call_id, ?side, codec, held = described.held, "negotiated");
         debug!(%session_id, %call_id, ?side, signalling_source = %request.signalling_source, "offer's source");
-        let play_id = match music.as_str() {
-            "" => String::new(),
-            music => self.play_music(&session_id, side, music).await?,
-        };
+        let mut play_id = String::new();
+        if let Some(music) = music? {
+            play_id = music.play.play_id.to_string();
+            let missing = begun.map_err(failed).map_err(|e| unplayable(&file, e))?.flatten();
+            let completed = self.complete(session_id.clone(), music, missing).await;
+            completed.map_err(|e| unplayable(&file, e))?;
+            info!(%session_id, %call_id, ?side, file, repeat = true, "playing");
+        }
         Ok(Response::new(wire::OfferResponse {
             sdp: described.sdp,
             codec: codec.to_owned(),
