@@ -12,7 +12,7 @@ use async_nats::jetstream::{self, kv, stream};
 use futures::StreamExt as _;
 use proto::subjects::{BINDINGS_BUCKET, BINDINGS_MAX_BYTES};
 use serde::{Deserialize, Serialize};
-use sip::{Binding, Contact, Listener, Peer, Transport};
+use sip::{Binding, Contact, Instance, Listener, Peer, Transport};
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -39,6 +39,9 @@ pub(crate) struct Record {
     listener: u8,
     call_id: String,
     cseq: u32,
+    /// Absent in what older versions wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    instance: Option<Instance>,
     expires_unix_s: u64,
     /// The process that wrote it.
     writer: String,
@@ -111,12 +114,13 @@ fn removal(user: &str, uri: &str) -> Binding {
     let addr = SocketAddr::from(([0, 0, 0, 0], 0));
     let peer = Peer::new(Transport::Udp, addr);
     let contact = Contact { uri: uri.to_owned(), peer, expires_unix_s: 0 };
-    Binding { contact, call_id: format!("removed {user}"), cseq: 0 }
+    Binding { contact, call_id: format!("removed {user}"), cseq: 0, instance: None }
 }
 
 impl Record {
     fn of(user: &str, binding: Binding, writer: &str) -> Self {
-        let Binding { contact: Contact { uri, peer, expires_unix_s }, call_id, cseq } = binding;
+        let Binding { contact, call_id, cseq, instance } = binding;
+        let Contact { uri, peer, expires_unix_s } = contact;
         Self {
             user: user.to_owned(),
             uri,
@@ -125,6 +129,7 @@ impl Record {
             listener: peer.listener.0,
             call_id,
             cseq,
+            instance,
             expires_unix_s,
             writer: writer.to_owned(),
         }
@@ -148,7 +153,8 @@ impl Record {
             _ => towards(peer, Listener(self.listener))?,
         };
         let contact = Contact { uri: self.uri, peer, expires_unix_s: self.expires_unix_s };
-        Some(Binding { contact, call_id: self.call_id, cseq: self.cseq })
+        let Self { call_id, cseq, instance, .. } = self;
+        Some(Binding { contact, call_id, cseq, instance })
     }
 
     /// One for each user and contact, of the letters that a key may have.
@@ -243,17 +249,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_record_is_read_as_it_was_written_also_by_a_version_without_instances() {
+        let instance = Some(Instance { id: "<urn:uuid:1>".to_owned(), reg_id: Some(1) });
+        for instance in [None, instance] {
+            let peer = Peer::new(Transport::Udp, "192.0.2.1:40000".parse().unwrap());
+            let contact = Contact { uri: "sip:a@h".to_owned(), peer, expires_unix_s: 9 };
+            let is_absent = instance.is_none();
+            let binding = Binding { contact, call_id: "c".to_owned(), cseq: 1, instance };
+            let record = Record::of("anna", binding, "w");
+            let json = serde_json::to_string(&record).unwrap();
+            assert_eq!(serde_json::from_str::<Record>(&json).unwrap(), record);
+            assert_eq!(!json.contains("instance"), is_absent, "{json}");
+        }
+    }
+
+    #[test]
     fn a_binding_is_reached_as_it_registered_or_where_its_contact_says() {
         let check = |transport, uri: &str| {
             let peer = Peer::new(transport, "192.0.2.1:40000".parse().unwrap());
             let contact = Contact { uri: uri.to_owned(), peer, expires_unix_s: 9 };
-            let binding = Binding { contact, call_id: "c".to_owned(), cseq: 1 };
+            let binding = Binding { contact, call_id: "c".to_owned(), cseq: 1, instance: None };
             let record = Record::of("anna", binding, "w");
-            let json = serde_json::to_vec(&record).unwrap();
-            let read: Record = serde_json::from_slice(&json).unwrap();
-            assert_eq!(read, record);
             let towards = |peer, listener| Some(Peer { listener, ..peer });
-            read.binding(towards).map(|it| it.contact.peer.to_string())
+            record.binding(towards).map(|it| it.contact.peer.to_string())
         };
         let expected = |text: &str| Some(text.to_owned());
         assert_eq!(check(Transport::Udp, "sip:a@10.0.0.1"), expected("udp:192.0.2.1:40000"));

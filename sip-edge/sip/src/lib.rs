@@ -42,7 +42,7 @@ pub use method::Method;
 pub use name_addr::NameAddr;
 pub use param::Params;
 pub use peer::{Listener, Peer, Transport};
-pub use registrar::Binding;
+pub use registrar::{Binding, Instance};
 pub use replaces::{ReferTo, Replaces};
 pub use uri::{HostPort, SipUri, UriError};
 pub use user_agent::{

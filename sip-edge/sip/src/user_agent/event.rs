@@ -202,7 +202,7 @@ pub struct Contact {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registration {
     pub user: String,
-    /// Newest first.
+    /// Newest first, behind them those whose connection is gone.
     pub contacts: Vec<Contact>,
 }
 

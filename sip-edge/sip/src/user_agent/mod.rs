@@ -158,7 +158,7 @@ impl UserAgent {
         self.outputs.pop_front()
     }
 
-    /// Bindings of `user`, newest first.
+    /// Contacts of `user`, newest first, behind them those whose connection is gone.
     pub fn lookup(&self, wall_unix_s: u64, user: &str) -> Vec<Contact> {
         self.registrar.lookup(wall_unix_s, user)
     }

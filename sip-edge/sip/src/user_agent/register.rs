@@ -8,7 +8,7 @@ use crate::envelope::Envelope;
 use crate::header::Name;
 use crate::message::Request;
 use crate::peer::Peer;
-use crate::registrar::{MIN_EXPIRES_S, Order, Refusal, Sender};
+use crate::registrar::{Binding, Instance, MIN_EXPIRES_S, Order, Refusal, Sender};
 use crate::uri::{self, SipUri};
 use std::time::Instant;
 
@@ -86,14 +86,16 @@ impl UserAgent {
     ) {
         let tag = self.tokens.tag();
         let mut response = self.compose(incoming, 200, Some(&tag));
-        let contacts = self.registrar.lookup(wall_unix_s, &user);
-        for contact in &contacts {
+        let bindings = self.registrar.bindings(wall_unix_s, &user);
+        for Binding { contact, instance, .. } in &bindings {
             let left_s = contact.expires_unix_s.saturating_sub(wall_unix_s);
-            response.header("Contact", format_args!("<{}>;expires={left_s}", contact.uri));
+            let instance = instance.as_ref().map(Instance::to_string).unwrap_or_default();
+            let value = format_args!("<{}>;expires={left_s}{instance}", contact.uri);
+            response.header("Contact", value);
         }
         self.send(now, incoming, 200, response.empty());
         if !is_fetch {
-            self.tell(Event::Registered { user, contacts: contacts.len() });
+            self.tell(Event::Registered { user, contacts: bindings.len() });
         }
     }
 

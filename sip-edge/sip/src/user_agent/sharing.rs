@@ -47,7 +47,7 @@ mod tests {
     fn binding(uri: &str, expires_unix_s: u64) -> Binding {
         let peer = Peer::new(Transport::Udp, "192.0.2.1:5060".parse().unwrap());
         let contact = Contact { uri: uri.to_owned(), peer, expires_unix_s };
-        Binding { contact, call_id: "c".to_owned(), cseq: 1 }
+        Binding { contact, call_id: "c".to_owned(), cseq: 1, instance: None }
     }
 
     fn agent() -> UserAgent {

@@ -131,6 +131,18 @@ fn binding_goes_with_its_connection_unless_its_contact_listens_there() {
     assert_eq!(bench.ua.lookup(WALL, "anna").len(), 1);
 }
 
+#[test]
+fn registration_tells_each_contact_with_the_device_behind_it() {
+    let mut bench = Bench::new();
+    bench.receive(Phone::sends("REGISTER"));
+    let challenge = challenges(&bench).swap_remove(0);
+    let contact = "Contact: <sip:anna@h>;reg-id=1;+sip.instance=\"<urn:uuid:f81d4fae>\"";
+    bench.receive(register(&challenge, 2, 1).header(contact));
+    let wanted = "Contact: <sip:anna@h>;expires=3600;\
+                  +sip.instance=\"<urn:uuid:f81d4fae>\";reg-id=1\r\n";
+    assert!(bench.last_text().contains(wanted), "{}", bench.last_text());
+}
+
 fn register(challenge: &str, cseq: u32, nc: u32) -> Phone {
     let value = authorize(challenge, "anna", "secret", "REGISTER", "sip:h", nc);
     Phone::sends("REGISTER").cseq(cseq).header(&format!("Authorization: {value}"))
