@@ -7,7 +7,9 @@ use crate::header::{Headers, Name};
 use crate::message::{Request, Response};
 use crate::name_addr::NameAddr;
 use crate::peer::Peer;
-use crate::uri::SipUri;
+use crate::registrar::Instance;
+use crate::uri::{self, SipUri};
+use crate::user_agent::Contact;
 use crate::via;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -41,6 +43,9 @@ pub(crate) struct Dialog {
     /// URIs of Route, next hop first, each as it came in its Record-Route value.
     route_set: Vec<String>,
     remote_target: String,
+    /// The device that the peer's Contact names (RFC 5626 §4.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    remote_instance: Option<String>,
     /// Where the last message of the dialog came from.
     pub(crate) peer: Peer,
 }
@@ -64,6 +69,7 @@ impl Dialog {
             remote_cseq: Some(envelope.cseq),
             route_set: values(&request.headers, Name::RecordRoute),
             remote_target: envelope.from.uri.to_owned(),
+            remote_instance: None,
             peer: source,
         };
         dialog.refresh_target(&request.headers);
@@ -83,6 +89,7 @@ impl Dialog {
             remote_cseq: None,
             route_set: values(&request.headers, Name::Route),
             remote_target: request.uri().to_owned(),
+            remote_instance: None,
             peer,
         }
     }
@@ -121,8 +128,9 @@ impl Dialog {
     /// Contact of an INVITE or its 2xx is where requests go from now on (RFC 3261 §12.2).
     pub(crate) fn refresh_target(&mut self, headers: &Headers) {
         let contact = headers.get(Name::Contact).and_then(|text| NameAddr::list(text).next());
-        if let Some(contact) = contact.flatten().filter(|it| crate::uri::is_uri(it.uri)) {
+        if let Some(contact) = contact.flatten().filter(|it| uri::is_uri(it.uri)) {
             self.remote_target = contact.uri.to_owned();
+            self.remote_instance = Instance::read(contact.params).map(|it| it.id);
         }
     }
 
@@ -192,6 +200,24 @@ impl Dialog {
             }
             None => false,
         }
+    }
+
+    /// User and device of the peer, by which to find where it has registered since; `None` if it
+    /// is reached by way of others.
+    pub(crate) fn remote_device(&self) -> Option<(String, &str)> {
+        let instance = self.remote_instance.as_deref().filter(|_| self.route_set.is_empty())?;
+        let remote = NameAddr::parse(&self.remote)?;
+        let user = SipUri::parse(remote.uri).ok()?.user?;
+        Some((uri::unescape(user), instance))
+    }
+
+    /// The peer is at another contact now. Whether that is news.
+    pub(crate) fn follow(&mut self, contact: Contact) -> bool {
+        let is_news = contact.uri != self.remote_target;
+        if is_news {
+            (self.remote_target, self.peer) = (contact.uri, contact.peer);
+        }
+        is_news
     }
 
     /// As another process goes on with it, which has none of our connections: above any CSeq that

@@ -49,7 +49,8 @@ pub struct Instance {
 }
 
 impl Instance {
-    fn read(params: Params<'_>) -> Option<Self> {
+    /// Of a Contact.
+    pub(crate) fn read(params: Params<'_>) -> Option<Self> {
         let id = params.get("+sip.instance").map(param::unquote);
         let id = id.filter(|id| (1..=MAX_INSTANCE_BYTES).contains(&id.len()))?;
         Some(Self { id, reg_id: params.get("reg-id").and_then(|text| text.parse().ok()) })
@@ -296,6 +297,13 @@ impl Registrar {
     /// Contacts of `user`, newest first, behind them those whose connection is gone.
     pub(crate) fn lookup(&self, wall_unix_s: u64, user: &str) -> Vec<Contact> {
         self.users.get(user).map(|it| live(wall_unix_s, it)).unwrap_or_default()
+    }
+
+    /// Where the user's device is, as it has registered last, if its connection stands.
+    pub(crate) fn lookup_instance(&self, user: &str, id: &str) -> Option<Contact> {
+        let is_it = |it: &&Held| it.binding.instance.as_ref().is_some_and(|it| it.id == id);
+        let bindings = self.users.get(user).into_iter().flatten().filter(|it| !it.is_lost);
+        bindings.filter(is_it).map(|it| it.binding.contact.clone()).next()
     }
 
     pub(crate) fn registrations(&self, wall_unix_s: u64) -> Vec<Registration> {

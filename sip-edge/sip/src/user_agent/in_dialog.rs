@@ -176,16 +176,28 @@ impl UserAgent {
         self.reschedule(id);
     }
 
-    /// The connection broke under our BYE: it goes to the address in the route set or Contact, if
-    /// that is another one. False if there is none, and nothing more to do.
+    /// The connection broke under our BYE: it goes another way, if there is one. False if there is
+    /// none, and nothing more to do.
     pub(super) fn close_another_way(&mut self, now: Instant, id: LegId, broken: Peer) -> bool {
-        let Some(leg) = self.legs.get_mut(&id) else { return false };
+        let Some(leg) = self.legs.get(&id) else { return false };
         let State::Closing { reason } = leg.state.clone() else { return false };
-        let other = leg.dialog.abandon(broken);
+        let other = self.turn_from(id, broken);
         if other {
             self.send_leg_bye(now, id, reason);
         }
         other
+    }
+
+    /// The connection `broken` is no way to the peer any more. Whether there is another: the address
+    /// in the route set or Contact, or where its device has registered since.
+    pub(super) fn turn_from(&mut self, id: LegId, broken: Peer) -> bool {
+        let Some(leg) = self.legs.get_mut(&id) else { return false };
+        if leg.dialog.abandon(broken) {
+            return true;
+        }
+        let device = leg.dialog.remote_device();
+        let contact = device.and_then(|(user, id)| self.registrar.lookup_instance(&user, id));
+        contact.is_some_and(|contact| leg.dialog.follow(contact))
     }
 
     fn send_leg_bye(&mut self, now: Instant, id: LegId, reason: Option<String>) {

@@ -106,13 +106,14 @@ impl UserAgent {
         self.end(id, End::TimedOut);
     }
 
-    /// The connection broke under our re-INVITE or UPDATE: it goes to the address in the route set or
-    /// Contact, if that is another one. False if there is none.
+    /// The connection broke under our re-INVITE or UPDATE: it goes another way, if there is one.
     pub(super) fn refresh_another_way(&mut self, now: Instant, id: LegId) -> bool {
-        let Some(leg) = self.legs.get_mut(&id) else { return false };
-        let broken = leg.dialog.peer;
-        let is_other = leg.dialog.abandon(broken);
-        if is_other && leg.ours.is_some() {
+        let Some(leg) = self.legs.get(&id) else { return false };
+        let (broken, is_reinvite) = (leg.dialog.peer, leg.ours.is_some());
+        let before = leg.dialog.remote_target().to_owned();
+        let is_other = self.turn_from(id, broken);
+        self.tell_of_move(id, &before);
+        if is_other && is_reinvite {
             self.send_reinvite(now, id);
         } else if is_other {
             self.send_update(now, id);

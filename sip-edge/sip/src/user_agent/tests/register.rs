@@ -2,8 +2,9 @@
 
 use super::bench::{Bench, Phone, WALL, tcp_phone, udp_phone};
 use crate::digest::{Algorithm, authorize};
-use crate::{Peer, Suspicion};
+use crate::{Hangup, LegId, Peer, Suspicion, UserAgent};
 use expect_test::expect;
+use std::time::Instant;
 
 #[test]
 fn registration_is_challenged_with_sha_256_first_and_then_held() {
@@ -141,6 +142,45 @@ fn registration_tells_each_contact_with_the_device_behind_it() {
     let wanted = "Contact: <sip:anna@h>;expires=3600;\
                   +sip.instance=\"<urn:uuid:f81d4fae>\";reg-id=1\r\n";
     assert!(bench.last_text().contains(wanted), "{}", bench.last_text());
+}
+
+#[test]
+fn bye_and_refresh_follow_a_device_that_has_registered_over_another_connection() {
+    let at = |port| format!("<sip:anna@192.0.2.1:{port};transport=tcp>;+sip.instance=\"<urn:1>\"");
+    let call = |end: fn(&mut UserAgent, Instant)| {
+        let mut bench = Bench::new();
+        let [old, new] =
+            [40001, 40002].map(|port| Peer { addr: ([192, 0, 2, 1], port).into(), ..tcp_phone() });
+        bench.phone = old;
+        bench.receive(Phone::sends("REGISTER"));
+        let challenge = challenges(&bench).swap_remove(0);
+        let contact = format!("Contact: {}", at(40001));
+        bench.receive(register(&challenge, 2, 1).header(&contact));
+        bench.receive(Phone::invite().call_id("c2").header(&contact)).answer(1);
+        let tag = bench.tag();
+        bench.receive(Phone::sends("ACK").call_id("c2").tag(&tag)).until(40.0);
+        bench.order(|ua, now| ua.handle_transport_failed(now, old));
+        bench.phone = new;
+        let contact = format!("Contact: {}", at(40002));
+        bench.receive(register(&challenge, 3, 2).header(&contact)).forget();
+        bench.order(end).order(|ua, now| ua.handle_transport_failed(now, old));
+        assert!(bench.last_text().contains(" sip:anna@192.0.2.1:40002;transport=tcp SIP/2.0\r\n"));
+        bench.order(|ua, now| ua.handle_transport_failed(now, new)); // There is no third.
+        bench
+    };
+    call(|ua, now| ua.hangup(now, LegId(1), Hangup { reason: None, unanswered_status: 480 }))
+        .check_over(expect![[r#"
+            40.000 > BYE 1 to tcp:192.0.2.1:40001
+            40.000 > BYE 2
+            40.000 Ended 1 HungUp { bye_status: None }
+        "#]]);
+    call(|ua, now| assert!(ua.reinvite(now, LegId(1), "v=1".into()))).check_over(expect![[r#"
+        40.000 > INVITE 1 to tcp:192.0.2.1:40001
+        40.000 Moved 1
+        40.000 > INVITE 2
+        40.000 > BYE 3
+        40.000 Ended 1 TimedOut
+    "#]]);
 }
 
 fn register(challenge: &str, cseq: u32, nc: u32) -> Phone {
