@@ -22,9 +22,9 @@ impl Relay {
     /// As [`Relay::offer`].
     pub fn check_offer(&self, offer: &Offer<'_>) -> Result<(), Error> {
         if let Some(remote) = &offer.remote {
-            remote.check_family(self.config.address)?;
+            let mut remote = remote.clone();
+            remote.choose(self.config.address, &self.config.codecs)?;
             self.check_loop(offer.session_id, remote.audio.rtp)?;
-            remote.clone().restrict(&self.config.codecs)?;
             if remote.audio.disabled && self.needs_ports(offer.session_id, offer.side) {
                 return Err(Refusal::NoAudio { got: "audio with port 0".to_owned() }.into());
             }
@@ -115,7 +115,7 @@ impl Relay {
         let local = Local { address, rtp_port: endpoint.ports.rtp() };
         let described = match offer.remote {
             Some(mut remote) => {
-                remote.restrict(&codecs)?;
+                remote.choose(address, &codecs)?;
                 let sdp = local.answer(&mut endpoint.origin, &remote);
                 let described = Described { sdp, codec: Some(remote.codec()), held: remote.held() };
                 endpoint.open_offer = None;
@@ -200,13 +200,12 @@ impl Relay {
         if endpoint.open_offer.is_none() {
             return Err(Error::NoOpenOffer { session_id: session_id.to_owned(), side });
         }
-        remote.check_family(address)?;
+        remote.choose(address, &codecs)?;
         self.check_loop(session_id, remote.audio.rtp)?;
         let endpoint = self.endpoint(key, session_id)?;
         if remote.audio.disabled {
             return Err(Refusal::NoAudio { got: "audio with port 0".to_owned() }.into());
         }
-        remote.restrict(&codecs)?;
         let described =
             Described { sdp: Vec::new(), codec: Some(remote.codec()), held: remote.held() };
         endpoint.negotiate(now, remote);

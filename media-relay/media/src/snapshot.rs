@@ -404,7 +404,9 @@ fn restore_side(
     let offered = Offered { all: &config.codecs, first: None };
     if let Some(text) = &snapshot.remote {
         let remote = Remote::parse(text.as_bytes()).map_err(Error::from)?;
-        let remote = remote.signalled_from(snapshot.rtp.signalling);
+        let mut remote = remote.signalled_from(snapshot.rtp.signalling);
+        // If it cannot be reached any more, our flags are others now: then it stays as it was.
+        let _ = remote.choose(config.address, &config.codecs);
         if snapshot.we_offered {
             endpoint.open_offer = Some(local.offer(&mut endpoint.origin, None, &offered).1);
         }

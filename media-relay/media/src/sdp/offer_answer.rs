@@ -154,3 +154,114 @@ fn media(media: String, proto: String, fmt: String) -> Media {
 fn with_value(name: &str, value: String) -> Attribute {
     Attribute::with_value(name, value)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    const V4: &str = "IP4 192.0.2.1";
+    const V6: &str = "IP6 2001:db8::1";
+
+    /// An m= line, by its port, profile and payload type, and its c= line.
+    fn stream(port: u16, profile: &str, fmt: u8, address: &str) -> String {
+        format!("m=audio {port} {profile} {fmt}\r\nc=IN {address}\r\n")
+    }
+
+    /// The m= lines of the answer of a relay that speaks PCMU and PCMA, or why there is none.
+    fn answer(ours: &str, streams: &[String]) -> String {
+        let offer = format!("v=0\r\no=- 1 1 IN {V4}\r\ns=-\r\nt=0 0\r\n{}", streams.concat());
+        let local = Local { address: ours.parse().unwrap(), rtp_port: 20_000 };
+        let chosen = Remote::parse(offer.as_bytes()).and_then(|mut it| {
+            it.choose(local.address, &[Codec::Pcmu, Codec::Pcma])?;
+            Ok(it)
+        });
+        let sdp = match chosen {
+            Ok(remote) => local.answer(&mut Origin::new(1), &remote),
+            Err(refusal) => return refusal.to_string(),
+        };
+        let sdp = String::from_utf8(sdp).unwrap();
+        let lines: Vec<_> = sdp.lines().filter(|it| it.starts_with("m=")).collect();
+        lines.join(", ")
+    }
+
+    #[test]
+    fn the_first_audio_that_can_be_used_is_taken_and_the_others_are_rejected_in_place() {
+        let avp = |port, fmt, address| stream(port, "RTP/AVP", fmt, address);
+        let savp = |port, fmt, address| stream(port, "RTP/SAVP", fmt, address);
+        let multicast = "IP4 239.1.1.1";
+        let offers = [
+            ("IPv6 first", vec![avp(4_000, 0, V6), avp(4_002, 8, V4)]),
+            ("IPv4 first", vec![avp(4_000, 0, V4), avp(4_002, 8, V6)]),
+            ("IPv6 only", vec![avp(4_000, 0, V6)]),
+            ("IPv4 only", vec![avp(4_000, 0, V4)]),
+            ("the first off", vec![avp(0, 0, V4), avp(4_002, 8, V4)]),
+            ("ours off", vec![avp(0, 0, V4), avp(4_002, 8, V6)]),
+            ("all off", vec![avp(0, 0, V6), avp(0, 8, V4)]),
+            ("SAVP first", vec![savp(4_000, 0, V4), avp(4_002, 8, V4)]),
+            ("SAVP only", vec![savp(4_000, 0, V4)]),
+            ("a codec that nobody knows first", vec![avp(4_000, 18, V4), avp(4_002, 8, V4)]),
+            ("a codec that is not allowed first", vec![avp(4_000, 9, V4), avp(4_002, 8, V4)]),
+            ("codecs by family", vec![avp(4_000, 0, V6), avp(4_002, 9, V4)]),
+            ("multicast first", vec![avp(4_000, 0, multicast), avp(4_002, 8, V4)]),
+            ("multicast, and off", vec![avp(4_000, 0, multicast), avp(0, 8, V4)]),
+            ("held", vec![avp(4_000, 0, "IP6 ::"), avp(4_002, 8, "IP4 0.0.0.0")]),
+            ("held by 0.0.0.0 only", vec![avp(4_000, 0, "IP4 0.0.0.0")]),
+        ];
+        let answers = offers.map(|(name, streams)| {
+            let [v4, v6] = ["198.51.100.1", "2001:db8::2"].map(|ours| answer(ours, &streams));
+            format!("{name}\n  v4: {v4}\n  v6: {v6}\n")
+        });
+        expect![[r#"
+            IPv6 first
+              v4: m=audio 0 RTP/AVP 0, m=audio 20000 RTP/AVP 8
+              v6: m=audio 20000 RTP/AVP 0, m=audio 0 RTP/AVP 8
+            IPv4 first
+              v4: m=audio 20000 RTP/AVP 0, m=audio 0 RTP/AVP 8
+              v6: m=audio 0 RTP/AVP 0, m=audio 20000 RTP/AVP 8
+            IPv6 only
+              v4: an IPv6 address cannot be reached from our IPv4 one
+              v6: m=audio 20000 RTP/AVP 0
+            IPv4 only
+              v4: m=audio 20000 RTP/AVP 0
+              v6: an IPv4 address cannot be reached from our IPv6 one
+            the first off
+              v4: m=audio 0 RTP/AVP 0, m=audio 20000 RTP/AVP 8
+              v6: an IPv4 address cannot be reached from our IPv6 one
+            ours off
+              v4: an IPv6 address cannot be reached from our IPv4 one
+              v6: m=audio 0 RTP/AVP 0, m=audio 20000 RTP/AVP 8
+            all off
+              v4: m=audio 0 RTP/AVP 0, m=audio 0 RTP/AVP 8
+              v6: m=audio 0 RTP/AVP 0, m=audio 0 RTP/AVP 8
+            SAVP first
+              v4: m=audio 0 RTP/SAVP 0, m=audio 20000 RTP/AVP 8
+              v6: an IPv4 address cannot be reached from our IPv6 one
+            SAVP only
+              v4: no usable audio: wanted `m=audio` with RTP/AVP, got audio over RTP/SAVP
+              v6: no usable audio: wanted `m=audio` with RTP/AVP, got audio over RTP/SAVP
+            a codec that nobody knows first
+              v4: m=audio 0 RTP/AVP 18, m=audio 20000 RTP/AVP 8
+              v6: an IPv4 address cannot be reached from our IPv6 one
+            a codec that is not allowed first
+              v4: m=audio 0 RTP/AVP 9, m=audio 20000 RTP/AVP 8
+              v6: an IPv4 address cannot be reached from our IPv6 one
+            codecs by family
+              v4: no codec in common: wanted one of PCMU/8000, PCMA/8000, got G722/8000
+              v6: m=audio 20000 RTP/AVP 0, m=audio 0 RTP/AVP 9
+            multicast first
+              v4: m=audio 0 RTP/AVP 0, m=audio 20000 RTP/AVP 8
+              v6: an IPv4 address cannot be reached from our IPv6 one
+            multicast, and off
+              v4: connection address "239.1.1.1" is not a unicast IP address
+              v6: connection address "239.1.1.1" is not a unicast IP address
+            held
+              v4: m=audio 0 RTP/AVP 0, m=audio 20000 RTP/AVP 8
+              v6: m=audio 20000 RTP/AVP 0, m=audio 0 RTP/AVP 8
+            held by 0.0.0.0 only
+              v4: m=audio 20000 RTP/AVP 0
+              v6: m=audio 20000 RTP/AVP 0
+        "#]]
+        .assert_eq(&answers.concat());
+    }
+}

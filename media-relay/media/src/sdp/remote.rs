@@ -129,8 +129,19 @@ pub struct Remote {
     pub(crate) audio: Audio,
     /// Which media description that is.
     pub(crate) audio_index: usize,
+    /// What it may still be, itself among them, until one is chosen.
+    candidates: Vec<Candidate>,
     /// All of them, to answer each in its place.
     pub(crate) medias: Vec<MediaLine>,
+}
+
+/// An audio stream that we can use, if its address and its codecs are for us.
+#[derive(Clone, Debug)]
+struct Candidate {
+    index: usize,
+    /// Of its c= line, if it has one that can be read.
+    is_ipv4: Option<bool>,
+    audio: Audio,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,8 +167,8 @@ impl Remote {
         if count > MEDIA_MAX {
             return Err(Refusal::TooManyMedia { count });
         }
-        let audio_index = find_audio(&session)?;
-        let audio = read_audio(&session, &session.medias[audio_index])?;
+        let candidates = read_candidates(&session)?;
+        let (audio, audio_index) = (candidates[0].audio.clone(), candidates[0].index);
         let line = |it: &Media| MediaLine {
             media: it.media.clone(),
             proto: it.proto.clone(),
@@ -174,6 +185,7 @@ impl Remote {
             signalling,
             audio,
             audio_index,
+            candidates,
             medias: session.medias.iter().map(line).collect(),
         })
     }
@@ -193,8 +205,15 @@ impl Remote {
             disabled: false,
             ptime_ms: ptime(verbatim.ptime_ms),
         };
-        let (text, verbatim) = ("".into(), Some(Box::new(verbatim)));
-        Self { text, verbatim, signalling: None, audio, audio_index: 0, medias: Vec::new() }
+        Self {
+            text: "".into(),
+            verbatim: Some(Box::new(verbatim)),
+            signalling: None,
+            audio,
+            audio_index: 0,
+            candidates: Vec::new(),
+            medias: Vec::new(),
+        }
     }
 
     /// Has it play in the codec of a static payload type; false if it is not verbatim, or there is no
@@ -226,29 +245,31 @@ impl Remote {
         self.audio.held()
     }
 
-    /// Keeps only these codecs.
+    /// Takes the first audio that can be reached from `ours` and has one of these codecs, and keeps
+    /// only these of it. On an error nothing has changed.
     ///
     /// # Errors
-    /// [`Refusal::NoCommonCodec`] if there are none then.
-    pub(crate) fn restrict(&mut self, codecs: &[Codec]) -> Result<(), Refusal> {
-        let formats = &mut self.audio.formats;
-        let got: Vec<_> = formats.codecs.iter().map(|(_, it)| it.rtpmap()).collect();
-        match formats.restrict(codecs) {
-            true => Ok(()),
-            false => Err(no_common_codec(codecs, got.join(", "))),
+    /// [`Refusal::AddressFamily`] if there is none at an address of our family, else
+    /// [`Refusal::NoCommonCodec`].
+    pub(crate) fn choose(&mut self, ours: IpAddr, codecs: &[Codec]) -> Result<(), Refusal> {
+        let of_our_family = |it: &&Candidate| it.is_ipv4 == Some(ours.is_ipv4());
+        let mut reached: Vec<_> = self.candidates.iter().filter(of_our_family).collect();
+        if reached.is_empty() {
+            // On hold the family does not matter: 0.0.0.0 is said by IPv6 phones, too.
+            reached = self.candidates.iter().filter(|it| it.audio.rtp.is_none()).collect();
         }
-    }
-
-    /// Refuses what cannot be reached from `ours`.
-    pub(crate) fn check_family(&self, ours: IpAddr) -> Result<(), Refusal> {
-        let family = |v4: bool| if v4 { "IPv4" } else { "IPv6" };
-        match self.audio.rtp {
-            Some(theirs) if theirs.is_ipv4() != ours.is_ipv4() => Err(Refusal::AddressFamily {
-                got: family(theirs.is_ipv4()),
-                ours: family(ours.is_ipv4()),
-            }),
-            _ => Ok(()),
-        }
+        let Some(first) = reached.first() else { return Err(other_family(ours)) };
+        let restricted = |it: &&Candidate| {
+            let mut audio = it.audio.clone();
+            audio.formats.restrict(codecs).then_some((it.index, audio))
+        };
+        let Some((index, audio)) = reached.iter().find_map(restricted) else {
+            let got: Vec<_> =
+                first.audio.formats.codecs.iter().map(|(_, it)| it.rtpmap()).collect();
+            return Err(no_common_codec(codecs, got.join(", ")));
+        };
+        (self.audio_index, self.audio, self.candidates) = (index, audio, Vec::new());
+        Ok(())
     }
 }
 
@@ -267,16 +288,32 @@ fn without_what_is_not_read(sdp: &[u8]) -> Vec<u8> {
     lines.join(&b'\n')
 }
 
-/// The first audio with a codec of ours; one with a port goes before one that is off.
-fn find_audio(session: &Session) -> Result<usize, Refusal> {
+/// Every audio with a codec of ours, at least one: those with a port, or the first that is off.
+fn read_candidates(session: &Session) -> Result<Vec<Candidate>, Refusal> {
     let is_audio = |it: &Media| it.media == "audio" && it.proto == "RTP/AVP";
     let audio = || session.medias.iter().enumerate().filter(|(_, it)| is_audio(it));
-    let usable = || audio().filter(|(_, it)| Formats::read(it).is_some());
-    let found = usable().find(|(_, it)| it.port != 0).or_else(|| usable().next());
-    found.map(|(index, _)| index).ok_or_else(|| match audio().next() {
+    let with_codec = || audio().filter_map(|(n, it)| Some((n, it, Formats::read(it)?)));
+    let on: Vec<_> = with_codec()
+        .filter(|(_, it, _)| it.port != 0)
+        .map(|(n, it, formats)| read_candidate(session, n, it, formats))
+        .collect();
+    if on.iter().any(Result::is_ok) {
+        return Ok(on.into_iter().flatten().collect()); // An address that is none costs its stream.
+    }
+    let off =
+        || with_codec().next().map(|(n, it, formats)| read_candidate(session, n, it, formats));
+    let found = on.into_iter().next().or_else(off).ok_or_else(|| match audio().next() {
         Some((_, media)) => no_common_codec(&Codec::ALL, named_formats(media)),
         None => Refusal::NoAudio { got: named_media(session) },
-    })
+    })?;
+    Ok(vec![found?])
+}
+
+fn other_family(ours: IpAddr) -> Refusal {
+    match ours.is_ipv4() {
+        true => Refusal::AddressFamily { got: "IPv6", ours: "IPv4" },
+        false => Refusal::AddressFamily { got: "IPv4", ours: "IPv6" },
+    }
 }
 
 fn no_common_codec(codecs: &[Codec], got: String) -> Refusal {
@@ -284,21 +321,24 @@ fn no_common_codec(codecs: &[Codec], got: String) -> Refusal {
     Refusal::NoCommonCodec { wanted: wanted.join(", "), got }
 }
 
-fn read_audio(session: &Session, media: &Media) -> Result<Audio, Refusal> {
-    let formats =
-        Formats::read(media).ok_or_else(|| no_common_codec(&Codec::ALL, named_formats(media)))?;
+fn read_candidate(
+    session: &Session,
+    index: usize,
+    media: &Media,
+    formats: Formats,
+) -> Result<Candidate, Refusal> {
     let disabled = media.port == 0;
-    let ip = match disabled {
-        true => None,
-        false => read_address(media.connections.first().or(session.connection.as_ref()))?,
-    };
+    let connection = media.connections.first().or(session.connection.as_ref());
+    let ip = if disabled { None } else { read_address(connection)? };
     let rtp = ip.map(|ip| SocketAddr::new(ip, media.port));
     let direction = match disabled {
         true => Direction::Inactive,
         false => read_direction(session, media),
     };
     let rtcp = rtp.and_then(|rtp| read_rtcp(media, rtp));
-    Ok(Audio { formats, rtp, rtcp, direction, disabled, ptime_ms: read_ptime(media) })
+    let audio = Audio { formats, rtp, rtcp, direction, disabled, ptime_ms: read_ptime(media) };
+    let is_ipv4 = connection.and_then(|it| it.try_address().ok()).map(|it| it.ip.is_ipv4());
+    Ok(Candidate { index, is_ipv4, audio })
 }
 
 /// None for the old way to hold, c=0.0.0.0 (RFC 3264 §8.4).

@@ -19,7 +19,6 @@ pub(crate) fn check(sdp: &[u8]) {
         codecs: media::Codec::ALL.to_vec(),
     };
     let mut relay = Relay::new(config, [1; 32], now, Duration::from_secs(1)).unwrap();
-    let codec = remote.codec();
     let remote = Some(remote);
     let offer = Offer { session_id: "s", call_id: "c", owner: "o", side: Side::A, remote };
     if relay.check_offer(&offer).is_err() {
@@ -27,13 +26,23 @@ pub(crate) fn check(sdp: &[u8]) {
     }
     let ports = relay.take_ports(now).unwrap();
     let described = relay.offer(now, offer, Some(ports)).unwrap();
-    assert_eq!(described.codec, Some(codec));
     let ours = Remote::parse(&described.sdp).unwrap_or_else(|e| {
         panic!("{e} in our answer {}", String::from_utf8_lossy(&described.sdp))
     });
-    assert_eq!(ours.codec(), codec, "in the remote's order");
+    assert_eq!(Some(ours.codec()), described.codec, "in the remote's order");
+    assert_eq!(medias(&described.sdp), medias(sdp), "each stream is answered in its place");
     // Once more is a refresh: nothing about it changes, neither ports nor version.
     let remote = Some(Remote::parse(sdp).unwrap());
     let again = Offer { session_id: "s", call_id: "c", owner: "o", side: Side::A, remote };
     assert_eq!(relay.offer(now, again, None).unwrap().sdp, described.sdp);
+}
+
+/// The media and the protocol of every m= line.
+fn medias(sdp: &[u8]) -> Vec<(String, String)> {
+    let word = |line: &[u8], n| {
+        let word = line[2..].split(|it| *it == b' ').nth(n).unwrap_or_default();
+        String::from_utf8_lossy(word.trim_ascii()).into_owned()
+    };
+    let lines = sdp.split(|it| *it == b'\n').filter(|it| it.starts_with(b"m="));
+    lines.map(|line| (word(line, 0), word(line, 2))).collect()
 }

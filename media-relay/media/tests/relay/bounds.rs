@@ -120,6 +120,37 @@ proptest! {
             prop_assert_eq!(Some(answer.codec()), described.codec);
         }
     }
+
+    /// One stream of several is answered: the first of our family that is on, over RTP/AVP and in a
+    /// codec that we know.
+    #[test]
+    fn of_any_streams_the_first_that_can_be_used_is_answered_in_its_place(
+        streams in prop::collection::vec(
+            (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()), 1..6),
+        ours_is_v4 in any::<bool>(),
+    ) {
+        let line = |&(is_v4, on, is_avp, known): &(bool, bool, bool, bool)| format!(
+            "m=audio {} {} {}\r\nc=IN {}\r\n",
+            if on { 4_000 } else { 0 },
+            if is_avp { "RTP/AVP" } else { "RTP/SAVP" },
+            if known { 0 } else { 18 },
+            if is_v4 { "IP4 192.0.2.1" } else { "IP6 2001:db8::1" },
+        );
+        let lines: String = streams.iter().map(line).collect();
+        let offer = format!("v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nt=0 0\r\n{lines}");
+        let ours = if ours_is_v4 { "198.51.100.1" } else { "2001:db8::2" };
+        let mut bench = Bench::with(|it| it.address = ours.parse().unwrap());
+        let answer = bench.offer(SESSION, Side::A, Some(&offer)).ok().map(|it| it.sdp);
+        let is_on = |line: &str| !line.starts_with("m=audio 0 ");
+        let answered: Option<Vec<bool>> = answer.map(|it| {
+            let text = String::from_utf8(it).unwrap();
+            text.lines().filter(|it| it.starts_with("m=")).map(is_on).collect()
+        });
+        let usable = |it: &(bool, bool, bool, bool)| *it == (ours_is_v4, true, true, true);
+        let first = streams.iter().position(usable);
+        let expected = first.map(|first| (0..streams.len()).map(|n| n == first).collect());
+        prop_assert_eq!(answered, expected);
+    }
 }
 
 #[test]

@@ -189,6 +189,25 @@ fn a_session_that_was_on_hold_or_half_offered_is_so_again() {
 }
 
 #[test]
+fn what_was_chosen_of_a_description_is_chosen_again() {
+    let offer = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nt=0 0\r\n\
+         m=audio 4000 RTP/AVP 9\r\nc=IN IP6 2001:db8::1\r\n\
+         m=audio 4000 RTP/AVP 0 8\r\nc=IN IP4 192.0.2.1\r\n";
+    let only_pcma = || Bench::with(|it| it.codecs = vec![Codec::Pcma]);
+    let mut first = only_pcma();
+    first.relay.note_changes();
+    first.offer(SESSION, Side::A, Some(offer)).unwrap();
+    let snapshot = snapshot(&mut first);
+    let mut second = only_pcma();
+    second.relay.reserve_ports(snapshot.sides[0].as_ref().unwrap().rtp_port).unwrap();
+    restore(&mut second, &snapshot, &audio(Codec::Pcma, 1, 100));
+    for bench in [&first, &second] {
+        let status = bench.status(SESSION, Side::A);
+        assert_eq!((status.signalled, status.codec), (A.parse().ok(), Some(Codec::Pcma)));
+    }
+}
+
+#[test]
 fn what_cannot_be_restored_is_refused_and_leaves_nothing() {
     let mut first = Bench::one_side();
     first.relay.note_changes();

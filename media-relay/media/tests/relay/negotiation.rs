@@ -244,6 +244,32 @@ fn what_cannot_be_used_is_refused_and_changes_nothing() {
 }
 
 #[test]
+fn of_two_address_families_ours_is_taken_and_media_goes_there() {
+    let mut bench = Bench::with(|it| it.rtp_ports = 20_000..=20_001);
+    let offer = "v=0\r\no=- 1 1 IN IP6 2001:db8::1\r\ns=-\r\nt=0 0\r\na=group:ANAT 1 2\r\n\
+         m=audio 4000 RTP/AVP 0\r\nc=IN IP6 2001:db8::1\r\na=mid:1\r\n\
+         m=audio 4000 RTP/AVP 8\r\nc=IN IP4 192.0.2.1\r\na=mid:2\r\n";
+    let described = bench.offer(SESSION, Side::A, Some(offer)).unwrap();
+    let medias = |sdp: &[u8]| {
+        let sdp = plain(sdp);
+        let lines: Vec<_> = sdp.lines().filter(|it| it.starts_with("m=")).collect();
+        lines.join("\n")
+    };
+    expect![[r#"
+        m=audio 0 RTP/AVP 0
+        m=audio 20000 RTP/AVP 8"#]]
+    .assert_eq(&medias(&described.sdp));
+    assert_eq!(described.codec, Some(Codec::Pcma));
+    assert_eq!(bench.status(SESSION, Side::A).signalled, Some(A.parse().unwrap()));
+    // Its place is kept by an offer of ours.
+    let offered = bench.offer(SESSION, Side::A, None).unwrap();
+    expect![[r#"
+        m=audio 0 RTP/AVP 0
+        m=audio 20000 RTP/AVP 8 0 9 96 97 98 3 101 102"#]]
+    .assert_eq(&medias(&offered.sdp));
+}
+
+#[test]
 fn a_refused_first_offer_leaves_no_session_and_no_port() {
     let mut bench = Bench::new();
     let off = sdp(A, "0").replace("m=audio 4000", "m=audio 0");
