@@ -10,6 +10,9 @@ pub mod task_json;
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 pub mod media_relay {
+    /// In the metadata of FAILED_PRECONDITION with "488 …": the warn-code for the 488.
+    pub const WARN_CODE: &str = "holdfast-warn-code";
+
     pub mod v1 {
         tonic::include_proto!("media_relay.v1");
     }

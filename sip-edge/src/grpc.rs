@@ -471,7 +471,7 @@ fn refused(refusal: &Refusal, message: String) -> Status {
             FailureKind::NotFound => Status::failed_precondition(message),
             FailureKind::Denied => Status::permission_denied(message),
             FailureKind::Full => Status::resource_exhausted(message),
-            FailureKind::NoCodec => Status::aborted(message),
+            FailureKind::NoCodec | FailureKind::NoAddressFamily => Status::aborted(message),
             FailureKind::Unavailable => Status::unavailable(message),
         },
         Refusal::Ended { .. }

@@ -6,6 +6,7 @@ use boot::Channel;
 use bytes::Bytes;
 use call::{Failure, FailureKind, MediaCommand, Reply, Side};
 use futures::StreamExt as _;
+use proto::media_relay::WARN_CODE;
 use proto::media_relay::v1 as wire;
 use proto::media_relay::v1::media_relay_client::MediaRelayClient;
 use std::sync::Arc;
@@ -325,7 +326,11 @@ fn timed<T>(request: T) -> Request<T> {
 }
 
 fn failure(status: Status) -> Failure {
+    let warn_code = status.metadata().get(WARN_CODE);
     let kind = match status.code() {
+        Code::FailedPrecondition if warn_code.is_some_and(|it| it == "301") => {
+            FailureKind::NoAddressFamily
+        }
         Code::FailedPrecondition => FailureKind::NoCodec,
         Code::InvalidArgument => FailureKind::Invalid,
         Code::NotFound => FailureKind::NotFound,
@@ -334,4 +339,23 @@ fn failure(status: Status) -> Failure {
         _ => FailureKind::Unavailable,
     };
     Failure { kind, message: status.message().to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_acceptable_is_told_apart_by_its_warn_code() {
+        let kind = |warn_code: Option<&str>| {
+            let mut status = Status::failed_precondition("488 Not Acceptable Here: ...");
+            if let Some(code) = warn_code {
+                status.metadata_mut().insert(WARN_CODE, code.parse().unwrap());
+            }
+            failure(status).kind
+        };
+        assert_eq!(kind(Some("301")), FailureKind::NoAddressFamily);
+        assert_eq!(kind(Some("305")), FailureKind::NoCodec);
+        assert_eq!(kind(None), FailureKind::NoCodec, "a media-relay that is older");
+    }
 }

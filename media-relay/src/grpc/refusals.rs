@@ -5,6 +5,7 @@ use crate::packet_thread::{Busy, OfferError};
 use crate::recorder::OpenError;
 use media::sdp::Refusal;
 use media::{Error, JoinError, RecordingError, SendDigitsError};
+use proto::media_relay::WARN_CODE;
 use tonic::Status;
 
 pub(super) fn busy(busy: Busy) -> Status {
@@ -12,10 +13,13 @@ pub(super) fn busy(busy: Busy) -> Status {
 }
 
 pub(super) fn refused(refusal: &Refusal) -> Status {
-    match refusal.is_not_acceptable() {
-        true => Status::failed_precondition(format!("488 Not Acceptable Here: {refusal}")),
-        false => Status::invalid_argument(format!("sdp: {refusal}")),
-    }
+    let Some(code) = refusal.warn_code() else {
+        return Status::invalid_argument(format!("sdp: {refusal}"));
+    };
+    let message = format!("488 Not Acceptable Here: {refusal}");
+    let mut status = Status::failed_precondition(message);
+    status.metadata_mut().insert(WARN_CODE, code.into());
+    status
 }
 
 pub(super) fn failed(error: Error) -> Status {

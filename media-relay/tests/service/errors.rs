@@ -3,6 +3,7 @@
 use crate::phone::Phone;
 use crate::service::Service;
 use media::Codec;
+use proto::media_relay::WARN_CODE;
 use proto::media_relay::v1::{
     AnswerRequest, ConnectRequest, InjectDtmfRequest, JoinRequest, OfferRequest, QueryRequest, Side,
 };
@@ -37,7 +38,16 @@ async fn each_error_has_its_code_and_names_what_is_wrong() {
     check(offer(&|it| it.sdp = b"x".into()).await, InvalidArgument, "not a session description");
     let opus = phone.sdp().replace("AVP 0", "AVP 97").into_bytes();
     let refused = offer(&|it| it.sdp = opus.clone()).await;
+    assert_eq!(refused.metadata().get(WARN_CODE).unwrap(), "305");
     check(refused, FailedPrecondition, "488 Not Acceptable Here: no codec in common");
+    let v6 = phone.sdp().replace("c=IN IP4 127.0.0.1", "c=IN IP6 2001:db8::1").into_bytes();
+    let refused = offer(&|it| it.sdp = v6.clone()).await;
+    assert_eq!(refused.metadata().get(WARN_CODE).unwrap(), "301");
+    check(
+        refused,
+        FailedPrecondition,
+        "488 Not Acceptable Here: an IPv6 address cannot be reached",
+    );
     service.offer("s", Side::A, phone.sdp()).await.unwrap();
     let another = offer(&|it| it.session_id = "t".into()).await;
     check(another, ResourceExhausted, "--max-sessions");

@@ -4,7 +4,10 @@
 use crate::call::{Call, Purpose, failure_of};
 use crate::end::Ending;
 use crate::leg::{LegState, Reinvite};
-use crate::output::{CallState, EndedBy, Event, INCOMPATIBLE_MEDIA_FORMAT};
+use crate::output::{
+    CallState, EndedBy, Event, INCOMPATIBLE_MEDIA_FORMAT, INCOMPATIBLE_NETWORK_ADDRESS_FORMATS,
+    Warning,
+};
 use crate::step::Step;
 use crate::{
     Action, Answer, Cause, CommandNumber, Failure, FailureKind, LegEnd, LegNumber, LegSignal,
@@ -108,11 +111,8 @@ impl Call {
             return self.fail_attempt(now, crate::RingOutcome::Unreachable, ending);
         }
         let refusal = match failure.kind {
-            FailureKind::NoCodec => SipOrder::Reject {
-                status: 488,
-                warning: Some(INCOMPATIBLE_MEDIA_FORMAT),
-                retry_after_s: None,
-            },
+            FailureKind::NoCodec => not_acceptable(INCOMPATIBLE_MEDIA_FORMAT),
+            FailureKind::NoAddressFamily => not_acceptable(INCOMPATIBLE_NETWORK_ADDRESS_FORMATS),
             FailureKind::Invalid => {
                 SipOrder::Reject { status: 400, warning: None, retry_after_s: None }
             }
@@ -232,11 +232,8 @@ impl Call {
     pub(crate) fn refuse_reinvite(&mut self, number: LegNumber, failure: &Failure) {
         self.leg_mut(number).reinvite = Reinvite::None;
         let order = match failure.kind {
-            FailureKind::NoCodec => SipOrder::Reject {
-                status: 488,
-                warning: Some(INCOMPATIBLE_MEDIA_FORMAT),
-                retry_after_s: None,
-            },
+            FailureKind::NoCodec => not_acceptable(INCOMPATIBLE_MEDIA_FORMAT),
+            FailureKind::NoAddressFamily => not_acceptable(INCOMPATIBLE_NETWORK_ADDRESS_FORMATS),
             FailureKind::Invalid => {
                 SipOrder::Reject { status: 400, warning: None, retry_after_s: None }
             }
@@ -325,6 +322,11 @@ impl Call {
     }
 }
 
+/// 488: nothing that was offered can be done.
+fn not_acceptable(warning: Warning) -> SipOrder {
+    SipOrder::Reject { status: 488, warning: Some(warning), retry_after_s: None }
+}
+
 /// 503: it may well work in a moment.
 pub(crate) fn busy_now() -> SipOrder {
     SipOrder::Reject { status: 503, warning: None, retry_after_s: Some(RETRY_AFTER_S) }
@@ -333,7 +335,7 @@ pub(crate) fn busy_now() -> SipOrder {
 /// The hangup cause for what another service could not do.
 pub(crate) fn cause_of(failure: &Failure) -> Cause {
     match failure.kind {
-        FailureKind::NoCodec => Cause::IncompatibleDestination,
+        FailureKind::NoCodec | FailureKind::NoAddressFamily => Cause::IncompatibleDestination,
         FailureKind::Invalid => Cause::ProtocolError,
         FailureKind::NotFound | FailureKind::Unavailable => Cause::NormalTemporaryFailure,
         FailureKind::Full => Cause::SwitchCongestion,

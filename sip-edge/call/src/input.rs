@@ -145,6 +145,8 @@ pub struct Failure {
 pub enum FailureKind {
     /// No codec in common.
     NoCodec,
+    /// No address family in common: it has IPv4, we have IPv6, or the other way round.
+    NoAddressFamily,
     /// The service does not take it as it is: malformed SDP, a file that is no audio.
     Invalid,
     /// No such queue, file or session.

@@ -89,6 +89,10 @@ pub struct Warning {
     pub text: &'static str,
 }
 
+/// No address family in common.
+pub(crate) const INCOMPATIBLE_NETWORK_ADDRESS_FORMATS: Warning =
+    Warning { code: 301, text: "Incompatible network address formats" };
+
 /// No codec in common.
 pub(crate) const INCOMPATIBLE_MEDIA_FORMAT: Warning =
     Warning { code: 305, text: "Incompatible media format" };

@@ -54,6 +54,26 @@ fn a_late_offer_gets_music_once_its_answer_is_here() {
 }
 
 #[test]
+fn an_address_of_the_other_family_is_488_with_a_warning_of_its_own() {
+    check(
+        Begin::Offer,
+        queue_plan(),
+        "0 media silent\n 0.1 media nofamily",
+        expect![[r#"
+            00.000 event Created
+            00.000 event Action enqueue
+            00.000 queue enqueue by URI
+            00.000 media offer A offer with moh/abc
+            00.100 > media nofamily
+            00.100 sip a 488 Warning 301
+            00.100 media delete all
+            00.100 queue leave INCOMPATIBLE_DESTINATION
+            00.100 event Ended INCOMPATIBLE_DESTINATION by Edge
+        "#]],
+    );
+}
+
+#[test]
 fn no_codec_in_common_is_488_and_gives_the_place_back() {
     check(
         Begin::Offer,

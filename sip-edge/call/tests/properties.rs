@@ -122,6 +122,7 @@ fn step() -> impl Strategy<Value = Step> {
     let failure = prop_oneof![
         20 => Just(None),
         1 => Just(Some(FailureKind::NoCodec)),
+        1 => Just(Some(FailureKind::NoAddressFamily)),
         1 => Just(Some(FailureKind::NotFound)),
         1 => Just(Some(FailureKind::Full)),
         1 => Just(Some(FailureKind::Denied)),

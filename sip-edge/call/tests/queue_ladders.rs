@@ -229,7 +229,7 @@ fn a_caller_keeps_his_music_while_queue_svc_is_away() {
 #[test]
 fn hold_and_resume_are_told_and_a_refused_reinvite_changes_nothing() {
     check_waiting(
-        "1 media silent\n 2 a reinvite sdp\n 2.1 media held\n 2.2 a ack\n 3 a reinvite\n 3.1 media ok\n 3.2 a ack sdp\n 3.3 media ok\n 4 a reinvite sdp\n 4.1 a reinvite sdp\n 4.2 media nocodec\n 5 a bye",
+        "1 media silent\n 2 a reinvite sdp\n 2.1 media held\n 2.2 a ack\n 3 a reinvite\n 3.1 media ok\n 3.2 a ack sdp\n 3.3 media ok\n 4 a reinvite sdp\n 4.1 a reinvite sdp\n 4.2 media nocodec\n 4.3 a reinvite sdp\n 4.4 media nofamily\n 5 a bye",
         expect![[r#"
             02.000 > a reinvite sdp
             02.000 media offer A sdp
@@ -251,6 +251,10 @@ fn hold_and_resume_are_told_and_a_refused_reinvite_changes_nothing() {
             04.100 sip a 491
             04.200 > media nocodec
             04.200 sip a 488 Warning 305
+            04.300 > a reinvite sdp
+            04.300 media offer A sdp
+            04.400 > media nofamily
+            04.400 sip a 488 Warning 301
             05.000 > a bye
             05.000 media delete all
             05.000 queue leave NORMAL_CLEARING

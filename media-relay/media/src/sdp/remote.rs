@@ -40,15 +40,17 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The description is well-formed, but offers nothing that we can do (SIP 488).
-    pub fn is_not_acceptable(&self) -> bool {
+    /// The warn-code for a description that is well-formed, but offers nothing that we can do (SIP
+    /// 488, RFC 3261 §20.43).
+    pub fn warn_code(&self) -> Option<u16> {
         match self {
-            Self::NoAudio { .. } | Self::NoCommonCodec { .. } | Self::AddressFamily { .. } => true,
+            Self::NoAudio { .. } | Self::NoCommonCodec { .. } => Some(305),
+            Self::AddressFamily { .. } => Some(301),
             Self::TooLong { .. }
             | Self::Malformed { .. }
             | Self::TooManyMedia { .. }
             | Self::Address { .. }
-            | Self::Loop { .. } => false,
+            | Self::Loop { .. } => None,
         }
     }
 }

@@ -270,6 +270,19 @@ fn of_two_address_families_ours_is_taken_and_media_goes_there() {
 }
 
 #[test]
+fn what_is_not_acceptable_has_its_warn_code() {
+    let warn_code = |sdp: &str| match Bench::new().offer(SESSION, Side::A, Some(sdp)) {
+        Err(Error::Refused(refusal)) => refusal.warn_code(),
+        other => panic!("not refused, but {other:?}"),
+    };
+    let v6 = sdp(A, "0").replace("IN IP4 192.0.2.1", "IN IP6 2001:db8::1");
+    assert_eq!(warn_code(&v6), Some(301));
+    assert_eq!(warn_code(&sdp(A, "18")), Some(305));
+    assert_eq!(warn_code(&sdp(A, "0").replace("RTP/AVP", "RTP/SAVP")), Some(305));
+    assert_eq!(warn_code(&sdp("239.1.1.1:4000", "0")), None, "it is malformed");
+}
+
+#[test]
 fn a_refused_first_offer_leaves_no_session_and_no_port() {
     let mut bench = Bench::new();
     let off = sdp(A, "0").replace("m=audio 4000", "m=audio 0");

@@ -330,6 +330,7 @@ impl Stage {
             ["held" | "unheard"] => None,
             ["firing"] => None,
             ["nocodec"] => Some(FailureKind::NoCodec),
+            ["nofamily"] => Some(FailureKind::NoAddressFamily),
             ["invalid"] => Some(FailureKind::Invalid),
             ["notfound"] => Some(FailureKind::NotFound),
             ["denied"] => Some(FailureKind::Denied),
