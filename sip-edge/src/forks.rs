@@ -20,9 +20,50 @@ pub(crate) struct Fork {
     best: Option<End>,
 }
 
+/// What an event of one phone is for the leg.
+#[derive(Debug, PartialEq, Eq)]
+enum Heard {
+    /// Nothing new.
+    Nothing,
+    /// This phone is out; others ring on.
+    Lost,
+    Event(Event),
+    /// The leg is at this phone only; the others stop ringing, for this `Reason`.
+    Settled {
+        event: Event,
+        reason: Option<&'static str>,
+    },
+}
+
 impl Fork {
     pub(crate) fn new(branches: Vec<LegId>) -> Self {
         Self { branches, is_ringing: false, best: None }
+    }
+
+    fn hear(&mut self, leg: LegId, event: Event) -> Heard {
+        match event {
+            // Several cannot be heard, and their answers to our one offer would contradict.
+            Event::Ringing { status, .. } => match std::mem::replace(&mut self.is_ringing, true) {
+                true => Heard::Nothing,
+                false => Heard::Event(Event::Ringing { leg, status, sdp: None }),
+            },
+            Event::Ended { end, .. } => {
+                self.branches.retain(|branch| *branch != leg);
+                let is_final = matches!(end, End::Rejected { status: 600.., .. });
+                let best = self.best.take().into_iter().chain([end]).min_by_key(rank);
+                match best {
+                    // Nobody has answered: each of the others has missed a call.
+                    Some(end) if self.branches.is_empty() || is_final => {
+                        Heard::Settled { event: Event::Ended { leg, end }, reason: None }
+                    }
+                    best => {
+                        self.best = best;
+                        Heard::Lost
+                    }
+                }
+            }
+            event => Heard::Settled { event, reason: Some(COMPLETED_ELSEWHERE) },
+        }
     }
 }
 
@@ -38,39 +79,26 @@ impl Edge {
         let leg = *leg;
         let Some(key) = self.legs.get(&leg).cloned() else { return Some(event) };
         let Some(fork) = self.forks.get_mut(&key) else { return Some(event) };
-        match event {
-            // Several cannot be heard, and their answers to our one offer would contradict.
-            Event::Ringing { leg, status, .. } => {
-                let is_first = !std::mem::replace(&mut fork.is_ringing, true);
-                is_first.then_some(Event::Ringing { leg, status, sdp: None })
-            }
-            Event::Ended { end, .. } => {
-                fork.branches.retain(|branch| *branch != leg);
-                let is_final = matches!(end, End::Rejected { status: 600.., .. });
-                let best = fork.best.take();
-                let best = best.into_iter().chain([end]).min_by_key(rank);
-                if fork.branches.is_empty() || is_final {
-                    self.settle_fork(&key, leg);
-                    return best.map(|end| Event::Ended { leg, end });
-                }
-                fork.best = best;
+        match fork.hear(leg, event) {
+            Heard::Nothing => None,
+            Heard::Lost => {
                 self.legs.remove(&leg);
                 None
             }
-            event => {
-                self.settle_fork(&key, leg);
+            Heard::Event(event) => Some(event),
+            Heard::Settled { event, reason } => {
+                self.settle_fork(&key, leg, reason);
                 Some(event)
             }
         }
     }
 
     /// From now on the leg is at this phone only; the others stop ringing.
-    fn settle_fork(&mut self, key: &(CallId, LegNumber), leg: LegId) {
+    fn settle_fork(&mut self, key: &(CallId, LegNumber), leg: LegId, reason: Option<&'static str>) {
         let Some(fork) = self.forks.remove(key) else { return };
         for other in fork.branches.into_iter().filter(|it| *it != leg) {
             self.legs.remove(&other);
-            let hangup =
-                Hangup { reason: Some(COMPLETED_ELSEWHERE.to_owned()), unanswered_status: 487 };
+            let hangup = Hangup { reason: reason.map(str::to_owned), unanswered_status: 487 };
             self.user_agent.hangup(Instant::now(), other, hangup);
         }
         let sip_call_id = self.user_agent.call_id(leg).map(str::to_owned);
@@ -109,14 +137,31 @@ fn rank(end: &End) -> u8 {
 mod tests {
     use super::*;
 
+    fn rejected(status: u16) -> End {
+        End::Rejected { status, phrase: String::new(), reason: None, retry_after_s: None }
+    }
+
+    #[test]
+    fn who_rings_has_missed_no_call_if_another_one_answered_but_one_that_another_one_declined() {
+        let [first, second, third] = [1, 2, 3].map(LegId::from_u64);
+        let ended = |leg, status| Event::Ended { leg, end: rejected(status) };
+        let answered = Event::Answered { leg: second, sdp: None };
+        let mut fork = Fork::new(vec![first, second, third]);
+        assert_eq!(fork.hear(first, ended(first, 486)), Heard::Lost);
+        let heard = fork.hear(second, answered.clone());
+        let reason = Some(r#"SIP;cause=200;text="Call completed elsewhere""#);
+        assert_eq!(heard, Heard::Settled { event: answered, reason });
+        for status in [600, 603, 607] {
+            let mut fork = Fork::new(vec![first, second, third]);
+            assert_eq!(fork.hear(first, ended(first, 486)), Heard::Lost);
+            let heard = fork.hear(second, ended(second, status));
+            let event = ended(second, status);
+            assert_eq!(heard, Heard::Settled { event, reason: None }, "{status}");
+        }
+    }
+
     #[test]
     fn the_end_that_tells_most_is_the_one_that_is_told() {
-        let rejected = |status| End::Rejected {
-            status,
-            phrase: String::new(),
-            reason: None,
-            retry_after_s: None,
-        };
         let ordered = [
             rejected(603),
             rejected(486),
