@@ -29,11 +29,6 @@ const DESCRIPTORS_BESIDES: u64 = 4_096;
 /// How long the last recordings may take to reach the disk at the end.
 const RECORDINGS_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Each session is many small pieces of memory, and packets read those of thousands in turn. It does not
-/// take the place of libc's malloc, so that libraries which are preloaded go on working.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let args = Args::parse();
     boot::run("media-relay", &args.common.clone(), |service| serve(service, args))
