@@ -1,7 +1,7 @@
 //! A sip-edge dies with calls up, and goes on with them when it is started again.
 
 use e2e::audio::{Codec, Reference};
-use e2e::phone::{PATIENCE, Phone};
+use e2e::phone::{PATIENCE, phones};
 use e2e::{MUSIC, QUEUE_USER, Service, Stack};
 use proto::queue::v1::RetrieveOutcome;
 use proto::scheduler::v1::TaskState;
@@ -12,12 +12,6 @@ const GAP_MAX: Duration = Duration::from_millis(60);
 /// Hung up 5 s after the answer.
 const LIMITED: &str = r#"{"actions": [
     {"schedule": {"after_ms": "5000", "hangup": {}, "as": "limit"}}, {"park": {}}]}"#;
-
-fn phones<const N: usize>(names: [&str; N]) -> anyhow::Result<[Phone; N]> {
-    let phones: Result<Vec<_>, _> =
-        names.into_iter().map(|name| Phone::start(name, Codec::Pcmu)).collect();
-    Ok(phones?.try_into().unwrap_or_else(|_| unreachable!("one for each name")))
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_of_a_killed_sip_edge_go_on_when_it_is_back() -> anyhow::Result<()> {

@@ -1,15 +1,8 @@
 //! Calls of two living sip-edges that become one.
 
-use e2e::audio::Codec;
-use e2e::phone::{PATIENCE, Phone, wait_talk};
+use e2e::phone::{PATIENCE, phones, wait_talk};
 use e2e::{QUEUE_USER, Stack, start_bridge_at, start_originate_at};
 use proto::sip_edge::v1::{CallState, GetCallRequest, HandOverRequest};
-
-fn phones<const N: usize>(names: [&str; N]) -> anyhow::Result<[Phone; N]> {
-    let phones: Result<Vec<_>, _> =
-        names.into_iter().map(|name| Phone::start(name, Codec::Pcmu)).collect();
-    Ok(phones?.try_into().unwrap_or_else(|_| unreachable!("one for each name")))
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_at_two_sip_edges_are_bridged_by_whichever_is_asked() -> anyhow::Result<()> {

@@ -268,6 +268,13 @@ fn authorize(
     ))
 }
 
+/// Phones with these names, which speak PCMU.
+pub fn phones<const N: usize>(names: [&str; N]) -> anyhow::Result<[Phone; N]> {
+    let phones: Result<Vec<_>, _> =
+        names.into_iter().map(|name| Phone::start(name, Codec::Pcmu)).collect();
+    Ok(phones?.try_into().unwrap_or_else(|_| unreachable!("one for each name")))
+}
+
 /// Packets that somebody has to hear of a talk: half a second.
 const TALK_PACKETS: usize = 25;
 
