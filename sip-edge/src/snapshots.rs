@@ -137,31 +137,32 @@ impl Snapshots {
 
     /// `None` if somebody was faster, or it cannot be read.
     async fn take(&self, store: &Store, entry: Entry) -> Option<Record> {
-        let record = match Record::read(&entry.value) {
-            Ok(record) => record,
-            Err(e) => {
-                warn!(call_id = entry.key, "failed to take a call over: {e:#}");
-                return None;
-            }
-        };
-        match self.try_take(store, record, entry.revision).await {
+        match self.try_take(store, self.as_ours(&entry)?, &entry).await {
             Ok(Some(record)) => Some(record),
             _ => self.take_tried(&entry.key, entry.revision, true).await,
         }
+    }
+
+    /// A call as it is written when we have it; `None`, which stays so, if we cannot read or write it.
+    fn as_ours(&self, entry: &Entry) -> Option<(Record, Vec<u8>)> {
+        let taken = Record::read(&entry.value).and_then(|mut record| {
+            (record.owner, record.process) = (self.us.owner.clone(), self.us.process.clone());
+            let json = record.write()?;
+            Ok((record, json))
+        });
+        taken.inspect_err(|e| warn!(call_id = entry.key, "failed to take a call over: {e:#}")).ok()
     }
 
     /// `None` if the entry is at another revision.
     async fn try_take(
         &self,
         store: &Store,
-        mut record: Record,
-        revision: u64,
+        (record, json): (Record, Vec<u8>),
+        entry: &Entry,
     ) -> anyhow::Result<Option<Record>> {
-        (record.owner, record.process) = (self.us.owner.clone(), self.us.process.clone());
-        let (id, json) = (record.call_id(), record.write()?);
-        match timed(store.update(&*id, json.into(), revision)).await {
+        match timed(store.update(&entry.key, json.into(), entry.revision)).await {
             Ok(revision) => {
-                self.own(&id, revision);
+                self.own(&record.call_id(), revision);
                 Ok(Some(record))
             }
             Err(e) if is_too_late(&e) => Ok(None),
@@ -203,16 +204,10 @@ impl Snapshots {
             return Ok(None);
         };
         ensure!(entry.revision >= revision, "got revision {}, wanted {revision}", entry.revision);
-        let record = match Record::read(&entry.value) {
-            Ok(record) => record,
-            Err(e) => {
-                warn!(call_id, "failed to read a call: {e:#}");
-                return Ok(None); // It stays so.
-            }
-        };
+        let Some((record, json)) = self.as_ours(&entry) else { return Ok(None) };
         if entry.revision == revision {
             *tried = true;
-            let taken = self.try_take(&store, record, revision).await?;
+            let taken = self.try_take(&store, (record, json), &entry).await?;
             // Somebody was faster, or an attempt of ours that was slow.
             return taken.map(Some).context("take it before somebody else");
         }
